@@ -1,0 +1,135 @@
+//! What can go wrong on the Vulkan side, by meaning. Nothing above this crate sees a VkResult.
+
+use ash::vk;
+
+/// A failure of the device or its driver.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum GpuError {
+    /// No Vulkan loader on this machine.
+    #[error("the Vulkan loader cannot be opened ({0}): install libvulkan1")]
+    NoLoader(String),
+    /// The loader found no driver, or no driver a device.
+    #[error(
+        "no Vulkan device: install a driver (mesa-vulkan-drivers has the software one), and check that \
+         VK_DRIVER_FILES and VK_ICD_FILENAMES, if set, name existing files"
+    )]
+    NoDevice,
+    /// None matches what was asked for.
+    #[error("no Vulkan device matches {wanted}; there are: {}", available.join(", "))]
+    NoSuchDevice {
+        /// What was asked for.
+        wanted: String,
+        /// The devices' names.
+        available: Vec<String>,
+    },
+    /// The device or its driver lacks what limosa needs.
+    #[error("{device} cannot be used: it lacks {}; a newer driver may have it", missing.join(", "))]
+    Unsuitable {
+        /// The device's name.
+        device: String,
+        /// What is missing.
+        missing: Vec<String>,
+    },
+    /// The driver would not take an address range of ours, or put it where kernels cannot use it.
+    #[error("{device} cannot use a range of {bytes} bytes of the process's memory: {reason}")]
+    Import {
+        /// The device's name.
+        device: String,
+        /// Bytes of the range.
+        bytes: u64,
+        /// What happened.
+        reason: String,
+    },
+    /// The SPIR-V is not valid.
+    #[error("{name}: not a valid SPIR-V module: {reason}")]
+    InvalidSpirv {
+        /// The kernel's name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No such compute entry point.
+    #[error("{name}: no compute entry point {wanted:?}; the module has: {}", list(available))]
+    NoEntryPoint {
+        /// The kernel's name.
+        name: String,
+        /// The entry point asked for.
+        wanted: String,
+        /// Those there are.
+        available: Vec<String>,
+    },
+    /// The kernel cannot be used with limosa.
+    #[error("{name}: {reason}")]
+    Interface {
+        /// The kernel's name.
+        name: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// More argument bytes than the device or the kernel takes.
+    #[error(
+        "{name}: {given} bytes of arguments, but {taker} takes at most {limit}: pass a pointer to a structure instead"
+    )]
+    ArgumentsTooLarge {
+        /// The kernel's name.
+        name: String,
+        /// Bytes given, the translation word included.
+        given: u64,
+        /// Bytes possible.
+        limit: u64,
+        /// Who sets the limit.
+        taker: &'static str,
+    },
+    /// Fewer argument bytes than the kernel reads.
+    #[error("{name}: {given} bytes of arguments, but the kernel reads {needed}")]
+    ArgumentsMissing {
+        /// The kernel's name.
+        name: String,
+        /// Bytes given, the translation word included.
+        given: u64,
+        /// Bytes the kernel declares.
+        needed: u64,
+    },
+    /// More workgroups than the device runs at once.
+    #[error("{name}: {groups:?} workgroups, but the device takes at most {limit:?}: launch in parts")]
+    GridTooLarge {
+        /// The kernel's name.
+        name: String,
+        /// Workgroups asked for.
+        groups: [u32; 3],
+        /// The device's limit.
+        limit: [u32; 3],
+    },
+    /// The driver is out of host memory or of device memory.
+    #[error("{call}: the driver is out of memory")]
+    OutOfMemory {
+        /// The Vulkan call.
+        call: &'static str,
+    },
+    /// The device is lost: what only its memory held is gone.
+    #[error("the device was lost: make a new context; ranges that only its memory held are poisoned")]
+    DeviceLost,
+    /// Anything else that a driver may say.
+    #[error("{call} failed: {code}")]
+    Driver {
+        /// The Vulkan call.
+        call: &'static str,
+        /// The driver's answer.
+        code: String,
+    },
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+impl GpuError {
+    /// The meaning of what `call` answered.
+    pub(crate) fn of(call: &'static str, result: vk::Result) -> Self {
+        match result {
+            vk::Result::ERROR_OUT_OF_HOST_MEMORY | vk::Result::ERROR_OUT_OF_DEVICE_MEMORY => Self::OutOfMemory { call },
+            vk::Result::ERROR_DEVICE_LOST => Self::DeviceLost,
+            other => Self::Driver { call, code: other.to_string() },
+        }
+    }
+}

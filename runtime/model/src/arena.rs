@@ -1,0 +1,271 @@
+//! The heap's address space: which bytes belong to which allocation.
+//!
+//! Allocations of a block or more get whole blocks of their own; smaller ones share blocks with their size class.
+//! Pure bookkeeping: it touches no memory and does *not* know block states. Its cost grows with the number of
+//! allocations, never with the size of the heap.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::geometry::{BLOCK, CHUNK, Extent, round_up};
+
+/// Smallest size class in bytes; every allocation is aligned to at least this.
+pub const GRAIN: u64 = 16;
+
+/// Where an allocation was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The bytes asked for.
+    pub extent: Extent,
+    /// Blocks that came into use with this allocation, empty if it shares blocks in use already.
+    pub fresh_blocks: Option<Extent>,
+}
+
+/// Why an allocation or a free cannot be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArenaError {
+    /// No free stretch of the heap's address space is long enough.
+    Full {
+        /// Bytes asked for, rounded to what would be taken.
+        asked: u64,
+        /// The longest free stretch in bytes.
+        largest: u64,
+    },
+    /// An alignment that is no power of two or above 2 MiB.
+    Alignment(u64),
+    /// No allocation begins at this offset.
+    NotAllocated(u64),
+}
+
+#[derive(Debug)]
+struct Slab {
+    class: u64,
+    free: Vec<u32>,
+    used: u32,
+}
+
+/// The allocator of a heap's addresses.
+#[derive(Debug)]
+pub struct Arena {
+    len: u64,
+    /// Free stretches: start → length.
+    free: BTreeMap<u64, u64>,
+    /// The same by (length, start), for best fit.
+    by_len: BTreeSet<(u64, u64)>,
+    /// Allocations of whole blocks: start → length asked for.
+    large: BTreeMap<u64, u64>,
+    /// Blocks shared by small allocations: start → slab.
+    slabs: BTreeMap<u64, Slab>,
+    /// Slabs with room: (class, start).
+    open_slabs: BTreeSet<(u64, u64)>,
+    /// Small allocations: start → length asked for.
+    small: BTreeMap<u64, u64>,
+}
+
+impl Arena {
+    /// An arena over `len` bytes, rounded down to whole chunks.
+    #[must_use]
+    pub fn new(len: u64) -> Self {
+        let len = len / CHUNK * CHUNK;
+        let mut arena = Self {
+            len,
+            free: BTreeMap::new(),
+            by_len: BTreeSet::new(),
+            large: BTreeMap::new(),
+            slabs: BTreeMap::new(),
+            open_slabs: BTreeSet::new(),
+            small: BTreeMap::new(),
+        };
+        arena.insert_free(0, len);
+        arena
+    }
+
+    /// Bytes of address space.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing is allocated.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.large.is_empty() && self.small.is_empty()
+    }
+
+    /// Places `len` bytes (at least one is taken) aligned to `align`.
+    ///
+    /// # Errors
+    /// [`ArenaError::Full`], [`ArenaError::Alignment`].
+    pub fn allocate(&mut self, len: u64, align: u64) -> Result<Placement, ArenaError> {
+        if !align.is_power_of_two() || align > CHUNK {
+            return Err(ArenaError::Alignment(align));
+        }
+        let class = len.max(align).max(GRAIN).checked_next_power_of_two().unwrap_or(u64::MAX);
+        if class < BLOCK { self.allocate_small(len, class) } else { self.allocate_large(len, align) }
+    }
+
+    /// Ends the allocation that starts at `start`. Gives its bytes and, if its blocks fell out of use, those.
+    ///
+    /// # Errors
+    /// [`ArenaError::NotAllocated`].
+    pub fn free(&mut self, start: u64) -> Result<Placement, ArenaError> {
+        if let Some(len) = self.large.remove(&start) {
+            let blocks = Extent { start, len: round_up(len.max(1), BLOCK) };
+            self.insert_free(blocks.start, blocks.len);
+            return Ok(Placement { extent: Extent { start, len }, fresh_blocks: Some(blocks) });
+        }
+        let len = self.small.remove(&start).ok_or(ArenaError::NotAllocated(start))?;
+        let extent = Extent { start, len };
+        let base = start / BLOCK * BLOCK;
+        let slab = self.slabs.get_mut(&base).ok_or(ArenaError::NotAllocated(start))?;
+        slab.free.push(slot_of(start - base, slab.class));
+        slab.used -= 1;
+        let (class, used) = (slab.class, slab.used);
+        self.open_slabs.insert((class, base));
+        if used > 0 {
+            return Ok(Placement { extent, fresh_blocks: None });
+        }
+        self.slabs.remove(&base);
+        self.open_slabs.remove(&(class, base));
+        self.insert_free(base, BLOCK);
+        Ok(Placement { extent, fresh_blocks: Some(Extent { start: base, len: BLOCK }) })
+    }
+
+    /// The allocation that contains `offset`.
+    #[must_use]
+    pub fn containing(&self, offset: u64) -> Option<Extent> {
+        let at = |map: &BTreeMap<u64, u64>| {
+            let (start, len) = map.range(..=offset).next_back()?;
+            (offset - start < *len).then_some(Extent { start: *start, len: *len })
+        };
+        at(&self.large).or_else(|| at(&self.small))
+    }
+
+    fn allocate_small(&mut self, len: u64, class: u64) -> Result<Placement, ArenaError> {
+        let open = self.open_slabs.range((class, 0)..=(class, u64::MAX)).next().map(|(_, base)| *base);
+        let (base, fresh_blocks) = match open {
+            Some(base) => (base, None),
+            None => {
+                let base = self.take(BLOCK, BLOCK)?;
+                let slots = slot_of(BLOCK, class);
+                self.slabs.insert(base, Slab { class, free: (0..slots).rev().collect(), used: 0 });
+                self.open_slabs.insert((class, base));
+                (base, Some(Extent { start: base, len: BLOCK }))
+            }
+        };
+        let Some(slab) = self.slabs.get_mut(&base) else { return Err(ArenaError::NotAllocated(base)) };
+        let Some(slot) = slab.free.pop() else { return Err(ArenaError::NotAllocated(base)) };
+        slab.used += 1;
+        if slab.free.is_empty() {
+            self.open_slabs.remove(&(class, base));
+        }
+        let extent = Extent { start: base + u64::from(slot) * class, len: len.max(1) };
+        self.small.insert(extent.start, extent.len);
+        Ok(Placement { extent, fresh_blocks })
+    }
+
+    fn allocate_large(&mut self, len: u64, align: u64) -> Result<Placement, ArenaError> {
+        let blocks = round_up(len.max(1), BLOCK);
+        // From a chunk on, starting at a chunk lets every chunk but the last be opened as one huge page.
+        let align = if blocks >= CHUNK { CHUNK } else { align.max(BLOCK) };
+        let start = self.take(blocks, align)?;
+        self.large.insert(start, len.max(1));
+        let extent = Extent { start, len: len.max(1) };
+        Ok(Placement { extent, fresh_blocks: Some(Extent { start, len: blocks }) })
+    }
+
+    /// Takes `len` bytes aligned to `align` out of the shortest free stretch that has room.
+    fn take(&mut self, len: u64, align: u64) -> Result<u64, ArenaError> {
+        let fits = |&&(size, start): &&(u64, u64)| round_up(start, align) - start <= size - len;
+        let found = self.by_len.range((len, 0)..).find(fits).copied();
+        let Some((size, start)) = found else {
+            let largest = self.by_len.last().map_or(0, |(size, _)| *size);
+            return Err(ArenaError::Full { asked: len, largest });
+        };
+        self.free.remove(&start);
+        self.by_len.remove(&(size, start));
+        let at = round_up(start, align);
+        self.insert_free(start, at - start);
+        self.insert_free(at + len, start + size - (at + len));
+        Ok(at)
+    }
+
+    /// Enters a free stretch, joined with its neighbours.
+    fn insert_free(&mut self, start: u64, len: u64) {
+        if len == 0 {
+            return;
+        }
+        let (mut start, mut len) = (start, len);
+        if let Some((&before, &size)) = self.free.range(..start).next_back()
+            && before + size == start
+        {
+            self.free.remove(&before);
+            self.by_len.remove(&(size, before));
+            (start, len) = (before, len + size);
+        }
+        if let Some(size) = self.free.remove(&(start + len)) {
+            self.by_len.remove(&(size, start + len));
+            len += size;
+        }
+        self.free.insert(start, len);
+        self.by_len.insert((len, start));
+    }
+}
+
+/// Which slot of `class` bytes begins at `offset` of its block.
+#[allow(clippy::cast_possible_truncation)] // at most BLOCK / GRAIN = 4096
+fn slot_of(offset: u64, class: u64) -> u32 {
+    (offset / class) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn allocations_are_disjoint_and_come_back(
+            steps in proptest::collection::vec((any::<bool>(), 0u64..300_000, 0u32..22), 1..200)
+        ) {
+            let mut arena = Arena::new(64 << 20);
+            let mut live: Vec<Extent> = Vec::new();
+            for (allocate, size, align) in steps {
+                if allocate || live.is_empty() {
+                    let align = 1u64 << align;
+                    if let Ok(placed) = arena.allocate(size, align) {
+                        let new = placed.extent;
+                        prop_assert_eq!(new.start % align, 0);
+                        prop_assert!(new.end() <= arena.len());
+                        for old in &live {
+                            prop_assert!(new.end() <= old.start || old.end() <= new.start, "{new:?} {old:?}");
+                            if new.len >= BLOCK || old.len >= BLOCK {
+                                let (a, b) = (new.to_blocks(), old.to_blocks());
+                                prop_assert!(a.end() <= b.start || b.end() <= a.start, "blocks shared");
+                            }
+                        }
+                        prop_assert_eq!(arena.containing(new.start + new.len / 2), Some(new));
+                        live.push(new);
+                    }
+                } else {
+                    let gone = live.swap_remove(usize::try_from(size).unwrap() % live.len());
+                    prop_assert_eq!(arena.free(gone.start).unwrap().extent, gone);
+                    prop_assert_eq!(arena.containing(gone.start), None);
+                    prop_assert!(arena.free(gone.start).is_err());
+                }
+            }
+            for extent in live {
+                arena.free(extent.start).unwrap();
+            }
+            prop_assert!(arena.is_empty());
+            prop_assert_eq!(arena.allocate(64 << 20, 1).unwrap().extent, Extent { start: 0, len: 64 << 20 });
+        }
+    }
+
+    #[test]
+    fn a_full_arena_names_both_sizes() {
+        let mut arena = Arena::new(4 << 20);
+        arena.allocate(3 << 20, 1).unwrap();
+        let error = arena.allocate(2 << 20, 1).unwrap_err();
+        assert_eq!(error, ArenaError::Full { asked: 2 << 20, largest: 1 << 20 });
+    }
+}

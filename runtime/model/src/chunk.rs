@@ -1,0 +1,310 @@
+//! The state of the blocks of one chunk, as bit sets: which copies are current, what is mapped, what launches hold.
+//!
+//! Thirty-two blocks are decided in a handful of word operations. The type keeps state and checks the invariants of
+//! DESIGN.md's "never" list at every change; the rules that decide changes are in `transition`. It does *not* know
+//! where in memory the blocks are.
+
+use crate::address::Side;
+use crate::geometry::{BLOCKS_PER_CHUNK, BlockSet};
+use crate::plan::Plan;
+
+/// Which copies of a block are current; all current copies are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// Part of no allocation.
+    Unallocated,
+    /// Reads as zeros, nothing is stored.
+    Zero,
+    /// The only copy was lost.
+    Poisoned,
+    /// At least one of these is set.
+    Current {
+        /// In system RAM.
+        host: bool,
+        /// In VRAM.
+        device: bool,
+        /// In the backing file.
+        file: bool,
+    },
+}
+
+/// What launches in flight hold of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing.
+    None,
+    /// So many launches read it.
+    Read(u16),
+    /// One launch writes it.
+    Write,
+}
+
+/// Everything known about one block: for queries and tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockState {
+    /// The current copies.
+    pub copies: Copies,
+    /// What launches hold.
+    pub hold: Hold,
+    /// Whether a move is under way.
+    pub busy: bool,
+}
+
+/// The part of the state that a plan changes.
+///
+/// The mapping sets are upper bounds: a block in `cpu_open` *may* be mapped (a huge mapping that is closed in part
+/// vanishes as a whole), one outside of it certainly is not. A fault on an open block is therefore no contradiction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) host: BlockSet,
+    pub(crate) device: BlockSet,
+    pub(crate) file: BlockSet,
+    pub(crate) poisoned: BlockSet,
+    pub(crate) cpu_open: BlockSet,
+    pub(crate) cpu_writable: BlockSet,
+    pub(crate) gpu_open: BlockSet,
+    pub(crate) gpu_writable: BlockSet,
+}
+
+impl Image {
+    fn zip(self, other: Self, f: impl Fn(BlockSet, BlockSet) -> BlockSet) -> Self {
+        Self {
+            host: f(self.host, other.host),
+            device: f(self.device, other.device),
+            file: f(self.file, other.file),
+            poisoned: f(self.poisoned, other.poisoned),
+            cpu_open: f(self.cpu_open, other.cpu_open),
+            cpu_writable: f(self.cpu_writable, other.cpu_writable),
+            gpu_open: f(self.gpu_open, other.gpu_open),
+            gpu_writable: f(self.gpu_writable, other.gpu_writable),
+        }
+    }
+
+    /// The blocks with any current copy.
+    pub(crate) fn current(&self) -> BlockSet {
+        self.host | self.device | self.file
+    }
+}
+
+/// The state of a chunk's blocks.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    pub(crate) allocated: BlockSet,
+    /// Blocks at which an allocation, or a stretch of free blocks, begins.
+    pub(crate) starts: BlockSet,
+    pub(crate) image: Image,
+    pub(crate) busy: BlockSet,
+    pub(crate) write_hold: BlockSet,
+    pub(crate) read_holds: [u16; BLOCKS_PER_CHUNK as usize],
+    /// Host frames that are known to read as zeros, so that zeroing them is not needed.
+    pub(crate) host_blank: BlockSet,
+}
+
+impl Chunk {
+    /// An empty chunk: nothing allocated.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The blocks that belong to an allocation.
+    #[must_use]
+    pub fn allocated(&self) -> BlockSet {
+        self.allocated
+    }
+
+    /// The blocks under a move.
+    #[must_use]
+    pub fn busy(&self) -> BlockSet {
+        self.busy
+    }
+
+    /// The blocks whose copy on `side` is current.
+    #[must_use]
+    pub fn current(&self, side: Side) -> BlockSet {
+        match side {
+            Side::Host => self.image.host,
+            Side::Device => self.image.device,
+        }
+    }
+
+    /// The blocks that may be mapped on `side`.
+    #[must_use]
+    pub fn open(&self, side: Side) -> BlockSet {
+        match side {
+            Side::Host => self.image.cpu_open,
+            Side::Device => self.image.gpu_open,
+        }
+    }
+
+    /// The blocks that may be mapped for writing on `side`.
+    #[must_use]
+    pub fn writable(&self, side: Side) -> BlockSet {
+        match side {
+            Side::Host => self.image.cpu_writable,
+            Side::Device => self.image.gpu_writable,
+        }
+    }
+
+    /// The blocks whose only copy was lost.
+    #[must_use]
+    pub fn poisoned(&self) -> BlockSet {
+        self.image.poisoned
+    }
+
+    /// The blocks that read as zeros and are stored nowhere.
+    #[must_use]
+    pub fn zero(&self) -> BlockSet {
+        self.allocated - self.image.current() - self.image.poisoned
+    }
+
+    /// The blocks that launches hold in any way.
+    #[must_use]
+    pub fn held(&self) -> BlockSet {
+        let readers = (0..BLOCKS_PER_CHUNK).zip(self.read_holds).filter(|(_, count)| *count > 0);
+        readers.fold(self.write_hold, |held, (slot, _)| held | BlockSet::of(slot))
+    }
+
+    /// The state of the block in `slot`.
+    ///
+    /// # Panics
+    /// If `slot` is not below [`BLOCKS_PER_CHUNK`].
+    #[must_use]
+    pub fn state(&self, slot: u32) -> BlockState {
+        let copies = if !self.allocated.contains(slot) {
+            Copies::Unallocated
+        } else if self.image.poisoned.contains(slot) {
+            Copies::Poisoned
+        } else if self.image.current().contains(slot) {
+            Copies::Current {
+                host: self.image.host.contains(slot),
+                device: self.image.device.contains(slot),
+                file: self.image.file.contains(slot),
+            }
+        } else {
+            Copies::Zero
+        };
+        let hold = match (self.write_hold.contains(slot), self.read_holds[slot as usize]) {
+            (true, _) => Hold::Write,
+            (false, 0) => Hold::None,
+            (false, readers) => Hold::Read(readers),
+        };
+        BlockState { copies, hold, busy: self.busy.contains(slot) }
+    }
+
+    /// The blocks of this chunk in the same allocation as `slot` (or the same free stretch).
+    #[must_use]
+    pub fn allocation_of(&self, slot: u32) -> BlockSet {
+        let from_start = BlockSet::run(0, slot + 1) & self.starts;
+        let first = from_start.0.checked_ilog2().unwrap_or(0);
+        let after = self.starts - BlockSet::run(0, slot + 1);
+        let end = if after.is_empty() { BLOCKS_PER_CHUNK } else { after.0.trailing_zeros() };
+        BlockSet::run(first, end - first)
+    }
+
+    /// Whether the first block belongs to an allocation that began in an earlier chunk.
+    #[must_use]
+    pub fn continues_previous(&self) -> bool {
+        self.allocated.contains(0) && !self.starts.contains(0)
+    }
+
+    /// Whether a stream through `side` has reached the end of this chunk: everything of the last block's allocation
+    /// is open there.
+    #[must_use]
+    pub fn streamed_to_end(&self, side: Side) -> bool {
+        let last = self.allocation_of(BLOCKS_PER_CHUNK - 1);
+        self.allocated.contains(BLOCKS_PER_CHUNK - 1) && self.open(side).covers(last)
+    }
+
+    /// Enters an allocation's blocks, which read as zeros from now on. `starts` says whether the first of them begins
+    /// the allocation; `fresh` gives the host frames that are known to be blank.
+    ///
+    /// # Panics
+    /// In debug builds, if a block is allocated already or still has state.
+    pub fn allocate(&mut self, blocks: BlockSet, starts: bool, fresh: BlockSet) {
+        debug_assert!((self.allocated & blocks).is_empty(), "block allocated twice");
+        debug_assert!((self.image.current() & blocks).is_empty() && (self.busy & blocks).is_empty());
+        self.allocated |= blocks;
+        self.host_blank |= fresh & blocks;
+        let first = blocks.0.trailing_zeros();
+        let end = BLOCKS_PER_CHUNK - blocks.0.leading_zeros();
+        self.starts = self.starts - blocks;
+        if starts {
+            self.starts |= BlockSet::of(first);
+        }
+        // What follows is somebody else's, whoever that is: growth must stop there.
+        if end < BLOCKS_PER_CHUNK {
+            self.starts |= BlockSet::of(end);
+        }
+        self.check();
+    }
+
+    /// Applies a plan that was carried out in full.
+    ///
+    /// # Panics
+    /// In debug builds, if the result would break an invariant.
+    pub fn commit(&mut self, plan: &Plan) {
+        self.finish(plan.covers);
+        self.image = self.image.zip(plan.after, |before, after| (before - plan.covers) | (after & plan.covers));
+        self.host_blank = self.host_blank - self.image.cpu_writable - plan.zero.host - plan.copy.host - plan.load;
+        self.host_blank = self.host_blank - plan.stale.host;
+        match plan.hold {
+            Hold::None => {}
+            Hold::Write => self.write_hold |= plan.covers,
+            Hold::Read(_) => self.add_readers(plan.covers),
+        }
+        self.check();
+    }
+
+    /// Ends a plan of which an action failed: the blocks keep the state they had. The pager has closed mappings at
+    /// most, and the mapping sets are upper bounds.
+    pub fn abort(&mut self, plan: &Plan) {
+        self.finish(plan.covers);
+        self.check();
+    }
+
+    /// Ends a plan whose data could not be read: `lost` of its blocks are poisoned, the others keep their state.
+    pub fn fail(&mut self, plan: &Plan, lost: BlockSet) {
+        self.finish(plan.covers);
+        self.poison(lost & plan.covers);
+        self.check();
+    }
+
+    fn finish(&mut self, covers: BlockSet) {
+        debug_assert!(self.busy.covers(covers), "a plan ends once");
+        self.busy = self.busy - covers;
+    }
+
+    pub(crate) fn add_readers(&mut self, blocks: BlockSet) {
+        for slot in blocks.slots() {
+            self.read_holds[slot as usize] += 1;
+        }
+    }
+
+    /// Takes all copies and mappings away and leaves the blocks poisoned.
+    pub(crate) fn poison(&mut self, blocks: BlockSet) {
+        let nothing = Image { poisoned: blocks, ..Image::default() };
+        self.image = self.image.zip(nothing, |before, after| (before - blocks) | after);
+    }
+
+    /// Asserts DESIGN.md's "never" list, in debug builds.
+    pub(crate) fn check(&self) {
+        let Image { host, device, file, poisoned, cpu_open, cpu_writable, gpu_open, gpu_writable } = self.image;
+        let never = |set: BlockSet, what: &str| debug_assert!(set.is_empty(), "{what}: {set:?} in {self:?}");
+        never(cpu_writable & (device | file), "CPU may write beside another copy");
+        never(gpu_writable & (host | file), "GPU may write beside another copy");
+        never(cpu_writable & gpu_writable, "both sides may write");
+        never(cpu_open - host, "CPU mapping of a copy that is not current");
+        never(gpu_open - device, "GPU mapping of a copy that is not current");
+        never(cpu_writable - cpu_open, "writable but not open on the CPU");
+        never(gpu_writable - gpu_open, "writable but not open on the GPU");
+        never(poisoned & self.image.current(), "poisoned with a current copy");
+        never((self.image.current() | poisoned | self.busy) - self.allocated, "state outside an allocation");
+        never(self.write_hold & cpu_open, "write hold with a CPU mapping");
+        never(cpu_writable & self.held(), "CPU may write what a launch holds");
+        let read = (0..BLOCKS_PER_CHUNK).zip(self.read_holds).filter(|(_, n)| *n > 0);
+        let read = read.fold(BlockSet::EMPTY, |all, (slot, _)| all | BlockSet::of(slot));
+        never(read & self.write_hold, "write hold beside a read hold");
+        never(self.held() - device, "held without a copy on the device");
+    }
+}

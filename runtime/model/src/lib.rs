@@ -1,0 +1,21 @@
+//! The pure half of limosa: addresses, block states, growth, plans, and the heap's address space.
+//!
+//! The model decides, the pager does: it takes an event and returns a bounded list of actions, so that it can be
+//! replayed and property-tested with no GPU and no kernel. It does *not* do I/O, read clocks, start threads, or know
+//! which mechanism carries an action out.
+
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod arena;
+pub mod chunk;
+pub mod geometry;
+pub mod growth;
+pub mod plan;
+mod transition;
+
+pub use address::{Access, DeviceAddr, HostAddr, HostRange, Side};
+pub use arena::{Arena, ArenaError, Placement};
+pub use chunk::{BlockState, Chunk, Copies, Hold};
+pub use geometry::{BLOCK, BLOCKS_PER_CHUNK, Block, BlockSet, CHUNK, ChunkIndex, Extent, PAGE};
+pub use plan::{Action, Plan, Refusal, Verdict};

@@ -1,0 +1,328 @@
+//! The rules: DESIGN.md's table of events, one method an event.
+//!
+//! Every rule says which copies its blocks gain and lose and how they are to be opened; [`Change::plan`] derives the
+//! actions from that, for all events alike, in a way that keeps the invariants. Nothing here carries anything out.
+
+use crate::address::{Access, Side};
+use crate::chunk::{Chunk, Hold, Image};
+use crate::geometry::BlockSet;
+use crate::plan::{Plan, Refusal, Sides, Verdict};
+
+const NONE: BlockSet = BlockSet::EMPTY;
+
+/// What a transition does to the blocks it covers.
+#[derive(Default)]
+struct Change {
+    covers: BlockSet,
+    gain: Sides,
+    lose: Sides,
+    lose_file: BlockSet,
+    gain_file: BlockSet,
+    /// Gained without anything moved: the launch overwrites the whole of it.
+    overwritten: BlockSet,
+    /// To be mapped afterwards.
+    open: Sides,
+    /// Must not be writable through any CPU mapping afterwards, though the CPU's may be the only copy.
+    read_only: BlockSet,
+    /// Must not be mapped on the CPU afterwards.
+    close_cpu: BlockSet,
+}
+
+impl Change {
+    fn plan(self, chunk: &Chunk) -> Plan {
+        let before = chunk.image;
+        let covers = self.covers;
+        let gain_host = self.gain.host - before.host;
+        let gain_device = self.gain.device - before.device;
+        let moved_up = gain_device - self.overwritten;
+        let from_zero = covers & chunk.zero();
+        let load = (gain_host | moved_up) & (before.file - before.host - before.device);
+        // What is loaded passes through host frames, which hold a current copy then.
+        let host = ((before.host | gain_host | load) & covers) - self.lose.host;
+        let device = ((before.device | gain_device) & covers) - self.lose.device;
+        let file = ((before.file | self.gain_file) & covers) - self.lose_file;
+
+        let cpu_may_stay = host - self.close_cpu;
+        let cpu_may_write = cpu_may_stay - device - file - self.read_only;
+        let gpu_may_write = device - host - file;
+        let close_host = covers & ((before.cpu_open - cpu_may_stay) | (before.cpu_writable - cpu_may_write));
+        let close_device = covers & ((before.gpu_open - device) | (before.gpu_writable - gpu_may_write));
+        let open = Sides { host: self.open.host & cpu_may_stay, device: self.open.device & device };
+        let (cpu_write, gpu_write) = (open.host & cpu_may_write, open.device & gpu_may_write);
+
+        let after = Image {
+            host,
+            device,
+            file,
+            poisoned: before.poisoned & covers,
+            cpu_open: ((before.cpu_open & covers) - close_host) | open.host,
+            cpu_writable: ((before.cpu_writable & covers) - close_host) | cpu_write,
+            gpu_open: ((before.gpu_open & covers) - close_device) | open.device,
+            gpu_writable: ((before.gpu_writable & covers) - close_device) | gpu_write,
+        };
+        let mut plan = Plan::new(covers, after);
+        plan.take = gain_device;
+        plan.close = Sides { host: close_host, device: close_device };
+        plan.zero = Sides { host: (gain_host & from_zero) - chunk.host_blank, device: moved_up & from_zero };
+        plan.load = load;
+        plan.copy = Sides { host: gain_host & before.device, device: moved_up & (before.host | load) };
+        plan.write_back = self.gain_file;
+        plan.stale = Sides { host: before.host & (covers - host), device: before.device & (covers - device) };
+        plan.open_read = Sides { host: open.host - cpu_write, device: open.device - gpu_write };
+        plan.open_write = Sides { host: cpu_write, device: gpu_write };
+        plan.give.device = before.device & (covers - device);
+        plan
+    }
+}
+
+impl Chunk {
+    /// A CPU or GPU thread touched `slot` through a mapping that does not allow it. `window` holds the blocks that
+    /// growth would bring along; those that cannot move now, or need nothing, are left out.
+    pub fn fault(&mut self, side: Side, slot: u32, window: BlockSet, access: Access) -> Verdict {
+        let demand = BlockSet::of(slot);
+        if let Some(verdict) = self.obstacle(demand, self.barred(access, side)) {
+            return verdict;
+        }
+        let satisfied = match access {
+            Access::Read => self.open(side),
+            Access::Write => self.writable(side),
+        };
+        let free = self.allocated - self.busy - self.barred(access, side) - self.image.poisoned;
+        let covers = demand | (window & self.allocation_of(slot) & (free - satisfied));
+        let other = match access {
+            Access::Read => NONE,
+            Access::Write => covers,
+        };
+        let held = self.held();
+        let change = match side {
+            Side::Host => Change {
+                covers,
+                gain: Sides { host: covers, device: NONE },
+                lose: Sides { host: NONE, device: other },
+                lose_file: other,
+                open: Sides { host: covers, device: NONE },
+                read_only: held,
+                ..Change::default()
+            },
+            Side::Device => Change {
+                covers,
+                gain: Sides { host: NONE, device: covers },
+                lose: Sides { host: other, device: NONE },
+                lose_file: other,
+                open: Sides { host: NONE, device: covers },
+                ..Change::default()
+            },
+        };
+        self.begin(change)
+    }
+
+    /// A launch is admitted and holds `blocks` for `access`; with `overwrite`, it replaces every byte of them.
+    pub fn acquire(&mut self, blocks: BlockSet, access: Access, overwrite: bool) -> Verdict {
+        let barred = match access {
+            Access::Read => self.write_hold,
+            Access::Write => self.held(),
+        };
+        if let Some(verdict) = self.obstacle(blocks, barred) {
+            return verdict;
+        }
+        let (other, hold) = match access {
+            Access::Read => (NONE, Hold::Read(1)),
+            Access::Write => (blocks, Hold::Write),
+        };
+        let change = Change {
+            covers: blocks,
+            gain: Sides { host: NONE, device: blocks },
+            lose: Sides { host: other, device: NONE },
+            lose_file: other,
+            overwritten: if overwrite { blocks } else { NONE },
+            open: Sides { host: NONE, device: blocks },
+            read_only: blocks,
+            close_cpu: other,
+            ..Change::default()
+        };
+        let mut plan = change.plan(self);
+        plan.hold = hold;
+        self.busy |= blocks;
+        Verdict::Go(plan)
+    }
+
+    /// A launch that held `blocks` for `access` has completed.
+    ///
+    /// # Panics
+    /// In debug builds, if they were not held so.
+    pub fn release(&mut self, blocks: BlockSet, access: Access) {
+        match access {
+            Access::Write => {
+                debug_assert!(self.write_hold.covers(blocks), "released without a hold");
+                self.write_hold = self.write_hold - blocks;
+            }
+            Access::Read => {
+                for slot in blocks.slots() {
+                    debug_assert!(self.read_holds[slot as usize] > 0, "released without a hold");
+                    self.read_holds[slot as usize] -= 1;
+                }
+            }
+        }
+        self.check();
+    }
+
+    /// Brings copies of `blocks` to `side` and opens them there; copies on the other side stay current.
+    pub fn prefetch(&mut self, side: Side, blocks: BlockSet) -> Verdict {
+        let barred = if side == Side::Host { self.write_hold } else { NONE };
+        if let Some(verdict) = self.obstacle(blocks, barred) {
+            return verdict;
+        }
+        let covers = blocks - self.open(side);
+        let change = match side {
+            Side::Host => Change {
+                covers,
+                gain: Sides { host: covers, device: NONE },
+                open: Sides { host: covers, device: NONE },
+                read_only: self.held(),
+                ..Change::default()
+            },
+            Side::Device => Change {
+                covers,
+                gain: Sides { host: NONE, device: covers },
+                open: Sides { host: NONE, device: covers },
+                ..Change::default()
+            },
+        };
+        self.begin(change)
+    }
+
+    /// Takes `blocks` out of VRAM; a copy is made only of those that have no other.
+    pub fn evict(&mut self, blocks: BlockSet) -> Verdict {
+        if let Some(verdict) = self.obstacle(blocks, self.held()) {
+            return verdict;
+        }
+        let covers = blocks & self.image.device;
+        let only = covers - self.image.host - self.image.file;
+        self.begin(Change {
+            covers,
+            gain: Sides { host: only, device: NONE },
+            lose: Sides { host: NONE, device: covers },
+            ..Change::default()
+        })
+    }
+
+    /// Gives back the host frames of those of `blocks` that have another current copy.
+    pub fn drop_host(&mut self, blocks: BlockSet) -> Verdict {
+        if let Some(verdict) = self.obstacle(blocks, self.held()) {
+            return verdict;
+        }
+        let covers = blocks & self.image.host & (self.image.device | self.image.file);
+        let change = Change { covers, lose: Sides { host: covers, device: NONE }, ..Change::default() };
+        match self.begin(change) {
+            Verdict::Go(mut plan) => {
+                plan.give.host = covers;
+                Verdict::Go(plan)
+            }
+            other => other,
+        }
+    }
+
+    /// Writes the dirty ones of `blocks` to their backing file; the CPU may not write meanwhile.
+    pub fn write_back(&mut self, blocks: BlockSet) -> Verdict {
+        if let Some(verdict) = self.obstacle(blocks, self.write_hold) {
+            return verdict;
+        }
+        let covers = blocks & ((self.image.host | self.image.device) - self.image.file);
+        self.begin(Change {
+            covers,
+            gain: Sides { host: covers, device: NONE },
+            gain_file: covers,
+            ..Change::default()
+        })
+    }
+
+    /// Forgets the contents of `blocks`: they read as zeros.
+    pub fn discard(&mut self, blocks: BlockSet) -> Verdict {
+        if let Some(verdict) = self.obstacle(blocks & (self.allocated - self.image.poisoned), self.held()) {
+            return verdict;
+        }
+        let covers = blocks & self.image.current();
+        self.begin(Change {
+            covers,
+            lose: Sides { host: covers, device: covers },
+            lose_file: covers,
+            ..Change::default()
+        })
+    }
+
+    /// Ends the allocation of `blocks`, which must have been discarded or lost before.
+    ///
+    /// # Panics
+    /// In debug builds, if a block has a current copy, a hold or a move under way.
+    pub fn free(&mut self, blocks: BlockSet) {
+        debug_assert!((self.image.current() & blocks).is_empty(), "discard before free");
+        debug_assert!(((self.busy | self.held()) & blocks).is_empty(), "freed in use");
+        self.image.poisoned = self.image.poisoned - blocks;
+        self.allocated = self.allocated - blocks;
+        self.starts |= BlockSet::of(blocks.0.trailing_zeros() % 32);
+        self.check();
+    }
+
+    /// The device is gone: its copies leave. Gives the blocks that had no other copy, now poisoned, or the busy ones
+    /// to wait for.
+    ///
+    /// # Errors
+    /// The blocks under a move: nothing has changed, ask again when they are released.
+    pub fn device_lost(&mut self) -> Result<BlockSet, BlockSet> {
+        if !self.busy.is_empty() {
+            return Err(self.busy);
+        }
+        self.write_hold = NONE;
+        self.read_holds = Default::default();
+        let lost = self.image.device - self.image.host - self.image.file;
+        self.image.device = NONE;
+        self.image.gpu_open = NONE;
+        self.image.gpu_writable = NONE;
+        self.poison(lost);
+        self.check();
+        Ok(lost)
+    }
+
+    /// Poisoned blocks among `blocks` read as zeros from now on. Gives those that were poisoned.
+    pub fn repair(&mut self, blocks: BlockSet) -> BlockSet {
+        let repaired = blocks & self.image.poisoned;
+        self.image.poisoned = self.image.poisoned - repaired;
+        self.check();
+        repaired
+    }
+
+    /// Blocks on which an access from `side` must wait for launches.
+    fn barred(&self, access: Access, side: Side) -> BlockSet {
+        match (side, access) {
+            (Side::Host, Access::Read) => self.write_hold,
+            (Side::Host, Access::Write) => self.held(),
+            // A launch's own accesses fault only where it holds nothing; another launch's holds bar writes alone.
+            (Side::Device, Access::Read) => NONE,
+            (Side::Device, Access::Write) => self.held() - self.write_hold,
+        }
+    }
+
+    fn obstacle(&self, blocks: BlockSet, barred: BlockSet) -> Option<Verdict> {
+        let wild = blocks - self.allocated;
+        let poisoned = blocks & self.image.poisoned;
+        let waiting = blocks & (self.busy | barred);
+        if !wild.is_empty() {
+            Some(Verdict::Refuse(Refusal::Unallocated, wild))
+        } else if !poisoned.is_empty() {
+            Some(Verdict::Refuse(Refusal::Poisoned, poisoned))
+        } else if !waiting.is_empty() {
+            Some(Verdict::Wait(waiting))
+        } else {
+            None
+        }
+    }
+
+    fn begin(&mut self, change: Change) -> Verdict {
+        if change.covers.is_empty() {
+            return Verdict::Done;
+        }
+        let plan = change.plan(self);
+        self.busy |= plan.covers;
+        Verdict::Go(plan)
+    }
+}

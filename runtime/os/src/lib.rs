@@ -1,0 +1,27 @@
+//! Everything that limosa asks of Linux, and all unsafe code that asking takes.
+//!
+//! Reservations of address space, memory files in huge pages, fault windows on userfaultfd, fault delivery by signal,
+//! futexes, and what `limosa doctor` says about a machine. An errno becomes a meaning here and goes no further up.
+//! The crate does *not* know block states, policies, or Vulkan.
+
+pub mod copy;
+mod error;
+pub mod futex;
+pub mod inject;
+pub mod machine;
+mod mapping;
+mod memfile;
+pub mod pagemap;
+mod reservation;
+pub mod signal;
+mod uffd;
+mod wakeup;
+mod window;
+
+pub use error::OsError;
+pub use mapping::Mapping;
+pub use memfile::{Backing, MemoryFile};
+pub use reservation::Reservation;
+pub use uffd::{Delivery, Fault};
+pub use wakeup::Wakeup;
+pub use window::FaultWindow;

@@ -1,0 +1,98 @@
+//! The runtime's own mapping of a memory file: where copies are made. It never faults in a way that anyone must
+//! serve, and it does *not* follow what the application's or the GPU's window shows.
+
+use std::sync::Arc;
+
+use limosa_model::{Extent, HostRange};
+
+use crate::copy;
+use crate::error::OsError;
+use crate::memfile::MemoryFile;
+use crate::reservation::Reservation;
+
+/// A whole memory file, mapped for reading and writing.
+#[derive(Debug)]
+pub struct Mapping {
+    reservation: Reservation,
+    /// Last, so that the pages outlive the mapping.
+    file: Arc<MemoryFile>,
+}
+
+impl Mapping {
+    /// Maps `len` bytes of `file` from its start.
+    ///
+    /// # Errors
+    /// [`OsError::AddressSpace`], [`OsError::Mapping`].
+    pub fn new(file: Arc<MemoryFile>, len: u64) -> Result<Self, OsError> {
+        let reservation = Reservation::new(len)?;
+        map_file(&reservation, &file)?;
+        Ok(Self { reservation, file })
+    }
+
+    /// The file behind it.
+    #[must_use]
+    pub fn file(&self) -> &MemoryFile {
+        &self.file
+    }
+
+    /// Where it is, valid as long as `self`.
+    #[must_use]
+    pub fn range(&self) -> HostRange {
+        self.reservation.range()
+    }
+
+    /// Reserves the pages of `extent` and maps them, so that copies through here meet no page fault.
+    ///
+    /// # Errors
+    /// [`OsError::OutOfMemory`]: nothing was changed but pages that now exist.
+    pub fn populate(&self, extent: Extent) -> Result<(), OsError> {
+        self.file.reserve(extent)?;
+        let (start, len) = self.reservation.at(extent);
+        // SAFETY: advice on a range of our own mapping; populating changes no contents.
+        if unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) } != 0 {
+            return Err(OsError::mapping("populating", extent.len));
+        }
+        Ok(())
+    }
+
+    /// Copies `extent` from the same offsets of `from`.
+    ///
+    /// # Safety
+    /// The pages of `extent` are reserved in both files, and nobody writes them through any mapping meanwhile.
+    pub unsafe fn copy_from(&self, from: &Self, extent: Extent) {
+        let (target, len) = self.reservation.at(extent);
+        let (source, _) = from.reservation.at(extent);
+        // SAFETY: both ranges were checked to lie in mappings of different files, so they do not overlap; the caller
+        // promises that they are reserved and not written.
+        unsafe { copy::stream(target.cast(), source.cast(), len) };
+    }
+
+    /// Sets every byte of `extent` to `byte`.
+    ///
+    /// # Safety
+    /// The pages of `extent` are reserved, and nobody reads or writes them through any mapping meanwhile.
+    pub unsafe fn fill(&self, extent: Extent, byte: u8) {
+        let (target, len) = self.reservation.at(extent);
+        // SAFETY: checked to lie in our mapping; the caller promises that it is reserved and not used.
+        unsafe { std::ptr::write_bytes(target.cast::<u8>(), byte, len) };
+    }
+}
+
+/// Maps `file` over all of `reservation`, shared, readable and writable, not inherited by children.
+pub(crate) fn map_file(reservation: &Reservation, file: &MemoryFile) -> Result<(), OsError> {
+    let (start, len) = reservation.at(Extent { start: 0, len: reservation.len() });
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+    // SAFETY: replaces exactly the range that `reservation` owns.
+    let mapped = unsafe { libc::mmap(start, len, protection, flags, file.raw(), 0) };
+    if mapped == libc::MAP_FAILED {
+        return Err(OsError::mapping("mapping", reservation.len()));
+    }
+    // SAFETY: advice on the range just mapped.
+    if unsafe { libc::madvise(start, len, libc::MADV_DONTFORK) } != 0 {
+        return Err(OsError::mapping("keeping from children", reservation.len()));
+    }
+    // Only a wish: on a memfd it asks for huge pages where the machine allows them on request.
+    // SAFETY: advice on the range just mapped.
+    unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
+    Ok(())
+}

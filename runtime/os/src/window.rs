@@ -1,0 +1,164 @@
+//! A mapping of a memory file whose accesses fault until somebody opens them: the application's view of a heap, and
+//! the page table of a software GPU.
+//!
+//! Nothing is write-protected in place: to take rights away, a range is closed, and the next touch opens it anew. The
+//! window does *not* keep track of what is open; a range may be opened twice and closed when it is not open.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use limosa_model::{Access, CHUNK, Extent, HostRange};
+
+use crate::error::OsError;
+use crate::inject::{self, Call, Defect};
+use crate::mapping::map_file;
+use crate::memfile::MemoryFile;
+use crate::reservation::Reservation;
+use crate::uffd::{Delivery, Fault, Message, Opened, Userfaultfd};
+use crate::wakeup::Wakeup;
+
+/// Faults read at once.
+pub(crate) const FAULTS_MAX: usize = 64;
+
+/// A registered mapping of a whole memory file.
+#[derive(Debug)]
+pub struct FaultWindow {
+    /// First: closing it wakes every thread that still waits, before the range goes away.
+    uffd: Userfaultfd,
+    reservation: Reservation,
+    _file: Arc<MemoryFile>,
+}
+
+impl FaultWindow {
+    /// Maps `len` bytes of `file` with nothing open.
+    ///
+    /// # Safety
+    /// A thread that touches the window sleeps until its fault is served: the caller reads [`Self::faults`] (or, with
+    /// [`Delivery::Signal`], has a handler installed) as long as the window lives.
+    ///
+    /// # Errors
+    /// [`OsError::NoUserfaultfd`], [`OsError::KernelTooOld`], [`OsError::AddressSpace`], [`OsError::Mapping`].
+    pub unsafe fn new(file: Arc<MemoryFile>, len: u64, delivery: Delivery) -> Result<Self, OsError> {
+        let uffd = Userfaultfd::open(delivery)?;
+        let reservation = Reservation::new(len)?;
+        map_file(&reservation, &file)?;
+        let (start, bytes) = reservation.at(Extent { start: 0, len: reservation.len() });
+        // SAFETY: the caller serves the faults.
+        unsafe { uffd.register(start as usize, bytes) }.map_err(|source| failed("registering", len, source))?;
+        Ok(Self { uffd, reservation, _file: file })
+    }
+
+    /// Where it is, valid as long as `self`.
+    #[must_use]
+    pub fn range(&self) -> HostRange {
+        self.reservation.range()
+    }
+
+    /// Whether `read(2)`, `write(2)` and their like may be given addresses in the window that are not open.
+    #[must_use]
+    pub fn serves_system_calls(&self) -> bool {
+        self.uffd.serves_system_calls
+    }
+
+    /// Maps the pages of `extent` for `access` and wakes the threads that wait for them. The file's pages must exist.
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`], with part of the range perhaps open.
+    pub fn open(&self, extent: Extent, access: Access) -> Result<(), OsError> {
+        let access = if inject::seeded(Defect::SkipWriteProtect) { Access::Write } else { access };
+        inject::fails(Call::Open).map_err(|source| failed("opening", extent.len, source))?;
+        let (start, len) = self.reservation.at(extent);
+        let (start, mut done) = (start as usize, 0);
+        while done < len {
+            match self.uffd.open_range(start + done, len - done, access) {
+                Ok(Opened::All) => return Ok(()),
+                Ok(Opened::Part(bytes)) => done += crate::reservation::to_usize(bytes),
+                // Mapped, but with which rights? Closing what is left settles it: only this function maps pages.
+                Ok(Opened::Occupied) => zap(start + done, len - done)?,
+                Err(source) => return Err(failed("opening", extent.len, source)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a whole chunk for writing with one huge mapping where the file's pages allow it: 13 times cheaper than
+    /// page by page. During the call the chunk is open to everyone, so its data must be in place already.
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`]; the chunk then still faults as before.
+    pub fn open_chunk(&self, chunk: Extent) -> Result<(), OsError> {
+        debug_assert!(chunk.start.is_multiple_of(CHUNK) && chunk.len == CHUNK);
+        inject::fails(Call::OpenChunk).map_err(|source| failed("opening", chunk.len, source))?;
+        let (start, len) = self.reservation.at(chunk);
+        self.uffd.unregister(start as usize, len).map_err(|source| failed("unregistering", chunk.len, source))?;
+        // SAFETY: advice on a range of our own mapping; populating changes no contents.
+        let populated = unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) };
+        let populated = if populated == 0 { Ok(()) } else { Err(OsError::mapping("populating", chunk.len)) };
+        if !inject::seeded(Defect::SkipReregister) {
+            // SAFETY: whoever made the window serves its faults.
+            let registered = unsafe { self.uffd.register(start as usize, len) };
+            registered.map_err(|source| failed("registering", chunk.len, source))?;
+        }
+        populated
+    }
+
+    /// Unmaps the pages of `extent`: the next touch faults. Their contents stay in the file.
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`].
+    pub fn close(&self, extent: Extent) -> Result<(), OsError> {
+        inject::fails(Call::Close).map_err(|source| failed("closing", extent.len, source))?;
+        let (start, len) = self.reservation.at(extent);
+        zap(start as usize, len)
+    }
+
+    /// Makes touches of `extent` raise SIGBUS until it is closed and opened again.
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`].
+    pub fn poison(&self, extent: Extent) -> Result<(), OsError> {
+        let (start, len) = self.reservation.at(extent);
+        zap(start as usize, len)?;
+        self.uffd.poison(start as usize, len).map_err(|source| failed("poisoning", extent.len, source))
+    }
+
+    /// Wakes the threads that wait in `extent`; those whose page is still closed fault again.
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`].
+    pub fn wake(&self, extent: Extent) -> Result<(), OsError> {
+        let (start, len) = self.reservation.at(extent);
+        self.uffd.wake(start as usize, len).map_err(|source| failed("waking", extent.len, source))
+    }
+
+    /// Reads the faults that are pending now, at most [`FAULTS_MAX`], and hands each to `serve`. Gives their number.
+    pub fn faults(&self, mut serve: impl FnMut(Fault)) -> usize {
+        let mut messages = [Message::default(); FAULTS_MAX];
+        let got = self.uffd.read(&mut messages);
+        for fault in messages[..got].iter().filter_map(Message::fault) {
+            serve(fault);
+        }
+        got
+    }
+
+    /// Sleeps until a fault is pending or `wakeup` rings.
+    pub fn wait(&self, wakeup: &Wakeup) {
+        let poll = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut fds = [poll(self.uffd.raw()), poll(wakeup.raw())];
+        // SAFETY: the array is ours; its length is given.
+        unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) };
+    }
+}
+
+fn zap(start: usize, len: usize) -> Result<(), OsError> {
+    // SAFETY: the range lies in a shared mapping of ours: dropping its page-table entries loses no data.
+    if unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_DONTNEED) } != 0 {
+        return Err(OsError::mapping("closing", len as u64));
+    }
+    Ok(())
+}
+
+fn failed(operation: &'static str, bytes: u64, source: io::Error) -> OsError {
+    OsError::Mapping { operation, bytes, source }
+}

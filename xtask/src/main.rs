@@ -1,0 +1,165 @@
+//! Set-up, demo, tests and checks of the limosa repository, as `cargo xtask <verb>`. It drives cargo and apt and reads
+//! what they say; it holds none of the runtime, and nothing of the runtime depends on it.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::process::ExitCode;
+
+mod apt;
+mod command;
+mod error;
+mod graph;
+/// The same file that the command reads the bundled graph with: one description of the format.
+#[path = "../../runtime/cli/src/graph/codec.rs"]
+mod graph_codec;
+mod layering;
+mod setup;
+mod sources;
+mod steps;
+
+use error::Error;
+use setup::Purpose;
+
+/// What is said to who asks, and to who errs.
+const USAGE: &str = "\
+usage: cargo xtask <verb>
+  setup [--no-install]              install what limosa and its tests need of the machine
+  demo [--no-install] [-- ARG…]     set up, build and run `limosa demo ARG…`
+  test [--no-install]               set up and run every check and test, and the demo
+  check                             the lints alone: layering, format, clippy, documentation
+  bench [--no-install] [-- ARG…]    set up and run the benchmarks
+  shaders [--check]                 make the checked-in SPIR-V anew, or compare it
+  graph [--suite NAME] [--output PATH]
+                                    make the bundled graph anew from apt's package lists
+--no-install: say what is missing, and fail, instead of installing it";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(|one| one.to_string_lossy().into_owned()).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<(), Error> {
+    match Verb::parse(arguments)? {
+        Verb::Help => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        Verb::Setup { no_install } => setup::setup(Purpose::Test, no_install),
+        Verb::Demo { no_install, rest } => steps::demo(no_install, &rest),
+        Verb::Test { no_install } => steps::test(no_install),
+        Verb::Check => steps::check(),
+        Verb::Bench { no_install, rest } => steps::bench(no_install, &rest),
+        Verb::Shaders { check } => steps::shaders(check),
+        Verb::Graph { suite, output } => graph::generate(&suite, output.as_deref().map(Path::new)),
+    }
+}
+
+/// What the user asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Verb {
+    Help,
+    Setup { no_install: bool },
+    Demo { no_install: bool, rest: Vec<String> },
+    Test { no_install: bool },
+    Check,
+    Bench { no_install: bool, rest: Vec<String> },
+    Shaders { check: bool },
+    Graph { suite: String, output: Option<String> },
+}
+
+impl Verb {
+    fn parse(arguments: &[String]) -> Result<Self, Error> {
+        let Some((verb, own)) = arguments.split_first() else {
+            return Err(Error::Usage("no verb".to_owned()));
+        };
+        // What follows `--` is for the program that is run, not for us.
+        let (own, rest) = match own.iter().position(|argument| argument == "--") {
+            Some(at) => (&own[..at], own[at + 1..].to_vec()),
+            None => (own, Vec::new()),
+        };
+        let mut options = Options { verb, left: own.to_vec() };
+        let takes_rest = matches!(verb.as_str(), "demo" | "bench");
+        if !rest.is_empty() && !takes_rest {
+            return Err(Error::Usage(format!("`{verb}` takes nothing after `--`")));
+        }
+        let parsed = match verb.as_str() {
+            "help" | "--help" | "-h" => Self::Help,
+            "setup" => Self::Setup { no_install: options.flag("--no-install") },
+            "demo" => Self::Demo { no_install: options.flag("--no-install"), rest },
+            "test" => Self::Test { no_install: options.flag("--no-install") },
+            "check" => Self::Check,
+            "bench" => Self::Bench { no_install: options.flag("--no-install"), rest },
+            "shaders" => Self::Shaders { check: options.flag("--check") },
+            "graph" => Self::Graph {
+                suite: options.value("--suite")?.unwrap_or_else(|| graph::SUITE.to_owned()),
+                output: options.value("--output")?,
+            },
+            _ => return Err(Error::Usage(format!("no such verb: `{verb}`"))),
+        };
+        options.finish()?;
+        Ok(parsed)
+    }
+}
+
+/// The arguments of a verb that no option has taken yet.
+struct Options<'a> {
+    verb: &'a str,
+    left: Vec<String>,
+}
+
+impl Options<'_> {
+    fn flag(&mut self, name: &str) -> bool {
+        let at = self.left.iter().position(|argument| argument == name);
+        at.map(|at| self.left.remove(at)).is_some()
+    }
+
+    fn value(&mut self, name: &str) -> Result<Option<String>, Error> {
+        let Some(at) = self.left.iter().position(|argument| argument == name) else { return Ok(None) };
+        if at + 1 == self.left.len() {
+            return Err(Error::Usage(format!("`{name}` lacks its value")));
+        }
+        self.left.remove(at);
+        Ok(Some(self.left.remove(at)))
+    }
+
+    fn finish(self) -> Result<(), Error> {
+        match self.left.first() {
+            None => Ok(()),
+            Some(argument) => Err(Error::Usage(format!("`{}` does not know `{argument}`", self.verb))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Verb, Error> {
+        Verb::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn verbs_and_their_options_are_read() {
+        assert_eq!(parse("setup").unwrap(), Verb::Setup { no_install: false });
+        assert_eq!(parse("test --no-install").unwrap(), Verb::Test { no_install: true });
+        let rest = vec!["--no-install".to_owned(), "x".to_owned()];
+        assert_eq!(parse("demo -- --no-install x").unwrap(), Verb::Demo { no_install: false, rest });
+        assert_eq!(parse("shaders --check").unwrap(), Verb::Shaders { check: true });
+        let (suite, output) = ("bookworm".to_owned(), Some("/tmp/g".to_owned()));
+        assert_eq!(parse("graph --output /tmp/g").unwrap(), Verb::Graph { suite, output });
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for line in ["", "jump", "check --no-install", "demo --fast", "test -- x", "graph --output"] {
+            let error = parse(line).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains("usage: cargo xtask"), "{line}");
+        }
+    }
+}

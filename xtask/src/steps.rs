@@ -1,0 +1,241 @@
+//! The steps of `cargo xtask test`, `check`, `demo`, `bench` and `shaders`: what runs in which order, and what is said
+//! of it. The tests themselves are in the crates; this file knows only how they are run.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::command::{TempDir, cargo, is_root, output, root, run, say, set_mode};
+use crate::error::Error;
+use crate::setup::{Purpose, setup};
+use crate::{layering, sources};
+
+/// What the machine is meant to have: a test that misses one of these fails instead of skipping.
+const EXPECTED: &str = "lavapipe,userfaultfd,glslang";
+/// The uid and gid of "nobody" on every Debian.
+const UNPRIVILEGED: &str = "65534";
+
+/// One step: its name, and what it does given the folder for temporary files.
+struct Step {
+    name: &'static str,
+    action: fn(&Path) -> Result<(), Error>,
+}
+
+const LINTS: [Step; 4] = [
+    Step { name: "layering and source rules", action: |_| rules() },
+    Step { name: "format", action: |_| run(&mut cargo(&["fmt", "--all", "--check"])) },
+    Step {
+        name: "clippy",
+        action: |_| run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    },
+    Step { name: "documentation", action: |_| documentation() },
+];
+
+// The comparison of the SPIR-V with its sources is one of limosa-shaders' tests.
+const TESTS: [Step; 3] = [
+    Step { name: "tests, SPIR-V included", action: tests },
+    Step { name: "tests as an unprivileged user", action: unprivileged },
+    Step { name: "demo", action: |_| demo_run(&[]) },
+];
+
+/// `cargo xtask test`: everything, in the order of how soon it fails.
+pub(crate) fn test(no_install: bool) -> Result<(), Error> {
+    setup(Purpose::Test, no_install)?;
+    let [rules, format, clippy, documentation] = &LINTS;
+    let [tests, unprivileged, demo] = &TESTS;
+    run_steps(&[rules, format, clippy, tests, unprivileged, documentation, demo])
+}
+
+/// `cargo xtask check`: the lints alone. Nothing is installed for it.
+pub(crate) fn check() -> Result<(), Error> {
+    run_steps(&LINTS.each_ref())
+}
+
+/// `cargo xtask demo`: sets the machine up and runs the demo with `arguments`.
+pub(crate) fn demo(no_install: bool, arguments: &[String]) -> Result<(), Error> {
+    say("1/2 set-up: the software Vulkan driver");
+    setup(Purpose::Run, no_install)?;
+    say("2/2 demo: built on first use, then run");
+    demo_run(arguments)
+}
+
+/// `cargo xtask bench`: sets the machine up and runs the benchmarks, with `arguments` for them.
+pub(crate) fn bench(no_install: bool, arguments: &[String]) -> Result<(), Error> {
+    setup(Purpose::Run, no_install)?;
+    run(cargo(&["bench", "--package", "limosa", "--benches", "--"]).args(arguments))
+}
+
+/// `cargo xtask shaders`: makes the checked-in SPIR-V anew, or with `check` compares it with its sources.
+pub(crate) fn shaders(check: bool) -> Result<(), Error> {
+    let (name, value) = if check { ("LIMOSA_EXPECT", "glslang") } else { ("LIMOSA_REGENERATE", "1") };
+    run(cargo(&["test", "--package", "limosa-shaders", "--test", "spirv"]).env(name, value))
+}
+
+fn demo_run(arguments: &[String]) -> Result<(), Error> {
+    run(cargo(&["run", "--release", "--package", "limosa-cli", "--bin", "limosa", "--", "demo"]).args(arguments))
+}
+
+fn rules() -> Result<(), Error> {
+    let crates = layering::workspace()?;
+    let mut broken = layering::violations(&crates);
+    let findings = sources::check(&root(), &layering::safe_roots(&crates))?;
+    for warning in findings.warnings {
+        say(&format!("warning: {warning}"));
+    }
+    broken.extend(findings.errors);
+    if broken.is_empty() { Ok(()) } else { Err(Error::Rules(broken)) }
+}
+
+fn documentation() -> Result<(), Error> {
+    run(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Where tests append a line for each test that they skip: `SKIP <test>: <why>`.
+fn skips_file(temp: &Path) -> PathBuf {
+    temp.join("skips")
+}
+
+fn tests(temp: &Path) -> Result<(), Error> {
+    let mut command = cargo(&["test", "--workspace", "--features", "inject"]);
+    run(command.env("LIMOSA_EXPECT", EXPECTED).env("LIMOSA_SKIPS", skips_file(temp)))
+}
+
+/// Runs the test target `unprivileged` as nobody, from a folder that nobody can reach: a checkout of root's often
+/// cannot be.
+fn unprivileged(temp: &Path) -> Result<(), Error> {
+    let built = output(&mut cargo(&[
+        "test",
+        "--package",
+        "limosa",
+        "--features",
+        "inject",
+        "--test",
+        "unprivileged",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    let executable = test_executable(&String::from_utf8_lossy(&built)).ok_or_else(|| Error::Output {
+        what: "cargo's messages".to_owned(),
+        detail: "no executable for the test target `unprivileged` of limosa".to_owned(),
+    })?;
+
+    let home = temp.join("nobody");
+    std::fs::create_dir(&home).map_err(Error::io(format!("cannot make the folder {}", home.display())))?;
+    set_mode(&home, 0o1777)?;
+    let copy = home.join("unprivileged");
+    std::fs::copy(&executable, &copy).map_err(Error::io(format!("cannot copy {executable} to {}", copy.display())))?;
+    set_mode(&copy, 0o755)?;
+
+    let mut command = if is_root() {
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args([&format!("--reuid={UNPRIVILEGED}"), &format!("--regid={UNPRIVILEGED}")]);
+        setpriv.arg("--clear-groups").arg(&copy);
+        setpriv
+    } else {
+        Command::new(&copy)
+    };
+    command.current_dir(&home).env("TMPDIR", &home).env("HOME", &home);
+    // Root's folders, where Mesa would look for its cache.
+    command.env_remove("XDG_CACHE_HOME").env_remove("XDG_RUNTIME_DIR");
+    run(command.env("LIMOSA_EXPECT", EXPECTED).env("LIMOSA_SKIPS", skips_file(temp)))
+}
+
+/// The executable of the test target `unprivileged` in cargo's messages, one JSON object a line.
+fn test_executable(messages: &str) -> Option<String> {
+    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let of_target = artifacts
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == "unprivileged");
+    of_target.filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned())).next_back()
+}
+
+/// What became of a step.
+struct Outcome {
+    name: &'static str,
+    /// None where an earlier step failed.
+    ran: Option<(Duration, bool)>,
+}
+
+fn run_steps(steps: &[&Step]) -> Result<(), Error> {
+    let temp = TempDir::new()?;
+    let skips = skips_file(temp.path());
+    std::fs::write(&skips, "").map_err(Error::io(format!("cannot write {}", skips.display())))?;
+    // The unprivileged tests append to it too.
+    set_mode(&skips, 0o666)?;
+
+    let start = Instant::now();
+    let mut outcomes = Vec::new();
+    let mut failure = None;
+    for (number, step) in (1..).zip(steps) {
+        let mut outcome = Outcome { name: step.name, ran: None };
+        if failure.is_none() {
+            let elapsed = start.elapsed().as_secs_f64();
+            say(&format!("step {number}/{}: {} (after {elapsed:.1} s)", steps.len(), step.name));
+            let step_start = Instant::now();
+            let result = (step.action)(temp.path());
+            outcome.ran = Some((step_start.elapsed(), result.is_ok()));
+            failure = result.err().map(|cause| Error::Step { step: step.name, cause: Box::new(cause) });
+        }
+        outcomes.push(outcome);
+    }
+    let skipped = std::fs::read(&skips).map_err(Error::io(format!("cannot read {}", skips.display())))?;
+    print!("{}", summary(&outcomes, &String::from_utf8_lossy(&skipped), start.elapsed()));
+    failure.map_or(Ok(()), Err)
+}
+
+fn summary(outcomes: &[Outcome], skipped: &str, total: Duration) -> String {
+    let mut text = "\nxtask: summary\n".to_owned();
+    for outcome in outcomes {
+        // Writing to a String cannot fail.
+        let _ = match outcome.ran {
+            Some((took, passed)) => {
+                let word = if passed { "ok" } else { "FAILED" };
+                writeln!(text, "  {:<32}{:>8.1} s  {word}", outcome.name, took.as_secs_f64())
+            }
+            None => writeln!(text, "  {:<32}{:>8} s  not run", outcome.name, "-"),
+        };
+    }
+    // Harness threads append whole lines, so the order is theirs; the same test may skip in two steps.
+    let skips: Vec<&str> = skipped.lines().filter(|line| line.starts_with("SKIP ")).collect();
+    for line in &skips {
+        let _ = writeln!(text, "  {line}");
+    }
+    let passed = outcomes.iter().filter(|outcome| matches!(outcome.ran, Some((_, true)))).count();
+    let (all, skips, seconds) = (outcomes.len(), skips.len(), total.as_secs_f64());
+    let _ = writeln!(text, "xtask: {passed} of {all} steps passed, {skips} tests skipped, {seconds:.1} s");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_found_among_cargos_messages() {
+        let messages = concat!(
+            "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"limosa\"},\"executable\":null}\n",
+            "not json\n",
+            "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"unprivileged\"},\"executable\":\"/t/u-1\"}\n",
+            "{\"reason\":\"build-finished\",\"success\":true}\n",
+        );
+        assert_eq!(test_executable(messages).as_deref(), Some("/t/u-1"));
+        assert_eq!(test_executable("{\"reason\":\"build-finished\"}"), None);
+    }
+
+    #[test]
+    fn the_summary_tells_every_step_and_every_skip() {
+        let outcomes = [
+            Outcome { name: "format", ran: Some((Duration::from_millis(1500), true)) },
+            Outcome { name: "tests", ran: Some((Duration::from_secs(61), false)) },
+            Outcome { name: "demo", ran: None },
+        ];
+        let text = summary(&outcomes, "SKIP hugepages: none\nnoise\n", Duration::from_secs(63));
+        for part in
+            ["1.5 s  ok", "61.0 s  FAILED", "not run", "  SKIP hugepages: none", "1 of 3 steps", "1 tests skipped"]
+        {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}
