@@ -1,1 +1,45 @@
-//! limosa
+//! GPU compute with unified memory on stock Vulkan drivers: one address space for CPU and GPU, in which pages migrate
+//! as they are used.
+//!
+//! A [`Context`] opens a device and a [`Heap`]. What is allocated from the heap ([`UnifiedVec`], [`UnifiedBox`]) has
+//! one address, good on both sides, also inside data structures ([`GpuPtr`]). A [`Kernel`] made from SPIR-V runs on a
+//! [`Queue`]; its accesses bring pages to the device, the CPU's bring them back. [`Residency`] says where data is.
+//!
+//! # Ordering
+//! CPU and GPU see each other's writes at the submission and at the completion of a launch. Launches on one queue run
+//! in order, those on different queues in any. A guard ([`UnifiedVec::read`], [`UnifiedVec::write`]) waits for the
+//! launches that could conflict with it.
+//!
+//! # What it does not do yet
+//! Evict (a full device budget is an error), hold a launch's sets, or work on GPUs other than software ones.
+
+mod boxed;
+mod context;
+mod error;
+mod heap;
+mod kernel;
+mod launch;
+mod pointer;
+mod raw;
+mod shareable;
+mod uses;
+mod vec;
+
+pub use boxed::{BoxReadGuard, BoxWriteGuard, UnifiedBox};
+pub use context::{Context, ContextBuilder};
+pub use error::{Error, GpuError, LaunchFailure, OsError, PagerError, TouchCause};
+pub use heap::Heap;
+pub use kernel::Kernel;
+pub use launch::{Event, Launch, Queue};
+pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits};
+pub use limosa_model::{Access, BlockState, Copies, Hold, Side};
+#[cfg(feature = "inject")]
+pub use limosa_pager::inject;
+pub use limosa_pager::{Backing, Counters, FaultMode, Faults, Machine, Residency, ResidencySummary};
+pub use pointer::GpuPtr;
+pub use raw::RawAllocation;
+pub use shareable::Shareable;
+pub use vec::{ReadGuard, UnifiedVec, WriteGuard};
+
+/// The result of limosa's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

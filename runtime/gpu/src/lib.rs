@@ -17,5 +17,6 @@ pub use device::Device;
 pub use error::GpuError;
 pub use import::ImportedRange;
 pub use kernel::{Kernel, Translation};
-pub use queue::{Queue, Submission, Ticket};
+pub use limosa_shaders::probe as self_test;
+pub use queue::{Queue, Submission, Ticket, Timeline};
 pub use spirv::KernelInterface;

@@ -1,7 +1,7 @@
 //! An in-order queue on a timeline semaphore. What is in flight owns what it uses; completion gives it back.
 //!
 //! Several queues share the device's one hardware queue. There is no completion thread: finished work is retired by
-//! the next call that looks. It does *not* order work on different queues.
+//! the next call that waits or asks for it. It does *not* order work on different queues.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -33,7 +33,7 @@ pub struct Submission {
 struct InFlight {
     ticket: Ticket,
     commands: vk::CommandBuffer,
-    kernel: Arc<Kernel>,
+    _kernel: Arc<Kernel>,
     _keep: Box<dyn Any + Send>,
 }
 
@@ -44,9 +44,60 @@ struct State {
     last: u64,
 }
 
+/// How far a queue has come. It keeps nothing alive but the device, so that anyone may look, also a fault handler.
+pub struct Timeline {
+    semaphore: vk::Semaphore,
+    device: Arc<Device>,
+}
+
+impl Timeline {
+    fn new(device: &Arc<Device>) -> Result<Arc<Self>, GpuError> {
+        let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
+        let create = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+        // SAFETY: the structures live through the call.
+        let semaphore = unsafe { device.raw.create_semaphore(&create, None) };
+        let semaphore = semaphore.map_err(|error| GpuError::of("vkCreateSemaphore", error))?;
+        Ok(Arc::new(Self { semaphore, device: Arc::clone(device) }))
+    }
+
+    /// Whether `ticket` has been reached.
+    ///
+    /// # Errors
+    /// [`GpuError::DeviceLost`].
+    pub fn reached(&self, ticket: Ticket) -> Result<bool, GpuError> {
+        Ok(self.value()? >= ticket.0)
+    }
+
+    /// Waits until `ticket` is reached.
+    ///
+    /// # Errors
+    /// [`GpuError::DeviceLost`].
+    pub fn wait(&self, ticket: Ticket) -> Result<(), GpuError> {
+        let (semaphores, values) = ([self.semaphore], [ticket.0]);
+        let wait = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
+        // SAFETY: the semaphore lives as long as `self`.
+        let result = unsafe { self.device.raw.wait_semaphores(&wait, u64::MAX) };
+        result.map_err(|error| GpuError::of("vkWaitSemaphores", error))?;
+        if inject::device_lost() { Err(GpuError::DeviceLost) } else { Ok(()) }
+    }
+
+    fn value(&self) -> Result<u64, GpuError> {
+        // SAFETY: the semaphore lives as long as `self`.
+        let value = unsafe { self.device.raw.get_semaphore_counter_value(self.semaphore) };
+        value.map_err(|error| GpuError::of("vkGetSemaphoreCounterValue", error))
+    }
+}
+
+impl Drop for Timeline {
+    fn drop(&mut self) {
+        // SAFETY: a queue waits for its last signal before it lets go of its timeline.
+        unsafe { self.device.raw.destroy_semaphore(self.semaphore, None) };
+    }
+}
+
 /// An in-order stream of launches.
 pub struct Queue {
-    timeline: vk::Semaphore,
+    timeline: Arc<Timeline>,
     state: Mutex<State>,
     device: Arc<Device>,
 }
@@ -57,20 +108,13 @@ impl Queue {
     /// # Errors
     /// [`GpuError::OutOfMemory`].
     pub fn new(device: &Arc<Device>) -> Result<Self, GpuError> {
-        let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
-        let create = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
-        // SAFETY: the structures live through the call.
-        let timeline = unsafe { device.raw.create_semaphore(&create, None) };
-        let timeline = timeline.map_err(|error| GpuError::of("vkCreateSemaphore", error))?;
+        let timeline = Timeline::new(device)?;
         let create = vk::CommandPoolCreateInfo::default()
             .queue_family_index(device.adapter.queue_family)
             .flags(vk::CommandPoolCreateFlags::RESET_COMMAND_BUFFER);
-        // SAFETY: the structures live through the call; the semaphore goes if the pool cannot be made.
-        let pool = unsafe { device.raw.create_command_pool(&create, None) }.map_err(|error| {
-            // SAFETY: just made and unused.
-            unsafe { device.raw.destroy_semaphore(timeline, None) };
-            GpuError::of("vkCreateCommandPool", error)
-        })?;
+        // SAFETY: the structures live through the call.
+        let pool = unsafe { device.raw.create_command_pool(&create, None) };
+        let pool = pool.map_err(|error| GpuError::of("vkCreateCommandPool", error))?;
         let state = State { pool, idle: Vec::new(), in_flight: VecDeque::new(), last: 0 };
         Ok(Self { timeline, state: Mutex::new(state), device: Arc::clone(device) })
     }
@@ -90,8 +134,6 @@ impl Queue {
         if inject::device_lost() {
             return Err(GpuError::DeviceLost);
         }
-        let finished = self.retire()?;
-        drop(finished);
         let mut state = self.lock();
         let commands = self.commands(&mut state)?;
         let ticket = Ticket(state.last + 1);
@@ -102,8 +144,14 @@ impl Queue {
             return Err(error);
         }
         state.last = ticket.0;
-        state.in_flight.push_back(InFlight { ticket, commands, kernel, _keep: keep });
+        state.in_flight.push_back(InFlight { ticket, commands, _kernel: kernel, _keep: keep });
         Ok(ticket)
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn timeline(&self) -> &Arc<Timeline> {
+        &self.timeline
     }
 
     /// Waits until `ticket` is reached, and retires what has completed.
@@ -111,24 +159,8 @@ impl Queue {
     /// # Errors
     /// [`GpuError::DeviceLost`].
     pub fn wait(&self, ticket: Ticket) -> Result<(), GpuError> {
-        let (semaphores, values) = ([self.timeline], [ticket.0]);
-        let wait = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
-        // SAFETY: the semaphore lives as long as `self`.
-        let result = unsafe { self.device.raw.wait_semaphores(&wait, u64::MAX) };
-        result.map_err(|error| GpuError::of("vkWaitSemaphores", error))?;
-        if inject::device_lost() {
-            return Err(GpuError::DeviceLost);
-        }
-        drop(self.retire()?);
-        Ok(())
-    }
-
-    /// Whether `ticket` has been reached.
-    ///
-    /// # Errors
-    /// [`GpuError::DeviceLost`].
-    pub fn reached(&self, ticket: Ticket) -> Result<bool, GpuError> {
-        Ok(self.completed()? >= ticket.0)
+        self.timeline.wait(ticket)?;
+        self.retire()
     }
 
     /// Waits for everything submitted so far.
@@ -140,29 +172,20 @@ impl Queue {
         self.wait(last)
     }
 
-    /// The kernel that runs now: the oldest that has not completed. Never waits, and gives nothing if another thread
-    /// is submitting at this moment.
-    #[must_use]
-    pub fn running(&self) -> Option<Arc<Kernel>> {
-        let completed = self.completed().ok()?;
-        let state = self.state.try_lock().ok()?;
-        state.in_flight.iter().find(|launch| launch.ticket.0 > completed).map(|launch| Arc::clone(&launch.kernel))
-    }
-
-    /// Takes out what has completed. The caller drops it without the lock: what a launch kept may do anything then.
-    fn retire(&self) -> Result<Vec<InFlight>, GpuError> {
-        let completed = self.completed()?;
+    /// Gives back what completed launches kept.
+    ///
+    /// # Errors
+    /// [`GpuError::DeviceLost`].
+    pub fn retire(&self) -> Result<(), GpuError> {
+        let completed = self.timeline.value()?;
         let mut state = self.lock();
         let done = state.in_flight.iter().take_while(|launch| launch.ticket.0 <= completed).count();
         let finished: Vec<_> = state.in_flight.drain(..done).collect();
         state.idle.extend(finished.iter().map(|launch| launch.commands));
-        Ok(finished)
-    }
-
-    fn completed(&self) -> Result<u64, GpuError> {
-        // SAFETY: the semaphore lives as long as `self`.
-        let value = unsafe { self.device.raw.get_semaphore_counter_value(self.timeline) };
-        value.map_err(|error| GpuError::of("vkGetSemaphoreCounterValue", error))
+        // What a launch kept may do anything when it is dropped, also submit to this queue.
+        drop(state);
+        drop(finished);
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -222,7 +245,7 @@ impl Queue {
     fn enqueue(&self, commands: vk::CommandBuffer, ticket: Ticket) -> Result<(), GpuError> {
         let buffers = [vk::CommandBufferSubmitInfo::default().command_buffer(commands)];
         let signals = [vk::SemaphoreSubmitInfo::default()
-            .semaphore(self.timeline)
+            .semaphore(self.timeline.semaphore)
             .value(ticket.0)
             .stage_mask(vk::PipelineStageFlags2::ALL_COMMANDS)];
         let submit = [vk::SubmitInfo2::default().command_buffer_infos(&buffers).signal_semaphore_infos(&signals)];
@@ -236,13 +259,9 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let (semaphores, values) = ([self.timeline], [state.last]);
-        let wait = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
-        // SAFETY: after the wait (or on a lost device) nothing of ours is in use.
-        unsafe {
-            let _ = self.device.raw.wait_semaphores(&wait, u64::MAX);
-            self.device.raw.destroy_command_pool(state.pool, None);
-            self.device.raw.destroy_semaphore(self.timeline, None);
-        }
+        // Fails on a lost device, where nothing runs any more.
+        let _ = self.timeline.wait(Ticket(state.last));
+        // SAFETY: nothing of ours is in use.
+        unsafe { self.device.raw.destroy_command_pool(state.pool, None) };
     }
 }

@@ -4,7 +4,7 @@
 //! DESIGN.md's "never" list at every change; the rules that decide changes are in `transition`. It does *not* know
 //! where in memory the blocks are.
 
-use crate::address::Side;
+use crate::address::{Access, Side};
 use crate::geometry::{BLOCKS_PER_CHUNK, BlockSet};
 use crate::plan::Plan;
 
@@ -209,11 +209,34 @@ impl Chunk {
     }
 
     /// Whether a stream through `side` has reached the end of this chunk: everything of the last block's allocation
-    /// is open there.
+    /// is current there.
     #[must_use]
     pub fn streamed_to_end(&self, side: Side) -> bool {
         let last = self.allocation_of(BLOCKS_PER_CHUNK - 1);
-        self.allocated.contains(BLOCKS_PER_CHUNK - 1) && self.open(side).covers(last)
+        self.allocated.contains(BLOCKS_PER_CHUNK - 1) && self.current(side).covers(last)
+    }
+
+    /// The blocks whose data is such on `side` that `access` needs nothing but a mapping.
+    #[must_use]
+    pub fn ready(&self, side: Side, access: Access) -> BlockSet {
+        let Image { host, device, file, .. } = self.image;
+        match (side, access) {
+            (Side::Host, Access::Read) => host,
+            (Side::Host, Access::Write) => host - device - file,
+            (Side::Device, Access::Read) => device,
+            (Side::Device, Access::Write) => device - host - file,
+        }
+    }
+
+    /// Nothing is mapped on `side` any more: whoever calls has just unmapped the whole chunk there, and no plan in
+    /// flight has opened anything since.
+    pub fn closed(&mut self, side: Side) {
+        let (open, writable) = match side {
+            Side::Host => (&mut self.image.cpu_open, &mut self.image.cpu_writable),
+            Side::Device => (&mut self.image.gpu_open, &mut self.image.gpu_writable),
+        };
+        *open = BlockSet::EMPTY;
+        *writable = BlockSet::EMPTY;
     }
 
     /// Enters an allocation's blocks, which read as zeros from now on. `starts` says whether the first of them begins
@@ -260,12 +283,14 @@ impl Chunk {
     /// most, and the mapping sets are upper bounds.
     pub fn abort(&mut self, plan: &Plan) {
         self.finish(plan.covers);
+        self.host_blank = self.host_blank - plan.copy.host - plan.load;
         self.check();
     }
 
     /// Ends a plan whose data could not be read: `lost` of its blocks are poisoned, the others keep their state.
     pub fn fail(&mut self, plan: &Plan, lost: BlockSet) {
         self.finish(plan.covers);
+        self.host_blank = self.host_blank - plan.copy.host - plan.load;
         self.poison(lost & plan.covers);
         self.check();
     }

@@ -85,6 +85,26 @@ impl Plan {
         }
     }
 
+    /// Opens for reading only on `side`, also where the copy is the only one: the first store then faults. The state
+    /// after the plan stays an upper bound of what is mapped.
+    pub fn withhold_writing(&mut self, side: Side) {
+        let (read, write) = match side {
+            Side::Host => (&mut self.open_read.host, &mut self.open_write.host),
+            Side::Device => (&mut self.open_read.device, &mut self.open_write.device),
+        };
+        *read |= *write;
+        *write = BlockSet::EMPTY;
+    }
+
+    /// The blocks that are to be closed on `side`.
+    #[must_use]
+    pub fn closes(&self, side: Side) -> BlockSet {
+        match side {
+            Side::Host => self.close.host,
+            Side::Device => self.close.device,
+        }
+    }
+
     /// What to do, in order; never more than [`ACTIONS_MAX`] actions, none of them on an empty set.
     #[must_use]
     pub fn actions(&self) -> ArrayVec<Action, ACTIONS_MAX> {

@@ -24,6 +24,8 @@ struct Change {
     open: Sides,
     /// Must not be writable through any CPU mapping afterwards, though the CPU's may be the only copy.
     read_only: BlockSet,
+    /// Must not be writable through the GPU's mapping afterwards: launches are about to read it.
+    gpu_read_only: BlockSet,
     /// Must not be mapped on the CPU afterwards.
     close_cpu: BlockSet,
 }
@@ -44,7 +46,7 @@ impl Change {
 
         let cpu_may_stay = host - self.close_cpu;
         let cpu_may_write = cpu_may_stay - device - file - self.read_only;
-        let gpu_may_write = device - host - file;
+        let gpu_may_write = device - host - file - (chunk.held() - chunk.write_hold) - self.gpu_read_only;
         let close_host = covers & ((before.cpu_open - cpu_may_stay) | (before.cpu_writable - cpu_may_write));
         let close_device = covers & ((before.gpu_open - device) | (before.gpu_writable - gpu_may_write));
         let open = Sides { host: self.open.host & cpu_may_stay, device: self.open.device & device };
@@ -137,6 +139,7 @@ impl Chunk {
             overwritten: if overwrite { blocks } else { NONE },
             open: Sides { host: NONE, device: blocks },
             read_only: blocks,
+            gpu_read_only: blocks - other,
             close_cpu: other,
             ..Change::default()
         };
@@ -242,12 +245,15 @@ impl Chunk {
             return verdict;
         }
         let covers = blocks & self.image.current();
-        self.begin(Change {
-            covers,
-            lose: Sides { host: covers, device: covers },
-            lose_file: covers,
-            ..Change::default()
-        })
+        let change =
+            Change { covers, lose: Sides { host: covers, device: covers }, lose_file: covers, ..Change::default() };
+        match self.begin(change) {
+            Verdict::Go(mut plan) => {
+                plan.give.host = covers;
+                Verdict::Go(plan)
+            }
+            other => other,
+        }
     }
 
     /// Ends the allocation of `blocks`, which must have been discarded or lost before.

@@ -39,6 +39,12 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// RAM in bytes; 0 if /proc is not there.
+    #[must_use]
+    pub fn memory_total() -> u64 {
+        meminfo("MemTotal:")
+    }
+
     /// Looks.
     #[must_use]
     pub fn probe() -> Self {
@@ -67,12 +73,6 @@ impl Machine {
 #[must_use]
 pub fn kernel_release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
-}
-
-/// RAM in bytes; 0 if /proc is not there.
-#[must_use]
-pub fn memory_total() -> u64 {
-    meminfo("MemTotal:")
 }
 
 /// Writes a line to standard error by one system call: allowed in signal mode and on fault threads.

@@ -84,6 +84,17 @@ impl Drop for Registration {
     }
 }
 
+/// Keeps all signals away from the calling thread: a handler of the application must not run on a thread that serves
+/// faults, where it could fault itself.
+pub fn block_in_this_thread() {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: fills a set of ours, then changes only this thread's mask.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
+    }
+}
+
 fn install() -> Result<(), OsError> {
     if PREVIOUS.get().is_some() {
         return Ok(());

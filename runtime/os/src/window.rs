@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use limosa_model::{Access, CHUNK, Extent, HostRange};
+use limosa_model::{Access, CHUNK, Extent, HostRange, PAGE};
 
 use crate::error::OsError;
 use crate::inject::{self, Call, Defect};
@@ -80,6 +80,26 @@ impl FaultWindow {
             }
         }
         Ok(())
+    }
+
+    /// Maps those pages of `extent` that are not mapped, and wakes who waits in it: for a fault on what ought to be
+    /// open, because it was opened just now or because the kernel took a page away. Rights that are there stay.
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`].
+    pub fn reopen(&self, extent: Extent, access: Access) -> Result<(), OsError> {
+        inject::fails(Call::Open).map_err(|source| failed("opening", extent.len, source))?;
+        let (start, len) = self.reservation.at(extent);
+        let (start, page, mut done) = (start as usize, crate::reservation::to_usize(PAGE), 0);
+        while done < len {
+            match self.uffd.open_range(start + done, len - done, access) {
+                Ok(Opened::All) => break,
+                Ok(Opened::Part(bytes)) => done += crate::reservation::to_usize(bytes),
+                Ok(Opened::Occupied) => done += page,
+                Err(source) => return Err(failed("opening", extent.len, source)),
+            }
+        }
+        self.wake(extent)
     }
 
     /// Opens a whole chunk for writing with one huge mapping where the file's pages allow it: 13 times cheaper than

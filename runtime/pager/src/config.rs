@@ -1,0 +1,45 @@
+//! What a heap is opened with. No defaults are hidden elsewhere.
+
+use limosa_model::CHUNK;
+use limosa_os::Delivery;
+
+/// Who serves the faults of CPU threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FaultMode {
+    /// A handler thread: always correct, also for system calls on unified memory.
+    #[default]
+    HandlerThread,
+    /// The faulting thread itself, by SIGBUS: faster; a system call on memory that is on the GPU fails with EFAULT.
+    InThread,
+}
+
+impl FaultMode {
+    pub(crate) fn delivery(self) -> Delivery {
+        match self {
+            Self::HandlerThread => Delivery::Thread,
+            Self::InThread => Delivery::Signal,
+        }
+    }
+}
+
+/// Sizes and modes of a heap.
+#[derive(Clone, Copy, Debug)]
+pub struct HeapConfig {
+    /// Bytes of address space.
+    pub heap_bytes: u64,
+    /// The most bytes of RAM for host frames.
+    pub host_limit: u64,
+    /// The most bytes of VRAM.
+    pub device_budget: u64,
+    /// Who serves CPU faults.
+    pub fault_mode: FaultMode,
+    /// Overwrite copies that are no longer current with 0xA5, so that a use of one shows.
+    pub poison_stale: bool,
+    /// Check every GPU access against the launch's declared sets; launches then run one at a time.
+    pub check: bool,
+}
+
+/// The smallest budget that lets a kernel read one chunk and write another.
+pub(crate) const BUDGET_MIN: u64 = 2 * CHUNK;
+/// What a stale copy is overwritten with.
+pub(crate) const STALE_BYTE: u8 = 0xA5;

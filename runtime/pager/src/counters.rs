@@ -1,0 +1,59 @@
+//! Counters of what the heap did. They only grow; they are *not* consistent with each other at one instant.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// A snapshot of a heap's counters, since it was opened.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct LiveCounters { $(pub(crate) $name: AtomicU64,)* }
+
+        impl LiveCounters {
+            pub(crate) fn snapshot(&self) -> Counters {
+                Counters { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+
+        impl Counters {
+            /// What was counted after `earlier` was taken.
+            #[must_use]
+            pub fn since(&self, earlier: &Self) -> Self {
+                Self { $($name: self.$name.wrapping_sub(earlier.$name),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Faults of CPU threads that read.
+    cpu_read_faults,
+    /// Faults of CPU threads that wrote.
+    cpu_write_faults,
+    /// Faults of kernels that read.
+    gpu_read_faults,
+    /// Faults of kernels that wrote.
+    gpu_write_faults,
+    /// Faults that had to wait for a move under way.
+    faults_parked,
+    /// Touches that could not be served.
+    faults_refused,
+    /// Blocks copied to the device.
+    blocks_to_device,
+    /// Blocks copied to the host.
+    blocks_to_host,
+    /// Blocks zeroed, on either side.
+    blocks_zeroed,
+    /// Chunks opened as one huge mapping, on either side.
+    chunks_opened,
+    /// Chunks read ahead of a stream of CPU reads.
+    chunks_read_ahead,
+    /// Launches submitted.
+    launches,
+}
+
+pub(crate) fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}

@@ -1,0 +1,141 @@
+//! What can go wrong above the system calls: errors of heaps and launches.
+
+use std::fmt;
+
+use limosa_gpu::GpuError;
+use limosa_model::{Access, HostAddr};
+use limosa_os::OsError;
+
+/// A failure of a heap operation.
+#[derive(Debug, thiserror::Error)]
+pub enum PagerError {
+    /// The operating system.
+    #[error(transparent)]
+    Os(#[from] OsError),
+    /// The device or its driver.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// The heap has no room.
+    #[error(
+        "the heap of {heap} bytes has no room for {asked} bytes (longest free stretch: {largest}): open a larger \
+         heap; address space costs nothing"
+    )]
+    HeapFull {
+        /// Size of the heap in bytes.
+        heap: u64,
+        /// Bytes asked for, rounded up.
+        asked: u64,
+        /// The longest free stretch in bytes.
+        largest: u64,
+    },
+    /// An alignment that cannot be had.
+    #[error("alignment of {0} bytes: it must be a power of two of at most 2 MiB")]
+    Alignment(u64),
+    /// The device budget is too small to work with.
+    #[error("a device budget of {given} bytes: the minimum is {minimum}")]
+    BudgetTooSmall {
+        /// Bytes given.
+        given: u64,
+        /// Bytes needed.
+        minimum: u64,
+    },
+    /// VRAM is full.
+    #[error(
+        "device memory is full: the budget is {budget} bytes, all of it in use; raise the budget, or bring data \
+         back with prefetch_to_host and write to it, or free it"
+    )]
+    DeviceMemoryFull {
+        /// The budget in bytes.
+        budget: u64,
+    },
+    /// The device cannot back a heap.
+    #[error("{device} cannot back a unified heap: {reason}")]
+    NoView {
+        /// The device's name.
+        device: String,
+        /// Why.
+        reason: String,
+    },
+    /// The start-up self-test read something else than was written.
+    #[error("self-test on {device} failed: {reason}; this driver cannot be trusted with unified memory")]
+    SelfTest {
+        /// The device's name.
+        device: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// A range of which the only copy was lost.
+    #[error("{len} bytes at {start:#x} are lost with the device; `repair` makes them usable again, as zeros")]
+    Poisoned {
+        /// First address.
+        start: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// An address range that is not part of the heap's allocations.
+    #[error("{len} bytes at {start:#x} are not allocated from this heap")]
+    NotAllocated {
+        /// First address.
+        start: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// A launch went wrong.
+    #[error(transparent)]
+    Launch(#[from] LaunchFailure),
+}
+
+/// Why a kernel's access could not be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TouchCause {
+    /// The address belongs to no allocation: freed, or never allocated.
+    NotAllocated,
+    /// Outside of the sets that the launch declared (check mode).
+    Undeclared,
+    /// Its only copy was lost with a device.
+    Poisoned,
+    /// No device memory was left to bring it to.
+    DeviceMemoryFull,
+    /// The operating system would not map it.
+    NotMapped,
+}
+
+impl fmt::Display for TouchCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAllocated => "which is not allocated (freed, or never allocated)",
+            Self::Undeclared => "which the launch did not declare for that access",
+            Self::Poisoned => "whose only copy was lost with a device",
+            Self::DeviceMemoryFull => "for which the device budget has no room left: raise it, or use less at a time",
+            Self::NotMapped => "which the operating system would not map",
+        })
+    }
+}
+
+/// The first access of a launch that could not be served. The kernel ran on with a page of arbitrary contents, and
+/// what it wrote is not to be trusted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("kernel {kernel} {} {:#x}, {cause}{}", verb(*access), address.0, others(*count))]
+pub struct LaunchFailure {
+    /// The kernel's name.
+    pub kernel: String,
+    /// The address as the CPU knows it.
+    pub address: HostAddr,
+    /// What the kernel tried.
+    pub access: Access,
+    /// Why it could not be served.
+    pub cause: TouchCause,
+    /// Accesses of the launch that failed, this one included.
+    pub count: u64,
+}
+
+fn verb(access: Access) -> &'static str {
+    match access {
+        Access::Read => "read",
+        Access::Write => "wrote",
+    }
+}
+
+fn others(count: u64) -> String {
+    if count > 1 { format!(" (and {} more such accesses)", count - 1) } else { String::new() }
+}

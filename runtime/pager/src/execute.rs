@@ -1,0 +1,181 @@
+//! Carrying out a plan: each action by the means of its side, then the commit and the waking of who waited.
+//! It does *not* choose what to do.
+
+use std::sync::atomic::Ordering;
+
+use limosa_model::{Access, Action, BLOCKS_PER_CHUNK, BlockSet, ChunkIndex, Plan, Side, Verdict};
+use limosa_os::inject::{Defect, seeded};
+
+use crate::cell::{Cell, CellState};
+use crate::config::STALE_BYTE;
+use crate::core::Core;
+use crate::counters::add;
+use crate::error::PagerError;
+
+impl Core {
+    /// Asks for a transition of the chunk's state and, if the model agrees, prepares what must happen under the same
+    /// lock. The plan must then be given to [`Self::carry_out`].
+    pub(crate) fn decide(
+        &self,
+        chunk: ChunkIndex,
+        state: &mut CellState,
+        event: impl FnOnce(&mut limosa_model::Chunk) -> Verdict,
+    ) -> Verdict {
+        let verdict = event(&mut state.chunk);
+        if let Verdict::Go(plan) = &verdict {
+            for side in [Side::Host, Side::Device] {
+                self.break_huge_mapping(chunk, state, plan, side);
+                // Where it fails, so does the opening, and that is told.
+                let _ = self.clear_stand_ins(chunk, state, side, plan.covers);
+            }
+        }
+        verdict
+    }
+
+    /// Closing a part of a huge mapping takes all of it away. So that nobody believes the rest still open (or, worse,
+    /// closed too early), the whole of it goes here, while the lock keeps others from deciding anything.
+    fn break_huge_mapping(&self, chunk: ChunkIndex, state: &mut CellState, plan: &Plan, side: Side) {
+        if plan.closes(side).is_empty() || !*state.huge.get(side) || seeded(zap_defect(side)) {
+            return;
+        }
+        if self.sides.get(side).window.close(chunk.extent()).is_ok() {
+            state.chunk.closed(side);
+            *state.huge.get_mut(side) = false;
+        }
+    }
+
+    /// Does what the plan says and ends it. On an error the blocks keep the state that they had.
+    pub(crate) fn carry_out(&self, chunk: ChunkIndex, cell: &Cell, plan: &Plan) -> Result<(), PagerError> {
+        let mut opened = Ok(());
+        let moved = plan.actions().into_iter().try_for_each(|action| match action {
+            Action::Open(side, blocks, access) => {
+                // The data is in place: what cannot be mapped is told to who touches it, but the plan stands.
+                if let Err(error) = self.open(chunk, cell, side, blocks, access) {
+                    opened = Err(error);
+                }
+                Ok(())
+            }
+            other => self.act(chunk, cell, other),
+        });
+        let mut state = cell.lock();
+        match moved {
+            Ok(()) => state.chunk.commit(plan),
+            Err(_) => state.chunk.abort(plan),
+        }
+        for side in [Side::Host, Side::Device] {
+            if !plan.closes(side).is_empty() {
+                cell.stream.get(side).store(0, Ordering::Relaxed);
+            }
+        }
+        self.release(chunk, cell, state, plan.covers);
+        moved.and(opened)
+    }
+
+    /// Blocks are no longer busy or held: wakes the threads that were waiting for them.
+    pub(crate) fn release(
+        &self,
+        chunk: ChunkIndex,
+        cell: &Cell,
+        mut state: std::sync::MutexGuard<'_, CellState>,
+        blocks: BlockSet,
+    ) {
+        let parked = [Side::Host, Side::Device].map(|side| {
+            let waiting = *state.parked.get(side) & blocks;
+            *state.parked.get_mut(side) = *state.parked.get(side) - blocks;
+            (side, waiting)
+        });
+        cell.released();
+        drop(state);
+        for (side, waiting) in parked {
+            self.wake(side, chunk, waiting);
+        }
+    }
+
+    fn act(&self, chunk: ChunkIndex, cell: &Cell, action: Action) -> Result<(), PagerError> {
+        match action {
+            Action::TakeFrames(_) => self.take_frames(chunk, cell),
+            Action::Close(side, blocks) => self.close(chunk, side, blocks),
+            Action::Zero(side, blocks) => {
+                add(&self.counters.blocks_zeroed, blocks.count().into());
+                if !seeded(Defect::SkipZero) {
+                    self.fill(chunk, side, blocks, 0);
+                }
+                Ok(())
+            }
+            Action::Copy(side, blocks) => {
+                self.copy(chunk, side, blocks);
+                Ok(())
+            }
+            Action::Stale(side, blocks) => {
+                if self.config.poison_stale {
+                    self.fill(chunk, side, blocks, STALE_BYTE);
+                }
+                Ok(())
+            }
+            Action::GiveFrames(..) | Action::Open(..) => Ok(()),
+            // Nothing on this heap is backed by a file, so no block has a copy there.
+            Action::Load(_) | Action::WriteBack(_) => Ok(()),
+        }
+    }
+
+    fn close(&self, chunk: ChunkIndex, side: Side, blocks: BlockSet) -> Result<(), PagerError> {
+        if seeded(zap_defect(side)) {
+            return Ok(());
+        }
+        for (first, count) in blocks.runs() {
+            self.sides.get(side).window.close(chunk.run(first, count))?;
+        }
+        Ok(())
+    }
+
+    fn fill(&self, chunk: ChunkIndex, side: Side, blocks: BlockSet, byte: u8) {
+        for (first, count) in blocks.runs() {
+            // SAFETY: the plan has taken the frames and closed the mappings of these blocks, which are busy.
+            unsafe { self.sides.get(side).mapping.fill(chunk.run(first, count), byte) };
+        }
+    }
+
+    fn copy(&self, chunk: ChunkIndex, to: Side, blocks: BlockSet) {
+        let (from, counter, defect) = match to {
+            Side::Host => (Side::Device, &self.counters.blocks_to_host, Defect::SkipCopyDown),
+            Side::Device => (Side::Host, &self.counters.blocks_to_device, Defect::SkipCopyUp),
+        };
+        add(counter, blocks.count().into());
+        if seeded(defect) {
+            return;
+        }
+        for (first, count) in blocks.runs() {
+            let extent = chunk.run(first, count);
+            // SAFETY: the plan has taken the frames of both sides, and closed every mapping that may write them.
+            unsafe { self.sides.get(to).mapping.copy_from(&self.sides.get(from).mapping, extent) };
+        }
+    }
+
+    fn open(
+        &self,
+        chunk: ChunkIndex,
+        cell: &Cell,
+        side: Side,
+        blocks: BlockSet,
+        access: Access,
+    ) -> Result<(), PagerError> {
+        let window = &self.sides.get(side).window;
+        if blocks.is_all() && access == Access::Write {
+            // Known before it is, so that no partial close can come in between unnoticed: all blocks are busy.
+            *cell.lock().huge.get_mut(side) = true;
+            add(&self.counters.chunks_opened, 1);
+            return Ok(window.open_chunk(chunk.run(0, BLOCKS_PER_CHUNK))?);
+        }
+        for (first, count) in blocks.runs() {
+            window.open(chunk.run(first, count), access)?;
+        }
+        Ok(())
+    }
+}
+
+fn zap_defect(side: Side) -> Defect {
+    match side {
+        Side::Host => Defect::SkipZapHost,
+        Side::Device => Defect::SkipZapDevice,
+    }
+}

@@ -1,0 +1,163 @@
+//! Serving one fault, of either side, on whatever thread it is served: growth, the decision, the move, the streams.
+//!
+//! It never waits: a fault on a block under a move is parked and served again when the block is released. It does
+//! *not* read faults from the kernel.
+
+use std::sync::atomic::Ordering;
+
+use crate::cell::{Cell, CellState};
+use crate::core::Core;
+use crate::counters::add;
+use crate::error::{PagerError, TouchCause};
+use limosa_model::{Access, Block, BlockSet, Refusal, Side, Verdict, growth};
+
+/// What became of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// The access may be tried again.
+    Done,
+    /// Parked until the chunk's epoch is no longer this.
+    Parked(u32),
+    /// It cannot be served.
+    Refused(TouchCause),
+}
+
+impl Core {
+    /// Serves a touch of heap offset `offset`.
+    pub(crate) fn serve(&self, side: Side, offset: u64, access: Access) -> Served {
+        self.count_fault(side, access);
+        if side == Side::Device && self.lost() {
+            return Served::Refused(TouchCause::Poisoned);
+        }
+        let block = Block::containing(offset);
+        let chunk = block.chunk();
+        let Some(cell) = self.cells.get(chunk) else { return Served::Refused(TouchCause::NotAllocated) };
+        let mut state = cell.lock();
+        if self.reopen(side, block, access, &state) {
+            return Served::Done;
+        }
+        let depth = self.stream_entering(side, block, &state);
+        let window = self.window(side, block.slot(), access, &state, depth > 0);
+        let verdict = self.decide(chunk, &mut state, |blocks| blocks.fault(side, block.slot(), window, access));
+        match verdict {
+            Verdict::Go(mut plan) => {
+                drop(state);
+                if self.config.check && side == Side::Device && access == Access::Read {
+                    plan.withhold_writing(Side::Device);
+                }
+                match self.carry_out(chunk, cell, &plan) {
+                    Ok(()) => {
+                        self.continue_stream(side, block, cell, depth);
+                        Served::Done
+                    }
+                    Err(PagerError::DeviceMemoryFull { .. }) => Served::Refused(TouchCause::DeviceMemoryFull),
+                    Err(_) => Served::Refused(TouchCause::NotMapped),
+                }
+            }
+            Verdict::Done => {
+                drop(state);
+                self.wake(side, chunk, BlockSet::of(block.slot()));
+                Served::Done
+            }
+            Verdict::Wait(_) => {
+                *state.parked.get_mut(side) |= BlockSet::of(block.slot());
+                add(&self.counters.faults_parked, 1);
+                Served::Parked(cell.epoch())
+            }
+            Verdict::Refuse(Refusal::Unallocated, _) => Served::Refused(TouchCause::NotAllocated),
+            Verdict::Refuse(Refusal::Poisoned, _) => Served::Refused(TouchCause::Poisoned),
+        }
+    }
+
+    /// A fault on what is open already: two threads faulted at once, or the kernel took pages away. Gives whether it
+    /// was one and is served.
+    fn reopen(&self, side: Side, block: Block, access: Access, state: &CellState) -> bool {
+        let slot = block.slot();
+        let writable = state.chunk.writable(side).contains(slot);
+        let satisfied = match access {
+            Access::Read => state.chunk.open(side).contains(slot),
+            Access::Write => writable,
+        };
+        // In check mode what counts as writable may be mapped for reading only.
+        if !satisfied || state.chunk.busy().contains(slot) || self.config.check && side == Side::Device {
+            return false;
+        }
+        let rights = if writable { Access::Write } else { Access::Read };
+        // Under the lock, so that no plan closes the block meanwhile.
+        self.sides.get(side).window.reopen(block.chunk().run(slot, 1), rights).is_ok()
+    }
+
+    fn window(&self, side: Side, slot: u32, access: Access, state: &CellState, streaming: bool) -> BlockSet {
+        if self.config.check && side == Side::Device {
+            return BlockSet::of(slot);
+        }
+        let allocation = state.chunk.allocation_of(slot);
+        growth::window(slot, state.chunk.ready(side, access), allocation, streaming)
+    }
+
+    /// The depth of the stream that enters the chunk with this block; 0 if none does.
+    fn stream_entering(&self, side: Side, block: Block, state: &CellState) -> u32 {
+        if block.slot() != 0 || !state.chunk.continues_previous() {
+            return 0;
+        }
+        let previous = block.chunk().previous().and_then(|chunk| self.cells.get(chunk));
+        previous.map_or(0, |cell| cell.stream.get(side).load(Ordering::Relaxed))
+    }
+
+    /// Notes that a stream has come through the chunk, and has what lies ahead of it read.
+    fn continue_stream(&self, side: Side, block: Block, cell: &Cell, depth: u32) {
+        if !cell.lock().chunk.streamed_to_end(side) {
+            return;
+        }
+        let deeper = growth::read_ahead(depth);
+        cell.stream.get(side).store(deeper, Ordering::Relaxed);
+        if side == Side::Device || depth == 0 {
+            return;
+        }
+        let mut chunk = block.chunk();
+        for _ in 0..deeper {
+            chunk = chunk.next();
+            if self.read_ahead.push(chunk).is_err() {
+                break;
+            }
+        }
+        self.sides.host.bell.ring();
+    }
+
+    /// Brings one chunk to the host ahead of a stream, if it continues the allocation of the chunk before and
+    /// nothing is in the way.
+    pub(crate) fn read_ahead_one(&self) -> bool {
+        let Some(chunk) = self.read_ahead.pop() else { return false };
+        let (Some(cell), Some(before)) =
+            (self.cells.get(chunk), chunk.previous().and_then(|previous| self.cells.get(previous)))
+        else {
+            return true;
+        };
+        let depth = before.stream.host.load(Ordering::Relaxed);
+        let mut state = cell.lock();
+        if depth == 0 || !state.chunk.continues_previous() {
+            return true;
+        }
+        let there = state.chunk.ready(Side::Host, Access::Read);
+        let wanted = (state.chunk.allocation_of(0) & state.chunk.ready(Side::Device, Access::Read)) - there;
+        let verdict = self.decide(chunk, &mut state, |blocks| blocks.prefetch(Side::Host, wanted));
+        drop(state);
+        if let Verdict::Go(plan) = verdict
+            && self.carry_out(chunk, cell, &plan).is_ok()
+        {
+            add(&self.counters.chunks_read_ahead, 1);
+            cell.stream.host.store(depth, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn count_fault(&self, side: Side, access: Access) {
+        let counter = match (side, access) {
+            (Side::Host, Access::Read) => &self.counters.cpu_read_faults,
+            (Side::Host, Access::Write) => &self.counters.cpu_write_faults,
+            (Side::Device, Access::Read) => &self.counters.gpu_read_faults,
+            (Side::Device, Access::Write) => &self.counters.gpu_write_faults,
+        };
+        add(counter, 1);
+    }
+}

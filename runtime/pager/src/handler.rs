@@ -1,0 +1,131 @@
+//! The threads that read faults, one for each side, and the signal handler that takes the CPU's place of one.
+//! They serve and go on; they never wait for each other, for the queue, or for the application.
+
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use limosa_model::{Access, HostAddr, Side};
+use limosa_os::{OsError, signal};
+
+use crate::config::FaultMode;
+use crate::core::Core;
+use crate::error::PagerError;
+use crate::fault::Served;
+
+/// The running handlers of a heap; stops them when dropped.
+pub(crate) struct Handlers {
+    core: Arc<Core>,
+    /// Left before the threads stop: a fault in this thread would have nobody else.
+    signal: Option<signal::Registration>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Handlers {
+    pub(crate) fn start(core: &Arc<Core>) -> Result<Self, PagerError> {
+        let mut handlers = Self { core: Arc::clone(core), signal: None, threads: Vec::new() };
+        for (name, side) in [("limosa-cpu", Side::Host), ("limosa-gpu", Side::Device)] {
+            let core = Arc::clone(core);
+            let thread = Builder::new().name(name.into()).spawn(move || serve_all(&core, side));
+            let thread = thread.map_err(|source| OsError::Mapping {
+                operation: "starting a fault handler thread",
+                bytes: 0,
+                source,
+            })?;
+            handlers.threads.push(thread);
+        }
+        if core.config.fault_mode == FaultMode::InThread {
+            let server = Arc::new(InThread { core: Arc::clone(core) });
+            handlers.signal = Some(signal::register(core.host_range(), server)?);
+        }
+        Ok(handlers)
+    }
+}
+
+impl Drop for Handlers {
+    fn drop(&mut self) {
+        self.signal = None;
+        self.core.stop();
+        for thread in self.threads.drain(..) {
+            // A handler that panicked has said so; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve_all(core: &Core, side: Side) {
+    signal::block_in_this_thread();
+    let memory = core.sides.get(side);
+    while !core.stopping() {
+        memory.window.wait(&memory.bell);
+        memory.bell.silence();
+        // Faults first; a chunk is read ahead only when none is pending.
+        while serve_pending(core, side) || side == Side::Host && core.read_ahead_one() {}
+    }
+}
+
+fn serve_pending(core: &Core, side: Side) -> bool {
+    let served = core.sides.get(side).window.faults(|fault| {
+        let range = core.sides.get(side).window.range();
+        // The kernel reports addresses of the registered range only.
+        let Some(offset) = range.offset_of(fault.address) else { return };
+        if side == Side::Device {
+            core.check_declared(offset, fault.access);
+        }
+        match (core.serve(side, offset, fault.access), side) {
+            (Served::Done | Served::Parked(_), _) => {}
+            (Served::Refused(cause), Side::Host) => {
+                core.complain(fault.address, fault.access, cause);
+                core.stand_in_host(offset);
+            }
+            (Served::Refused(cause), Side::Device) => {
+                core.launches.blame(core.address(offset), fault.access, cause);
+                core.stand_in_device(offset);
+            }
+        }
+    });
+    served > 0
+}
+
+struct InThread {
+    core: Arc<Core>,
+}
+
+// SAFETY: `serve` allocates nothing (cells exist for all that is allocated), and the only locks it takes are held by
+// code that never touches the heap, so never by the interrupted thread.
+unsafe impl signal::ServeInThread for InThread {
+    fn serve(&self, address: HostAddr, access: Option<Access>) -> bool {
+        let Some(offset) = self.core.host_range().offset_of(address) else { return false };
+        let access = access.unwrap_or_else(|| self.likely_access(offset));
+        loop {
+            match self.core.serve(Side::Host, offset, access) {
+                Served::Done => return true,
+                Served::Parked(epoch) => self.core.wait_for_release(offset, epoch),
+                Served::Refused(cause) => {
+                    self.core.complain(address, access, cause);
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+impl InThread {
+    /// Where the machine does not tell reads from writes: a fault on what is open for reading must be a write.
+    fn likely_access(&self, offset: u64) -> Access {
+        let block = limosa_model::Block::containing(offset);
+        let open = self
+            .core
+            .cells
+            .get(block.chunk())
+            .is_some_and(|cell| cell.lock().chunk.open(Side::Host).contains(block.slot()));
+        if open { Access::Write } else { Access::Read }
+    }
+}
+
+impl Core {
+    fn wait_for_release(&self, offset: u64, epoch: u32) {
+        if let Some(cell) = self.cells.get(limosa_model::ChunkIndex::containing(offset)) {
+            cell.wait(epoch);
+        }
+    }
+}

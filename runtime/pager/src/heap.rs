@@ -1,0 +1,363 @@
+//! A unified heap: allocation, free, prefetch, residency, and access to what may be lost.
+//!
+//! Addresses are handed out as offsets ([`Extent`]); whoever turns them into references answers for aliasing. The
+//! heap does *not* know types.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use limosa_gpu::{Device, DeviceKind, ImportedRange, Kernel, Translation};
+use limosa_model::{
+    Arena, ArenaError, BlockSet, CHUNK, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side, Verdict,
+};
+use limosa_os::Backing;
+
+use crate::config::HeapConfig;
+use crate::core::Core;
+use crate::counters::Counters;
+use crate::error::PagerError;
+use crate::handler::Handlers;
+use crate::residency::{Residency, ResidencySummary};
+
+/// Host chunks kept for the next allocation after everything in them was freed: 128 MiB.
+const WARM_CHUNKS_MAX: u64 = 64;
+
+/// A heap in use. It lives as long as anything allocated from it, or any launch on it, is kept.
+pub struct Heap {
+    /// First: while it is dropped, the handlers still serve.
+    _import: ImportedRange,
+    _handlers: Handlers,
+    translation: Translation,
+    arena: Mutex<Arena>,
+    warm_chunks: AtomicU64,
+    host_bytes: AtomicU64,
+    core: Arc<Core>,
+    device: Arc<Device>,
+}
+
+impl Heap {
+    /// Opens a heap on `device` and runs the self-test.
+    ///
+    /// # Errors
+    /// [`PagerError::NoView`], [`PagerError::SelfTest`], [`PagerError::BudgetTooSmall`], [`PagerError::Os`],
+    /// [`PagerError::Gpu`].
+    pub fn open(device: &Arc<Device>, config: HeapConfig) -> Result<Arc<Self>, PagerError> {
+        let adapter = &device.adapter;
+        if let Some(reason) = Self::unsupported(adapter.kind) {
+            return Err(PagerError::NoView { device: adapter.name.clone(), reason: reason.into() });
+        }
+        let core = Arc::new(Core::new(config)?);
+        let handlers = Handlers::start(&core)?;
+        let window = core.sides.device.window.range();
+        // SAFETY: `core` keeps the window reserved, and the handlers serve it, as long as the heap lives.
+        let import = unsafe { ImportedRange::new(device, window)? };
+        let delta = import.base().delta_from(core.host_range().start);
+        let translation = if delta == 0 { Translation::Identity } else { Translation::Delta(delta) };
+        let arena = Mutex::new(Arena::new(core.host_range().len));
+        let (warm_chunks, host_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let device = Arc::clone(device);
+        let heap = Arc::new(Self {
+            _import: import,
+            _handlers: handlers,
+            translation,
+            arena,
+            warm_chunks,
+            host_bytes,
+            core,
+            device,
+        });
+        heap.self_test()?;
+        Ok(heap)
+    }
+
+    /// Why devices of this kind cannot back a heap, if so.
+    #[must_use]
+    pub fn unsupported(kind: DeviceKind) -> Option<&'static str> {
+        match kind {
+            DeviceKind::Cpu => None,
+            _ => Some(
+                "a real GPU's driver pins what it imports, so pages cannot migrate below it; the view for such \
+                 devices (SparseView, class Declared) is not built yet",
+            ),
+        }
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The device it is on.
+    #[must_use]
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// How kernels for this heap translate pointers.
+    #[must_use]
+    pub fn translation(&self) -> Translation {
+        self.translation
+    }
+
+    /// Makes a kernel for this heap.
+    ///
+    /// # Errors
+    /// Those of [`Kernel::new`].
+    pub fn kernel(&self, name: &str, spirv: &[u32], entry: &str) -> Result<Arc<Kernel>, PagerError> {
+        Ok(Kernel::new(&self.device, name, spirv, entry, self.translation)?)
+    }
+
+    /// The CPU's addresses of the heap.
+    #[must_use]
+    pub fn range(&self) -> HostRange {
+        self.core.host_range()
+    }
+
+    /// The range that the GPU's page table stands for on this device.
+    #[must_use]
+    pub fn device_range(&self) -> HostRange {
+        self.core.sides.device.window.range()
+    }
+
+    /// The CPU's address of an offset.
+    #[must_use]
+    pub fn address(&self, offset: u64) -> HostAddr {
+        self.core.address(offset)
+    }
+
+    /// What it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &HeapConfig {
+        &self.core.config
+    }
+
+    /// The pages behind it.
+    #[must_use]
+    pub fn backing(&self) -> &Backing {
+        self.core.sides.host.mapping.file().backing()
+    }
+
+    /// Whether system calls may be given any address in the heap.
+    #[must_use]
+    pub fn serves_system_calls(&self) -> bool {
+        self.core.sides.host.window.serves_system_calls()
+    }
+
+    /// Counters since it was opened.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.core.counters.snapshot()
+    }
+
+    /// Bytes of RAM whose host frames exist.
+    #[must_use]
+    pub fn host_bytes(&self) -> u64 {
+        self.host_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of VRAM whose frames exist; never above the budget.
+    #[must_use]
+    pub fn device_bytes(&self) -> u64 {
+        self.core.vram.used()
+    }
+
+    /// The budget of VRAM in bytes: whole chunks.
+    #[must_use]
+    pub fn device_budget(&self) -> u64 {
+        self.core.vram.budget()
+    }
+
+    /// Bytes that the device's frames take in the system, as the kernel counts them: for tests of the budget.
+    ///
+    /// # Errors
+    /// [`PagerError::Os`].
+    pub fn device_frames_resident(&self) -> Result<u64, PagerError> {
+        Ok(self.core.sides.device.mapping.file().resident_bytes()?)
+    }
+
+    fn arena(&self) -> MutexGuard<'_, Arena> {
+        self.arena.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Allocates `len` bytes aligned to `align`. From 64 KiB on the memory reads as zeros; below, its contents are
+    /// arbitrary. Its host frames are reserved here, so that no later touch can fail for lack of RAM.
+    ///
+    /// # Errors
+    /// [`PagerError::HeapFull`], [`PagerError::Alignment`], [`limosa_os::OsError::OutOfMemory`].
+    pub fn allocate(&self, len: u64, align: u64) -> Result<Extent, PagerError> {
+        let mut arena = self.arena();
+        let placed = arena.allocate(len, align).map_err(|error| self.arena_error(error))?;
+        let Some(blocks) = placed.fresh_blocks else { return Ok(placed.extent) };
+        if let Err(error) = blocks.chunks().try_for_each(|(chunk, set)| self.reserve_host(chunk, set)) {
+            // The chunks reserved so far stay, warm, for a smaller allocation.
+            let _ = arena.free(placed.extent.start);
+            return Err(error);
+        }
+        for (chunk, set) in blocks.chunks() {
+            let mut state = self.core.cells.get_or_make(chunk).lock();
+            let fresh = state.unused_frames & set;
+            state.unused_frames = state.unused_frames - set;
+            state.chunk.allocate(set, chunk == ChunkIndex::containing(blocks.start), fresh);
+        }
+        Ok(placed.extent)
+    }
+
+    /// Frees the allocation that starts at offset `start`, waiting for moves of it under way.
+    ///
+    /// # Errors
+    /// [`PagerError::NotAllocated`].
+    pub fn free(&self, start: u64) -> Result<(), PagerError> {
+        let mut arena = self.arena();
+        // Out of the arena last: until then nobody else can be given the blocks. The handlers never take this lock.
+        let Some(extent) = arena.containing(start).filter(|extent| extent.start == start) else {
+            return Err(self.core.not_allocated(Extent { start, len: 0 }));
+        };
+        let Placement { fresh_blocks, .. } = arena.free(start).map_err(|error| self.arena_error(error))?;
+        debug_assert!(extent.start == start);
+        let Some(blocks) = fresh_blocks else { return Ok(()) };
+        for (chunk, set) in blocks.chunks() {
+            self.free_blocks(chunk, set)?;
+            self.retire_chunk(chunk);
+        }
+        Ok(())
+    }
+
+    fn free_blocks(&self, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
+        let cell = self.core.cells.get_or_make(chunk);
+        loop {
+            self.core.transition(chunk, |blocks| blocks.discard(set))?;
+            let mut state = cell.lock();
+            let current = state.chunk.current(Side::Host) | state.chunk.current(Side::Device);
+            // A stray touch may have brought a block back in between.
+            if ((current | state.chunk.busy()) & set).is_empty() {
+                state.chunk.free(set);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes sure that the chunk has host frames, and that nothing hides those of the blocks in `set`.
+    fn reserve_host(&self, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
+        let cell = self.core.cells.get_or_make(chunk);
+        for side in [Side::Host, Side::Device] {
+            self.core.clear_stand_ins(chunk, &mut cell.lock(), side, set)?;
+        }
+        if cell.lock().host_reserved {
+            if cell.lock().chunk.allocated().is_empty() {
+                self.warm_chunks.fetch_sub(1, Ordering::Relaxed);
+            }
+            return Ok(());
+        }
+        // Without the cell's lock, since this can take long; the arena's lock keeps others away.
+        self.core.sides.host.mapping.populate(chunk.extent())?;
+        self.host_bytes.fetch_add(CHUNK, Ordering::Relaxed);
+        let mut state = cell.lock();
+        state.host_reserved = true;
+        state.unused_frames = BlockSet::ALL;
+        Ok(())
+    }
+
+    /// Gives the frames of a chunk back in which nothing is allocated, or keeps it warm.
+    fn retire_chunk(&self, chunk: ChunkIndex) {
+        let cell = self.core.cells.get_or_make(chunk);
+        let mut state = cell.lock();
+        if !state.chunk.allocated().is_empty() || !state.host_reserved {
+            return;
+        }
+        if self.warm_chunks.load(Ordering::Relaxed) < WARM_CHUNKS_MAX {
+            self.warm_chunks.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        state.host_reserved = false;
+        state.unused_frames = BlockSet::EMPTY;
+        state.huge.host = false;
+        drop(state);
+        if self.core.sides.host.mapping.file().discard(chunk.extent()).is_ok() {
+            self.host_bytes.fetch_sub(CHUNK, Ordering::Relaxed);
+        }
+    }
+
+    /// Brings `extent` to `side` and opens it there, so that accesses there do not fault. Copies on the other side
+    /// stay current until somebody writes.
+    ///
+    /// # Errors
+    /// [`PagerError::NotAllocated`], [`PagerError::Poisoned`], [`PagerError::DeviceMemoryFull`],
+    /// [`limosa_gpu::GpuError::DeviceLost`]. What was brought before the error stays there.
+    pub fn prefetch(&self, side: Side, extent: Extent) -> Result<(), PagerError> {
+        self.check_range(extent)?;
+        if side == Side::Device && self.core.lost() {
+            return Err(limosa_gpu::GpuError::DeviceLost.into());
+        }
+        extent.chunks().try_for_each(|(chunk, set)| self.core.transition(chunk, |blocks| blocks.prefetch(side, set)))
+    }
+
+    /// Where the blocks of `extent` are.
+    #[must_use]
+    pub fn residency(&self, extent: Extent) -> Vec<Residency> {
+        self.core.residency(extent)
+    }
+
+    /// Where the blocks of `extent` are, in bytes.
+    #[must_use]
+    pub fn residency_summary(&self, extent: Extent) -> ResidencySummary {
+        let mut summary = ResidencySummary::default();
+        self.residency(extent).iter().for_each(|run| summary.count(run));
+        summary
+    }
+
+    /// The ranges of which the only copy was lost with the device.
+    #[must_use]
+    pub fn poisoned(&self) -> Vec<Extent> {
+        self.core.poisoned()
+    }
+
+    /// Makes lost blocks of `extent` usable again: they read as zeros.
+    pub fn repair(&self, extent: Extent) {
+        self.core.repair(extent);
+    }
+
+    /// Whether the device was lost.
+    #[must_use]
+    pub fn device_lost(&self) -> bool {
+        self.core.lost()
+    }
+
+    /// Brings `extent` to the host and makes sure that all of it is there to be read.
+    ///
+    /// # Errors
+    /// [`PagerError::Poisoned`] naming the lost range, [`PagerError::NotAllocated`].
+    pub fn ensure_readable(&self, extent: Extent) -> Result<(), PagerError> {
+        self.prefetch(Side::Host, extent)
+    }
+
+    /// Makes the CPU the only owner of `extent`, as its own stores would.
+    ///
+    /// # Errors
+    /// [`PagerError::Poisoned`] naming the lost range, [`PagerError::NotAllocated`].
+    pub fn ensure_writable(&self, extent: Extent) -> Result<(), PagerError> {
+        self.check_range(extent)?;
+        for (chunk, set) in extent.chunks() {
+            for slot in set.slots() {
+                self.core.transition(chunk, |blocks| {
+                    if blocks.writable(Side::Host).contains(slot) {
+                        return Verdict::Done;
+                    }
+                    blocks.fault(Side::Host, slot, set, limosa_model::Access::Write)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_range(&self, extent: Extent) -> Result<(), PagerError> {
+        let end = extent.start.checked_add(extent.len);
+        if end.is_some_and(|end| end <= self.range().len) { Ok(()) } else { Err(self.core.not_allocated(extent)) }
+    }
+
+    fn arena_error(&self, error: ArenaError) -> PagerError {
+        match error {
+            ArenaError::Full { asked, largest } => PagerError::HeapFull { heap: self.range().len, asked, largest },
+            ArenaError::Alignment(align) => PagerError::Alignment(align),
+            ArenaError::NotAllocated(start) => self.core.not_allocated(Extent { start, len: 0 }),
+        }
+    }
+}

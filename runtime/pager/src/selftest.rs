@@ -1,0 +1,72 @@
+//! The start-up self-test: drivers fail silently, so a kernel must read a pattern through faults and write it back.
+//! It does *not* measure.
+
+use std::sync::Arc;
+
+use limosa_gpu::self_test as probe;
+use limosa_model::{BLOCK, CHUNK, Extent};
+
+use crate::error::PagerError;
+use crate::heap::Heap;
+use crate::launch::{Launch, LaunchQueue};
+
+const MASK: u32 = 0x5A5A_A5A5;
+const STRIDE: u64 = 4096;
+
+impl Heap {
+    /// Has a kernel copy a pattern, changed, across the border of two chunks, both ways through faults.
+    pub(crate) fn self_test(self: &Arc<Self>) -> Result<(), PagerError> {
+        let len = CHUNK + BLOCK;
+        let source = self.allocate(len, BLOCK)?;
+        let target = self.allocate(len, BLOCK)?;
+        let result = self.probe(source, target);
+        self.free(source.start)?;
+        self.free(target.start)?;
+        result
+    }
+
+    fn probe(self: &Arc<Self>, source: Extent, target: Extent) -> Result<(), PagerError> {
+        let failed = |reason: String| PagerError::SelfTest { device: self.device().adapter.name.clone(), reason };
+        let count = source.len / STRIDE;
+        let pattern = |i: u64| u32::try_from(i * 2_654_435_761 % 0xFFFF_FFFB).unwrap_or(0);
+        let word = |extent: Extent, i: u64| self.address(extent.start + i * STRIDE).0 as *mut u32;
+        for i in 0..count {
+            // SAFETY: inside an allocation that only this function knows; no launch is in flight.
+            unsafe { word(source, i).write_volatile(pattern(i)) };
+        }
+        let words: Vec<u32> = probe::KERNEL.words();
+        let kernel = self.kernel(probe::KERNEL.name, &words, "main")?;
+        let mut arguments = Vec::new();
+        for value in [self.address(target.start).0, self.address(source.start).0, STRIDE, count] {
+            arguments.extend_from_slice(&value.to_ne_bytes());
+        }
+        arguments.extend_from_slice(&MASK.to_ne_bytes());
+        arguments.extend_from_slice(&[0; 4]);
+        let launch = Launch {
+            groups: kernel.groups_for(count)?,
+            kernel,
+            arguments,
+            reads: vec![source],
+            writes: vec![target],
+            everything: false,
+            keep: Box::new(()),
+        };
+        let queue = LaunchQueue::new(self)?;
+        // SAFETY: both allocations outlive the wait, and nobody else touches them.
+        let event = unsafe { queue.launch(launch)? };
+        event.wait()?;
+        for i in 0..count {
+            // SAFETY: as above; the launch has completed.
+            let (seen, kept) = unsafe { (word(target, i).read_volatile(), word(source, i).read_volatile()) };
+            if seen != pattern(i) ^ MASK || kept != pattern(i) {
+                let at = i * STRIDE;
+                return Err(failed(format!(
+                    "at {at:#x} a kernel was to make {:#010x} of {:#010x}, the CPU reads {seen:#010x}",
+                    pattern(i) ^ MASK,
+                    pattern(i)
+                )));
+            }
+        }
+        Ok(())
+    }
+}

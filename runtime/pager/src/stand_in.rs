@@ -1,0 +1,116 @@
+//! What a touch gets that cannot be served: a CPU thread SIGBUS with a line that says why, a kernel a page of arbitrary
+//! contents and a failed launch. It does *not* decide which touches those are.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use arrayvec::ArrayString;
+use limosa_model::{Access, Block, BlockSet, CHUNK, HostAddr, Side};
+use limosa_os::machine;
+
+use crate::core::Core;
+use crate::counters::add;
+use crate::error::{PagerError, TouchCause};
+
+/// Chunks in which pages stand in at a time, at most: then those that there are go first.
+const CHUNKS_MAX: u64 = 32;
+
+impl Core {
+    /// A CPU touch that cannot be served: says why, in one line on standard error. Allowed in signal mode.
+    pub(crate) fn complain(&self, address: HostAddr, access: Access, cause: TouchCause) {
+        add(&self.counters.faults_refused, 1);
+        let verb = if access == Access::Read { "read" } else { "wrote" };
+        let mut line = ArrayString::<256>::new();
+        // Cut short where it is too long; there is nobody to tell.
+        let _ = writeln!(line, "limosa: a CPU thread {verb} {:#x}, {cause}: SIGBUS", address.0);
+        machine::complain(line.as_bytes());
+    }
+
+    /// Lets CPU threads that touch the block have SIGBUS.
+    pub(crate) fn stand_in_host(&self, offset: u64) {
+        let block = Block::containing(offset);
+        let extent = block.chunk().run(block.slot(), 1);
+        let window = &self.sides.host.window;
+        let poisoned = match self.cells.get(block.chunk()) {
+            Some(cell) => {
+                // Under the lock, so that whoever allocates or repairs the block finds the page, and takes it away.
+                let mut state = cell.lock();
+                state.stand_in.host |= BlockSet::of(block.slot());
+                window.poison(extent)
+            }
+            None => window.poison(extent),
+        };
+        if poisoned.is_err() {
+            machine::complain(b"limosa: and the page could not be poisoned: the thread will wait for ever\n");
+        }
+    }
+
+    /// Lets kernels that touch the block run on, with arbitrary contents.
+    pub(crate) fn stand_in_device(&self, offset: u64) {
+        add(&self.counters.faults_refused, 1);
+        let block = Block::containing(offset);
+        let (chunk, extent) = (block.chunk(), block.chunk().run(block.slot(), 1));
+        if self.stand_in_chunks.load(Ordering::Relaxed) >= CHUNKS_MAX {
+            self.clear_device_stand_ins();
+        }
+        let cell = self.cells.get_or_make(chunk);
+        let device = &self.sides.device;
+        let _pool = self.vram.lock();
+        let mut state = cell.lock();
+        if state.stand_in.device.is_empty() {
+            self.stand_in_chunks.fetch_add(1, Ordering::Relaxed);
+        }
+        state.stand_in.device |= BlockSet::of(block.slot());
+        let shown = device.mapping.populate(extent).and_then(|()| device.window.open(extent, Access::Write));
+        if shown.is_err() && device.window.poison(extent).is_err() {
+            machine::complain(b"limosa: a kernel's stray access cannot be served: it will wait for ever\n");
+        }
+    }
+
+    /// Takes the pages away that stood in for data in launches so far, with the memory that they took.
+    pub(crate) fn clear_device_stand_ins(&self) {
+        if self.stand_in_chunks.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let device = &self.sides.device;
+        let _pool = self.vram.lock();
+        for (chunk, cell) in self.cells.iter() {
+            let mut state = cell.lock();
+            if state.stand_in.device.is_empty() {
+                continue;
+            }
+            for (first, count) in state.stand_in.device.runs() {
+                // What stays open goes with the next plan for the block.
+                let _ = device.window.close(chunk.run(first, count));
+            }
+            state.stand_in.device = BlockSet::EMPTY;
+            self.stand_in_chunks.fetch_sub(1, Ordering::Relaxed);
+            if !cell.vram_reserved.load(Ordering::Acquire) {
+                let _ = device.mapping.file().discard(chunk.extent());
+            }
+        }
+    }
+
+    /// Takes the pages away that stood in on `side` for `blocks`, whose data is to be had again. Gives the error of
+    /// a page that stays, which would hide the data.
+    pub(crate) fn clear_stand_ins(
+        &self,
+        chunk: limosa_model::ChunkIndex,
+        state: &mut crate::cell::CellState,
+        side: Side,
+        blocks: BlockSet,
+    ) -> Result<(), PagerError> {
+        let there = *state.stand_in.get(side) & blocks;
+        for (first, count) in there.runs() {
+            self.sides.get(side).window.close(chunk.run(first, count))?;
+        }
+        *state.stand_in.get_mut(side) = *state.stand_in.get(side) - there;
+        if side == Side::Device && !there.is_empty() && state.stand_in.device.is_empty() {
+            self.stand_in_chunks.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes beside the budget that pages standing in may take.
+pub(crate) const STAND_IN_BYTES: u64 = (CHUNKS_MAX + 1) * CHUNK;

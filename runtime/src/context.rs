@@ -1,0 +1,168 @@
+//! Opening a device with a heap. One context has one device and one heap; nothing is process-wide.
+
+use limosa_gpu::{Adapter, Device, DeviceChoice, Instance};
+use limosa_pager::{FaultMode, HeapConfig, Machine};
+
+use crate::Result;
+use crate::heap::Heap;
+use crate::kernel::Kernel;
+use crate::launch::Queue;
+
+/// A device and its heap, in use. Everything made from it keeps what it needs of it alive.
+pub struct Context {
+    heap: Heap,
+}
+
+impl Context {
+    /// A builder with the defaults stated at its methods.
+    #[must_use]
+    pub fn builder() -> ContextBuilder {
+        ContextBuilder::default()
+    }
+
+    /// A context with all defaults.
+    ///
+    /// # Errors
+    /// As [`ContextBuilder::build`].
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// The heap.
+    #[must_use]
+    pub fn heap(&self) -> &Heap {
+        &self.heap
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn adapter(&self) -> &Adapter {
+        &self.heap.inner.device().adapter
+    }
+
+    /// A new in-order queue.
+    ///
+    /// # Errors
+    /// [`crate::GpuError::OutOfMemory`].
+    pub fn queue(&self) -> Result<Queue> {
+        Queue::new(&self.heap.inner)
+    }
+
+    /// A kernel from the bytes of a SPIR-V module, with the compute entry point `main`. `name` is for errors.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotWords`], [`crate::GpuError::InvalidSpirv`], [`crate::GpuError::NoEntryPoint`],
+    /// [`crate::GpuError::Interface`], [`crate::GpuError::ArgumentsTooLarge`].
+    pub fn kernel(&self, name: &str, spirv: &[u8]) -> Result<Kernel> {
+        Kernel::new(&self.heap.inner, name, spirv, "main")
+    }
+
+    /// A kernel with another entry point.
+    ///
+    /// # Errors
+    /// As [`Self::kernel`].
+    pub fn kernel_with_entry(&self, name: &str, spirv: &[u8], entry: &str) -> Result<Kernel> {
+        Kernel::new(&self.heap.inner, name, spirv, entry)
+    }
+}
+
+/// What a context is made with.
+#[derive(Clone, Debug)]
+pub struct ContextBuilder {
+    device: DeviceChoice,
+    heap_bytes: u64,
+    host_limit: Option<u64>,
+    device_budget: Option<u64>,
+    fault_mode: FaultMode,
+    poison_stale: bool,
+    check: bool,
+}
+
+impl Default for ContextBuilder {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Best,
+            heap_bytes: 64 << 30,
+            host_limit: None,
+            device_budget: None,
+            fault_mode: FaultMode::HandlerThread,
+            poison_stale: cfg!(debug_assertions),
+            check: false,
+        }
+    }
+}
+
+impl ContextBuilder {
+    /// Which device. Default: the best that there is.
+    #[must_use]
+    pub fn device(mut self, choice: DeviceChoice) -> Self {
+        self.device = choice;
+        self
+    }
+
+    /// Bytes of address space of the heap. Default: 64 GiB; it costs memory only for what is used.
+    #[must_use]
+    pub fn heap_size(mut self, bytes: u64) -> Self {
+        self.heap_bytes = bytes;
+        self
+    }
+
+    /// The most bytes of RAM for host frames. Default: three quarters of the machine's.
+    #[must_use]
+    pub fn host_limit(mut self, bytes: u64) -> Self {
+        self.host_limit = Some(bytes);
+        self
+    }
+
+    /// The most bytes of VRAM; at least 4 MiB. Default on software devices: a quarter of the machine's RAM.
+    #[must_use]
+    pub fn device_budget(mut self, bytes: u64) -> Self {
+        self.device_budget = Some(bytes);
+        self
+    }
+
+    /// Who serves CPU faults. Default: a handler thread.
+    #[must_use]
+    pub fn fault_mode(mut self, mode: FaultMode) -> Self {
+        self.fault_mode = mode;
+        self
+    }
+
+    /// Overwrites copies that are no longer current with 0xA5, so that a defect of limosa's shows. Default: in debug
+    /// builds.
+    #[must_use]
+    pub fn poison_stale(mut self, poison: bool) -> Self {
+        self.poison_stale = poison;
+        self
+    }
+
+    /// Checks each GPU access against what its launch declared, by blocks of 64 KiB; launches then run one at a time.
+    /// Default: off.
+    #[must_use]
+    pub fn check(mut self, check: bool) -> Self {
+        self.check = check;
+        self
+    }
+
+    /// Opens the device and the heap, and runs the self-test.
+    ///
+    /// # Errors
+    /// [`crate::GpuError::NoLoader`], [`crate::GpuError::NoDevice`], [`crate::GpuError::NoSuchDevice`],
+    /// [`crate::GpuError::Unsuitable`], [`crate::PagerError::NoView`], [`crate::PagerError::SelfTest`],
+    /// [`crate::PagerError::BudgetTooSmall`], [`crate::OsError`].
+    pub fn build(self) -> Result<Context> {
+        let instance = Instance::new()?;
+        let adapter = instance.choose(&self.device)?;
+        let device = Device::open(&instance, adapter)?;
+        let memory = Machine::memory_total();
+        let config = HeapConfig {
+            heap_bytes: self.heap_bytes,
+            host_limit: self.host_limit.unwrap_or(memory / 4 * 3),
+            device_budget: self.device_budget.unwrap_or(memory / 4),
+            fault_mode: self.fault_mode,
+            poison_stale: self.poison_stale,
+            check: self.check,
+        };
+        Ok(Context { heap: Heap { inner: limosa_pager::Heap::open(&device, config)? } })
+    }
+}

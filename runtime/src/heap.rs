@@ -1,0 +1,191 @@
+//! The heap as applications see it: allocation by type, and what is known of the whole. No policy is set here.
+
+use std::sync::Arc;
+
+use limosa_model::{Extent, HostRange};
+use limosa_pager::{Backing, Counters, Residency};
+
+use crate::boxed::UnifiedBox;
+use crate::raw::RawAllocation;
+use crate::shareable::Shareable;
+use crate::vec::UnifiedVec;
+use crate::{Error, Result};
+
+/// A handle to a context's heap; cheap to clone.
+#[derive(Clone)]
+pub struct Heap {
+    pub(crate) inner: Arc<limosa_pager::Heap>,
+}
+
+impl Heap {
+    /// A vector whose element *i* is `element(i)`.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`crate::PagerError::HeapFull`], [`crate::OsError::OutOfMemory`].
+    pub fn vec_with<T: Shareable>(&self, len: usize, mut element: impl FnMut(usize) -> T) -> Result<UnifiedVec<T>> {
+        let vec = UnifiedVec::<T>::new(&self.inner, len)?;
+        if len > 0 {
+            let base = vec.ptr(0).as_ptr();
+            for index in 0..len {
+                // SAFETY: inside the allocation, of which nobody else knows yet.
+                unsafe { base.add(index).write(element(index)) };
+            }
+        }
+        Ok(vec)
+    }
+
+    /// A vector with the elements of `values`.
+    ///
+    /// # Errors
+    /// As [`Self::vec_with`].
+    pub fn vec_from<T: Shareable>(&self, values: &[T]) -> Result<UnifiedVec<T>> {
+        self.vec_with(values.len(), |index| values[index])
+    }
+
+    /// A vector of zeros. From 64 KiB on it takes up no bandwidth before it is used.
+    ///
+    /// # Errors
+    /// As [`Self::vec_with`].
+    pub fn vec_zeroed<T: Shareable>(&self, len: usize) -> Result<UnifiedVec<T>> {
+        let vec = UnifiedVec::<T>::new(&self.inner, len)?;
+        let bytes = len * size_of::<T>();
+        // Whole blocks read as zeros by themselves; a smaller one shares its block with others' leavings.
+        if bytes > 0 && vec.raw().len() < limosa_model::BLOCK {
+            // SAFETY: all of the allocation, of which nobody else knows yet; zeros are valid for `T`.
+            unsafe { std::ptr::write_bytes(vec.ptr(0).as_ptr().cast::<u8>(), 0, bytes) };
+        }
+        Ok(vec)
+    }
+
+    /// One value.
+    ///
+    /// # Errors
+    /// As [`Self::vec_with`].
+    pub fn boxed<T: Shareable>(&self, value: T) -> Result<UnifiedBox<T>> {
+        Ok(UnifiedBox::new(self.vec_with(1, |_| value)?))
+    }
+
+    /// Bytes without a type; see [`RawAllocation`]. From 64 KiB on they read as zeros, below they are arbitrary.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::HeapFull`], [`crate::PagerError::Alignment`], [`crate::OsError::OutOfMemory`].
+    pub fn allocate(&self, len: u64, align: u64) -> Result<Arc<RawAllocation>> {
+        RawAllocation::new(&self.inner, len, align)
+    }
+
+    /// The CPU's addresses of the heap.
+    #[must_use]
+    pub fn range(&self) -> HostRange {
+        self.inner.range()
+    }
+
+    /// The addresses under which the software GPU's page table lies: for tests that look into page tables.
+    #[must_use]
+    pub fn device_range(&self) -> HostRange {
+        self.inner.device_range()
+    }
+
+    /// Counters since the context was made.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
+
+    /// The pages behind the heap.
+    #[must_use]
+    pub fn backing(&self) -> &Backing {
+        self.inner.backing()
+    }
+
+    /// Whether `read(2)`, `write(2)` and other system calls may be given any address of the heap. If not, prefetch to
+    /// the host first; else they fail with EFAULT on memory that is on the device.
+    #[must_use]
+    pub fn serves_system_calls(&self) -> bool {
+        self.inner.serves_system_calls()
+    }
+
+    /// Bytes of RAM that host frames take.
+    #[must_use]
+    pub fn host_bytes(&self) -> u64 {
+        self.inner.host_bytes()
+    }
+
+    /// Bytes of VRAM in use; never above [`Self::device_budget`].
+    #[must_use]
+    pub fn device_bytes(&self) -> u64 {
+        self.inner.device_bytes()
+    }
+
+    /// Bytes of VRAM that may be used.
+    #[must_use]
+    pub fn device_budget(&self) -> u64 {
+        self.inner.device_budget()
+    }
+
+    /// Bytes of VRAM as the kernel counts the memory behind it: for tests of the budget on software devices.
+    ///
+    /// # Errors
+    /// [`crate::OsError`].
+    pub fn device_frames_resident(&self) -> Result<u64> {
+        Ok(self.inner.device_frames_resident()?)
+    }
+
+    /// Where everything is that `start..start + len` (CPU addresses) covers.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::NotAllocated`] if it is not inside the heap.
+    pub fn residency(&self, start: u64, len: u64) -> Result<Vec<Residency>> {
+        Ok(self.inner.residency(self.extent(start, len)?))
+    }
+
+    /// The ranges that were lost with the device, as CPU address and length.
+    #[must_use]
+    pub fn poisoned(&self) -> Vec<HostRange> {
+        let address = |extent: Extent| HostRange { start: self.inner.address(extent.start), len: extent.len };
+        self.inner.poisoned().into_iter().map(address).collect()
+    }
+
+    /// Makes lost memory in `start..start + len` usable again: it reads as zeros.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::NotAllocated`] if it is not inside the heap.
+    pub fn repair(&self, start: u64, len: u64) -> Result<()> {
+        self.inner.repair(self.extent(start, len)?);
+        Ok(())
+    }
+
+    /// Copies out of the heap, with an error where a plain access would raise SIGBUS.
+    ///
+    /// # Safety
+    /// No launch and no other thread writes these bytes meanwhile.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::Poisoned`], [`crate::PagerError::NotAllocated`]; `target` is unchanged then.
+    pub unsafe fn try_read(&self, start: u64, target: &mut [u8]) -> Result<()> {
+        self.inner.ensure_readable(self.extent(start, target.len() as u64)?)?;
+        // SAFETY: allocated and readable, as was just made sure; not written by anyone, as the caller promises.
+        unsafe { std::ptr::copy_nonoverlapping(start as *const u8, target.as_mut_ptr(), target.len()) };
+        Ok(())
+    }
+
+    /// Copies into the heap, with an error where a plain access would raise SIGBUS.
+    ///
+    /// # Safety
+    /// No launch and no other thread uses these bytes meanwhile, and no reference to them exists.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::Poisoned`], [`crate::PagerError::NotAllocated`]; nothing is changed then.
+    pub unsafe fn try_write(&self, start: u64, source: &[u8]) -> Result<()> {
+        self.inner.ensure_writable(self.extent(start, source.len() as u64)?)?;
+        // SAFETY: allocated and writable, as was just made sure; not used by anyone, as the caller promises.
+        unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), start as *mut u8, source.len()) };
+        Ok(())
+    }
+
+    fn extent(&self, start: u64, len: u64) -> Result<Extent> {
+        let range = self.range();
+        let offset = start.checked_sub(range.start.0).filter(|offset| offset.saturating_add(len) <= range.len);
+        let outside = crate::PagerError::NotAllocated { start, len };
+        offset.map(|start| Extent { start, len }).ok_or(Error::Pager(outside))
+    }
+}

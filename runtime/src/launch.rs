@@ -1,0 +1,186 @@
+//! Queues, launches and events. A launch borrows its arguments until it is submitted, and owns them from then on
+//! until it has completed. It does *not* time itself.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use limosa_model::{Access, Extent};
+use limosa_pager::{Heap, LaunchEvent, LaunchQueue};
+
+use crate::kernel::Kernel;
+use crate::pointer::GpuPtr;
+use crate::raw::RawAllocation;
+use crate::shareable::Shareable;
+use crate::vec::UnifiedVec;
+use crate::{Error, Result};
+
+/// Launches that run in the order of their submission.
+pub struct Queue {
+    inner: LaunchQueue,
+}
+
+impl Queue {
+    pub(crate) fn new(heap: &Arc<Heap>) -> Result<Self> {
+        Ok(Self { inner: LaunchQueue::new(heap)? })
+    }
+
+    /// Begins a launch of `kernel` with at least `invocations` invocations, in whole workgroups: the kernel compares
+    /// its index with a count.
+    pub fn launch<'a>(&'a self, kernel: &'a Kernel, invocations: u64) -> Launch<'a> {
+        Launch {
+            queue: self,
+            kernel,
+            grid: Grid::Invocations(invocations),
+            arguments: Vec::new(),
+            used: Vec::new(),
+            everything: false,
+            borrows: PhantomData,
+        }
+    }
+
+    /// Begins a launch of `kernel` with so many workgroups in each dimension.
+    pub fn launch_groups<'a>(&'a self, kernel: &'a Kernel, groups: [u32; 3]) -> Launch<'a> {
+        Launch { grid: Grid::Groups(groups), ..self.launch(kernel, 0) }
+    }
+
+    /// Waits for everything launched so far.
+    ///
+    /// # Errors
+    /// [`crate::GpuError::DeviceLost`]. What single launches met is told by their events.
+    pub fn wait_idle(&self) -> Result<()> {
+        Ok(self.inner.wait_idle()?)
+    }
+}
+
+enum Grid {
+    Invocations(u64),
+    Groups([u32; 3]),
+}
+
+/// A launch to be: arguments in the order in which the kernel declares them, then [`Self::submit`].
+#[must_use = "a launch happens when it is submitted"]
+pub struct Launch<'a> {
+    queue: &'a Queue,
+    kernel: &'a Kernel,
+    grid: Grid,
+    arguments: Vec<u8>,
+    used: Vec<(Arc<RawAllocation>, Access)>,
+    everything: bool,
+    borrows: PhantomData<&'a ()>,
+}
+
+impl<'a> Launch<'a> {
+    /// An argument: pointer to the first element of `vec`, which the kernel only reads.
+    pub fn reads<T: Shareable>(self, vec: &'a UnifiedVec<T>) -> Self {
+        let pointer = vec.raw().ptr();
+        self.with_reads(vec).value(pointer)
+    }
+
+    /// An argument: pointer to the first element of `vec`, which the kernel may write.
+    pub fn writes<T: Shareable>(self, vec: &'a mut UnifiedVec<T>) -> Self {
+        let pointer = vec.raw().ptr();
+        self.with_writes(vec).value(pointer)
+    }
+
+    /// An argument by value, in scalar layout: aligned to its own alignment.
+    pub fn value<T: Shareable>(mut self, value: T) -> Self {
+        self.arguments.resize(self.arguments.len().next_multiple_of(align_of::<T>()), 0);
+        // SAFETY: a `Shareable` has no padding, so all its bytes are initialised.
+        let bytes = unsafe { std::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };
+        self.arguments.extend_from_slice(bytes);
+        self
+    }
+
+    /// An argument: a pointer, without saying what is reached through it.
+    pub fn pointer<T: 'static>(self, pointer: GpuPtr<T>) -> Self {
+        self.value(pointer)
+    }
+
+    /// No argument: the kernel reads `vec` by pointers that it finds elsewhere.
+    pub fn with_reads<T: Shareable>(mut self, vec: &'a UnifiedVec<T>) -> Self {
+        self.used.push((Arc::clone(vec.raw()), Access::Read));
+        self
+    }
+
+    /// No argument: the kernel may write `vec` by pointers that it finds elsewhere.
+    pub fn with_writes<T: Shareable>(mut self, vec: &'a mut UnifiedVec<T>) -> Self {
+        self.used.push((Arc::clone(vec.raw()), Access::Write));
+        self
+    }
+
+    /// No argument: the launch keeps `memory` alive and may do `access` to it. Who else uses it meanwhile is the
+    /// caller's to order.
+    pub fn with_raw(mut self, memory: &Arc<RawAllocation>, access: Access) -> Self {
+        self.used.push((Arc::clone(memory), access));
+        self
+    }
+
+    /// No argument: the kernel may touch anything on the heap.
+    pub fn with_whole_heap(mut self) -> Self {
+        self.everything = true;
+        self
+    }
+
+    /// Submits the launch.
+    ///
+    /// # Safety
+    /// Given these arguments, the kernel touches nothing but what was declared here, and that only as declared. With
+    /// raw memory or the whole heap, the caller orders all other accesses to what the kernel touches.
+    ///
+    /// # Errors
+    /// [`crate::GpuError::ArgumentsTooLarge`], [`crate::GpuError::ArgumentsMissing`],
+    /// [`crate::GpuError::GridTooLarge`], [`crate::GpuError::DeviceLost`], [`crate::GpuError::OutOfMemory`]. Nothing
+    /// was launched then.
+    pub unsafe fn submit(self) -> Result<Event> {
+        let groups = match self.grid {
+            Grid::Groups(groups) => groups,
+            Grid::Invocations(count) => self.kernel.inner.groups_for(count)?,
+        };
+        let extents = |wanted: Access| -> Vec<Extent> {
+            self.used.iter().filter(|(_, access)| *access == wanted).map(|(memory, _)| memory.extent()).collect()
+        };
+        let (reads, writes) = (extents(Access::Read), extents(Access::Write));
+        let keep: Box<dyn Any + Send> =
+            Box::new(self.used.iter().map(|(memory, _)| Arc::clone(memory)).collect::<Vec<_>>());
+        let launch = limosa_pager::Launch {
+            kernel: Arc::clone(&self.kernel.inner),
+            groups,
+            arguments: self.arguments,
+            reads,
+            writes,
+            everything: self.everything,
+            keep,
+        };
+        // SAFETY: what is declared is kept; guards wait for the launch by the marks noted below, and none exists
+        // now, since the arguments are borrowed. The rest is the caller's promise.
+        let inner = unsafe { self.queue.inner.launch(launch) }.map_err(Error::from)?;
+        for (memory, access) in &self.used {
+            memory.uses.note(&inner.mark(), *access);
+        }
+        Ok(Event { inner })
+    }
+}
+
+/// A launch that was submitted. Dropping it neither waits nor cancels.
+pub struct Event {
+    inner: LaunchEvent,
+}
+
+impl Event {
+    /// Waits for the launch.
+    ///
+    /// # Errors
+    /// [`crate::LaunchFailure`] if an access of the kernel could not be served; [`crate::GpuError::DeviceLost`].
+    pub fn wait(&self) -> Result<()> {
+        Ok(self.inner.wait()?)
+    }
+
+    /// Whether the launch has completed.
+    ///
+    /// # Errors
+    /// [`crate::GpuError::DeviceLost`].
+    pub fn is_complete(&self) -> Result<bool> {
+        Ok(self.inner.is_complete()?)
+    }
+}

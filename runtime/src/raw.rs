@@ -1,0 +1,97 @@
+//! A stretch of unified memory without a type: what vectors and boxes are made of, and the way out of them.
+//! It does *not* order accesses by itself.
+
+use std::sync::Arc;
+
+use limosa_model::{Access, Extent, Side};
+use limosa_pager::{Heap, Residency, ResidencySummary};
+
+use crate::Result;
+use crate::pointer::GpuPtr;
+use crate::uses::Uses;
+
+/// Owned bytes of a heap, freed when it and all launches that use it are gone.
+pub struct RawAllocation {
+    extent: Extent,
+    pub(crate) uses: Uses,
+    heap: Arc<Heap>,
+}
+
+impl RawAllocation {
+    pub(crate) fn new(heap: &Arc<Heap>, len: u64, align: u64) -> Result<Arc<Self>> {
+        let extent = heap.allocate(len, align)?;
+        Ok(Arc::new(Self { extent, uses: Uses::default(), heap: Arc::clone(heap) }))
+    }
+
+    /// Where it is; the same on both sides. What is stored through it while a launch may touch the same bytes is the
+    /// caller's to order.
+    #[must_use]
+    pub fn ptr(&self) -> GpuPtr<u8> {
+        GpuPtr::from_address(self.heap.address(self.extent.start).0)
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.extent.len
+    }
+
+    /// Never: an allocation has at least one byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.extent.len == 0
+    }
+
+    /// By offset in the heap.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// Brings all of it to `side`; see [`crate::UnifiedVec::prefetch_to_device`].
+    ///
+    /// # Errors
+    /// A full device budget, a lost device, lost contents.
+    pub fn prefetch(&self, side: Side) -> Result<()> {
+        Ok(self.heap.prefetch(side, self.extent)?)
+    }
+
+    /// Brings part of it to `side`: `len` bytes from `offset` on, clipped to the allocation.
+    ///
+    /// # Errors
+    /// As [`Self::prefetch`].
+    pub fn prefetch_range(&self, side: Side, offset: u64, len: u64) -> Result<()> {
+        let start = self.extent.start + offset.min(self.extent.len);
+        let len = len.min(self.extent.end() - start);
+        if len == 0 { Ok(()) } else { Ok(self.heap.prefetch(side, Extent { start, len })?) }
+    }
+
+    /// Where its blocks are now, by offset in the heap.
+    #[must_use]
+    pub fn residency(&self) -> Vec<Residency> {
+        self.heap.residency(self.extent)
+    }
+
+    /// The same in bytes. Blocks are counted whole, also where smaller allocations share one.
+    #[must_use]
+    pub fn residency_summary(&self) -> ResidencySummary {
+        self.heap.residency_summary(self.extent)
+    }
+
+    /// Waits until the CPU may do `access`, and makes sure that nothing of it was lost.
+    pub(crate) fn settle(&self, access: Access) -> Result<()> {
+        self.uses.wait_for(access);
+        if self.heap.device_lost() {
+            self.heap.ensure_readable(self.extent)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for RawAllocation {
+    fn drop(&mut self) {
+        // The allocation exists, and freeing waits for moves only; an error here would be a defect of the arena.
+        let freed = self.heap.free(self.extent.start);
+        debug_assert!(freed.is_ok(), "{freed:?}");
+    }
+}

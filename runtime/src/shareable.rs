@@ -1,0 +1,25 @@
+//! Which types may live in unified memory. It does *not* check layouts: implementing the trait promises one.
+
+use crate::pointer::GpuPtr;
+
+/// A type that kernels may read and write.
+///
+/// # Safety
+/// Every bit pattern of its size is a valid value, all zeros included; it holds no references and no pointers but
+/// [`GpuPtr`]; its layout is fixed (`repr(C)`, `repr(transparent)` or a primitive) and has no padding.
+pub unsafe trait Shareable: Copy + Send + Sync + 'static {}
+
+macro_rules! shareable {
+    ($($kind:ty),*) => {
+        $(
+            // SAFETY: a primitive without invalid values, pointers or padding.
+            unsafe impl Shareable for $kind {}
+        )*
+    };
+}
+shareable!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize, f32, f64);
+
+// SAFETY: an array has its element's properties.
+unsafe impl<T: Shareable, const N: usize> Shareable for [T; N] {}
+// SAFETY: a number; following it is unsafe.
+unsafe impl<T: 'static> Shareable for GpuPtr<T> {}

@@ -1,0 +1,197 @@
+//! A vector of fixed length in unified memory, with guards for the CPU and arguments for launches.
+//!
+//! The borrow checker orders CPU accesses and launches to be; a guard waits for launches in flight. It does *not*
+//! grow.
+
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::Arc;
+
+use limosa_model::{Access, Side};
+use limosa_pager::{Heap, Residency, ResidencySummary};
+
+use crate::pointer::GpuPtr;
+use crate::raw::RawAllocation;
+use crate::shareable::Shareable;
+use crate::{Error, Result};
+
+/// Elements of `T` at one address for CPU and GPU.
+pub struct UnifiedVec<T: Shareable> {
+    raw: Arc<RawAllocation>,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+impl<T: Shareable> UnifiedVec<T> {
+    pub(crate) fn new(heap: &Arc<Heap>, len: usize) -> Result<Self> {
+        let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| isize::try_from(*bytes).is_ok());
+        let bytes = bytes.ok_or(Error::TooLarge { elements: len, size: size_of::<T>() })?;
+        let raw = RawAllocation::new(heap, bytes as u64, align_of::<T>() as u64)?;
+        Ok(Self { raw, len, elements: PhantomData })
+    }
+
+    /// Elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The memory behind it.
+    #[must_use]
+    pub fn raw(&self) -> &Arc<RawAllocation> {
+        &self.raw
+    }
+
+    fn base(&self) -> GpuPtr<T> {
+        GpuPtr::from_address(self.raw.ptr().address())
+    }
+
+    /// A pointer to element `index`, for data structures and kernels.
+    ///
+    /// # Panics
+    /// If `index` is beyond the end.
+    #[must_use]
+    pub fn ptr(&self, index: usize) -> GpuPtr<T> {
+        assert!(index < self.len, "element {index} of a vector of {}", self.len);
+        self.base().add(index as u64)
+    }
+
+    /// The elements, for reading. Waits for launches that write them.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::Poisoned`] if some were lost with the device.
+    pub fn read(&self) -> Result<ReadGuard<'_, T>> {
+        self.raw.settle(Access::Read)?;
+        // SAFETY: the allocation holds `len` initialised elements and lives as long as the guard's borrow. Launches
+        // that write it are done; no new one can be submitted (that borrows `self` exclusively), and nobody else has
+        // a mutable reference for the same reason.
+        let elements = unsafe { std::slice::from_raw_parts(self.base().as_ptr().cast_const(), self.len) };
+        Ok(ReadGuard { elements })
+    }
+
+    /// The elements, for reading and writing. Waits for all launches that use them.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::Poisoned`] if some were lost with the device.
+    pub fn write(&mut self) -> Result<WriteGuard<'_, T>> {
+        self.raw.settle(Access::Write)?;
+        // SAFETY: as in `read`, and `self` is borrowed exclusively, so no launch can be submitted and no other
+        // reference exist; launches in flight are done.
+        let elements = unsafe { std::slice::from_raw_parts_mut(self.base().as_ptr(), self.len) };
+        Ok(WriteGuard { elements })
+    }
+
+    /// A copy of the elements in ordinary memory.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn to_vec(&self) -> Result<Vec<T>> {
+        Ok(self.read()?.to_vec())
+    }
+
+    /// Brings the elements to the device, so that kernels meet no faults on them; reads by the CPU stay free of
+    /// faults, too. Waits for moves under way.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::DeviceMemoryFull`], [`crate::GpuError::DeviceLost`].
+    pub fn prefetch_to_device(&self) -> Result<()> {
+        self.raw.prefetch(Side::Device)
+    }
+
+    /// Brings the elements to system RAM and opens them for reading, so that reads by the CPU meet no faults.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::Poisoned`].
+    pub fn prefetch_to_host(&self) -> Result<()> {
+        self.raw.prefetch(Side::Host)
+    }
+
+    /// Prefetches some of the elements, by whole blocks of 64 KiB.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`]; those of the prefetches above.
+    pub fn prefetch_range(&self, side: Side, range: Range<usize>) -> Result<()> {
+        if range.start > range.end || range.end > self.len {
+            return Err(Error::OutOfRange { start: range.start, end: range.end, len: self.len });
+        }
+        let size = size_of::<T>() as u64;
+        self.raw.prefetch_range(side, range.start as u64 * size, range.len() as u64 * size)
+    }
+
+    /// Where the elements are now: runs of blocks.
+    #[must_use]
+    pub fn residency(&self) -> Vec<Residency> {
+        self.raw.residency()
+    }
+
+    /// Where the elements are now, in bytes of whole blocks.
+    #[must_use]
+    pub fn residency_summary(&self) -> ResidencySummary {
+        self.raw.residency_summary()
+    }
+}
+
+/// Elements that the CPU may read.
+pub struct ReadGuard<'a, T> {
+    elements: &'a [T],
+}
+
+impl<T> Deref for ReadGuard<'_, T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        self.elements
+    }
+}
+
+impl<T> ReadGuard<'_, T> {
+    /// The element that `pointer` points to, if it is one of these.
+    #[must_use]
+    pub fn follow(&self, pointer: GpuPtr<T>) -> Option<&T> {
+        self.elements.get(index_in(self.elements, pointer)?)
+    }
+}
+
+/// Elements that the CPU may read and write.
+pub struct WriteGuard<'a, T> {
+    elements: &'a mut [T],
+}
+
+impl<T> Deref for WriteGuard<'_, T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        self.elements
+    }
+}
+
+impl<T> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.elements
+    }
+}
+
+impl<T> WriteGuard<'_, T> {
+    /// The element that `pointer` points to, if it is one of these.
+    #[must_use]
+    pub fn follow(&self, pointer: GpuPtr<T>) -> Option<&T> {
+        self.elements.get(index_in(self.elements, pointer)?)
+    }
+
+    /// The element that `pointer` points to, if it is one of these.
+    #[must_use]
+    pub fn follow_mut(&mut self, pointer: GpuPtr<T>) -> Option<&mut T> {
+        let index = index_in(self.elements, pointer)?;
+        self.elements.get_mut(index)
+    }
+}
+
+fn index_in<T>(elements: &[T], pointer: GpuPtr<T>) -> Option<usize> {
+    let offset = pointer.address().checked_sub(elements.as_ptr() as u64)?;
+    let size = (size_of::<T>() as u64).max(1);
+    if offset % size == 0 { usize::try_from(offset / size).ok() } else { None }
+}
