@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use limosa::{Context, ContextBuilder, DeviceChoice, DeviceKind};
+use limosa::{Context, ContextBuilder, DeviceChoice, DeviceKind, Error, GpuError, OsError, PagerError};
 
 /// A builder for the software device with a small heap and with stale copies poisoned.
 pub fn builder() -> ContextBuilder {
@@ -21,10 +21,17 @@ pub fn builder() -> ContextBuilder {
 pub fn context(test: &str, builder: ContextBuilder) -> Option<Context> {
     match builder.build() {
         Ok(context) => Some(context),
-        Err(error) => {
+        Err(Error::Pager(PagerError::Gpu(
+            error @ (GpuError::NoLoader(_) | GpuError::NoDevice | GpuError::NoSuchDevice { .. }),
+        ))) => {
             skip(test, "lavapipe", &error.to_string());
             None
         }
+        Err(Error::Pager(PagerError::Os(error @ (OsError::NoUserfaultfd { .. } | OsError::KernelTooOld { .. })))) => {
+            skip(test, "userfaultfd", &error.to_string());
+            None
+        }
+        Err(error) => panic!("{test}: {error}"),
     }
 }
 

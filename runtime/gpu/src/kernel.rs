@@ -119,10 +119,16 @@ impl Kernel {
         Ok(grid)
     }
 
+    /// Bytes of the pipeline's push-constant range.
+    pub(crate) fn pushed_bytes(&self) -> usize {
+        self.interface.argument_bytes.next_multiple_of(4) as usize
+    }
+
     pub(crate) fn check(&self, groups: [u32; 3], argument_bytes: usize) -> Result<(), GpuError> {
         let (given, needed) = (argument_bytes as u64, u64::from(self.interface.argument_bytes));
         let name = || self.name.clone();
-        if given > needed {
+        // A structure of C's ends in padding up to its alignment, which a block of GLSL's does not have.
+        if given > needed.next_multiple_of(8) {
             return Err(GpuError::ArgumentsTooLarge { name: name(), given, limit: needed, taker: "the kernel" });
         }
         if given < needed {

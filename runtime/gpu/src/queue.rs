@@ -230,6 +230,7 @@ impl Queue {
             raw.begin_command_buffer(commands, &begin).and_then(|()| {
                 raw.cmd_pipeline_barrier2(commands, &vk::DependencyInfo::default().memory_barriers(&before));
                 raw.cmd_bind_pipeline(commands, vk::PipelineBindPoint::COMPUTE, kernel.pipeline);
+                let arguments = arguments.get(..kernel.pushed_bytes()).unwrap_or(arguments);
                 if !arguments.is_empty() {
                     let stage = vk::ShaderStageFlags::COMPUTE;
                     raw.cmd_push_constants(commands, kernel.layout, stage, 0, arguments);

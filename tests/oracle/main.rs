@@ -1,0 +1,109 @@
+//! The coherence oracle: CPU threads, kernels, prefetches and allocations at once on one heap, every value checked.
+//!
+//! Words of the CPU's threads, of the GPU's lanes, and words that both watch or count in, lie side by side in the
+//! same blocks, so that the sides take them from each other all the time. The oracle proves something only because
+//! it catches each seeded defect, which the tests at the end make sure of. `LIMOSA_ORACLE_OPS` sets the number of
+//! operations (default 10⁵ in each mode).
+
+#[path = "../common/mod.rs"]
+mod common;
+mod history;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use history::{Outcome, run};
+use limosa::FaultMode;
+use limosa::inject::{self, Defect};
+
+/// Injection is process-wide, and so is the machine's speed: one oracle at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn operations() -> u64 {
+    std::env::var("LIMOSA_ORACLE_OPS").ok().and_then(|text| text.parse().ok()).unwrap_or(100_000)
+}
+
+fn coherent(name: &str, mode: FaultMode) {
+    let _alone = alone();
+    let Some(context) = common::context(name, common::builder().fault_mode(mode)) else { return };
+    let outcome = run(&context, operations(), 0x11_05A);
+    println!("{name}: {outcome}");
+    let counters = context.heap().counters();
+    println!("{name}: {counters:?}");
+    assert_eq!(outcome.defects, Vec::<String>::new());
+    assert!(outcome.cpu_operations >= operations() && outcome.gpu_operations >= operations());
+    // An oracle on a heap that does not migrate proves nothing.
+    for (count, what) in [
+        (counters.cpu_read_faults, "CPU reads"),
+        (counters.cpu_write_faults, "CPU writes"),
+        (counters.gpu_read_faults, "GPU reads"),
+        (counters.gpu_write_faults, "GPU writes"),
+        (counters.blocks_to_device, "blocks up"),
+        (counters.blocks_to_host, "blocks down"),
+        (counters.chunks_opened, "chunks opened"),
+        (counters.faults_parked, "faults parked"),
+    ] {
+        assert!(count > 0, "no {what}");
+    }
+}
+
+#[test]
+fn coherent_with_a_handler_thread() {
+    coherent("oracle, handler thread", FaultMode::HandlerThread);
+}
+
+#[test]
+fn coherent_with_faults_served_in_thread() {
+    coherent("oracle, in thread", FaultMode::InThread);
+}
+
+fn catches(defect: Defect) {
+    let _alone = alone();
+    for mode in [FaultMode::HandlerThread, FaultMode::InThread] {
+        let name = format!("oracle with {defect:?}, {mode:?}");
+        let Some(context) = common::context(&name, common::builder().fault_mode(mode)) else { return };
+        inject::seed(defect);
+        let Outcome { defects, .. } = run(&context, 1_000_000, 7);
+        inject::clear();
+        assert!(!defects.is_empty(), "{name}: not caught");
+        println!("{name}: caught: {}", defects[0]);
+    }
+}
+
+#[test]
+fn catches_a_skipped_copy_to_the_host() {
+    catches(Defect::SkipCopyDown);
+}
+
+#[test]
+fn catches_a_skipped_copy_to_the_device() {
+    catches(Defect::SkipCopyUp);
+}
+
+#[test]
+fn catches_a_cpu_mapping_left_open() {
+    catches(Defect::SkipZapHost);
+}
+
+#[test]
+fn catches_a_gpu_mapping_left_open() {
+    catches(Defect::SkipZapDevice);
+}
+
+#[test]
+fn catches_a_skipped_write_protection() {
+    catches(Defect::SkipWriteProtect);
+}
+
+#[test]
+fn catches_a_skipped_registration() {
+    catches(Defect::SkipReregister);
+}
+
+#[test]
+fn catches_blocks_that_were_not_zeroed() {
+    catches(Defect::SkipZero);
+}
