@@ -1,5 +1,7 @@
 //! The public API on the software device: launches, pointers, prefetch, residency, counters.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // indices of small test arrays
+
 mod common;
 
 use limosa::{Access, FaultMode, Side};
@@ -19,7 +21,7 @@ fn triad_equals_its_twin_in_both_fault_modes() {
         let mut expected = vec![0.0f32; n];
         triad::twin(&mut expected, &b.read().unwrap(), &c.read().unwrap(), 3.0);
         for _ in 0..3 {
-            let launch = queue.launch(&kernel, (n / triad::ITEMS as usize) as u64);
+            let launch = queue.launch(&kernel, n as u64 / triad::ITEMS);
             let launch = launch.writes(&mut a).reads(&b).reads(&c).value(n as u64).value(3.0f32).value(0u32);
             // SAFETY: triad touches its three arrays of `n` elements as declared.
             unsafe { launch.submit() }.unwrap().wait().unwrap();
@@ -46,14 +48,14 @@ fn prefetched_ranges_meet_no_faults() {
     assert_eq!(v.residency_summary().both, 20 << 20);
     let before = heap.counters();
     let mut total = total;
-    let launch = queue.launch(&kernel, n as u64 / u64::from(reduce::ITEMS));
+    let launch = queue.launch(&kernel, n as u64 / reduce::ITEMS);
     let launch = launch.reads(&v).writes(total.as_mut_vec()).value(n as u64);
     // SAFETY: reduce reads `n` words and adds to one.
     unsafe { launch.submit() }.unwrap().wait().unwrap();
     assert_eq!(heap.counters().since(&before).gpu_read_faults, 0);
     assert_eq!(total.get().unwrap(), (0..n as u64).sum::<u64>());
 
-    let launch = queue.launch(&fill, n as u64 / u64::from(fill::ITEMS));
+    let launch = queue.launch(&fill, n as u64 / fill::ITEMS);
     let launch = launch.writes(&mut v).value(n as u64).value(7u32).value(0u32);
     // SAFETY: fill writes `n` words.
     unsafe { launch.submit() }.unwrap().wait().unwrap();
@@ -98,7 +100,7 @@ fn forgotten_and_dropped_events_lose_nothing() {
     let n = 1 << 20;
     let source = context.heap().vec_with(n, |i| i as u32).unwrap();
     let mut target = context.heap().vec_zeroed::<u32>(n).unwrap();
-    let launch = queue.launch(&kernel, n as u64 / u64::from(copy::ITEMS));
+    let launch = queue.launch(&kernel, n as u64 / copy::ITEMS);
     let launch = launch.writes(&mut target).reads(&source).value(n as u64);
     // SAFETY: copy reads and writes `n` words.
     std::mem::forget(unsafe { launch.submit() }.unwrap());

@@ -43,3 +43,8 @@ pub use vec::{ReadGuard, UnifiedVec, WriteGuard};
 
 /// The result of limosa's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The README's program, compiled by the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

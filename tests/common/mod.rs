@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
+pub mod failure;
+
 use std::io::Write;
 
 use limosa::{Context, ContextBuilder, DeviceChoice, DeviceKind, Error, GpuError, OsError, PagerError};

@@ -123,6 +123,12 @@ impl History<'_> {
         }
     }
 
+    fn fine<T>(&self, result: limosa::Result<T>) {
+        if let Err(error) = result {
+            self.wrong(error.to_string());
+        }
+    }
+
     fn done(&self) -> bool {
         let checked = |count: &AtomicU64| count.load(Ordering::Relaxed) >= self.target;
         checked(&self.cpu_operations) && checked(&self.gpu_operations)
@@ -184,10 +190,7 @@ impl History<'_> {
             let launch = launch.with_raw(&self.cells, Access::Write).with_raw(&self.counters, Access::Write);
             let launch = launch.with_raw(report.raw(), Access::Write);
             // SAFETY: all that the kernel touches is kept, and only used as whole words by both sides.
-            let result = unsafe { launch.submit() }.and_then(|event| event.wait());
-            if let Err(error) = result {
-                self.wrong(error.to_string());
-            }
+            self.fine(unsafe { launch.submit() }.and_then(|event| event.wait()));
             launches += 1;
             self.gpu_operations.fetch_add(CELLS * u64::from(ROUNDS), Ordering::Relaxed);
             let seen = report.read().unwrap()[0];
@@ -215,7 +218,8 @@ impl History<'_> {
     }
 
     fn check_counters(&self, launches: u64) {
-        let total: u64 = (0..COUNTERS).map(|index| self.counter(index).load(Ordering::Relaxed)).sum();
+        let total: u64 =
+            (0..COUNTERS).fold(0, |sum: u64, index| sum.wrapping_add(self.counter(index).load(Ordering::Relaxed)));
         let by_gpu = launches * CELLS * u64::from(ROUNDS);
         let by_cpu = self.cpu_counted.load(Ordering::Relaxed);
         // CPU threads may still be counting: all of theirs are in the sum that is complete.
@@ -231,9 +235,7 @@ impl History<'_> {
             let (side, start) = (random.below(2), random.below(CELLS * CELL));
             let side = if side == 0 { Side::Host } else { Side::Device };
             let len = 1 << random.below(22);
-            if let Err(error) = self.cells.prefetch_range(side, start, len) {
-                self.wrong(error.to_string());
-            }
+            self.fine(self.cells.prefetch_range(side, start, len));
         }
     }
 
@@ -246,7 +248,7 @@ impl History<'_> {
         let mut vec = self.context.heap().vec_zeroed::<u32>(words).unwrap();
         let mut total = self.context.heap().boxed(0u64).unwrap();
         for turn in 1u32.. {
-            let launch = queue.launch(&fill, words as u64 / u64::from(fill::ITEMS));
+            let launch = queue.launch(&fill, words as u64 / fill::ITEMS);
             let launch = launch.writes(&mut vec).value(words as u64).value(turn).value(0u32);
             // SAFETY: fill writes the vector's words.
             unsafe { launch.submit() }.unwrap();
@@ -257,7 +259,7 @@ impl History<'_> {
             drop(guard);
             vec.write().unwrap().iter_mut().for_each(|word| *word += 1);
             *total.write().unwrap() = 0;
-            let launch = queue.launch(&reduce, words as u64 / u64::from(reduce::ITEMS)).reads(&vec);
+            let launch = queue.launch(&reduce, words as u64 / reduce::ITEMS).reads(&vec);
             let launch = launch.writes(total.as_mut_vec()).value(words as u64);
             // SAFETY: reduce reads the vector's words and adds to the total.
             unsafe { launch.submit() }.unwrap();
@@ -276,7 +278,7 @@ impl History<'_> {
             let len = (64 << 10) + random.below(5 << 20);
             let memory = self.context.heap().allocate(len, 4096).unwrap();
             if random.below(2) == 0 {
-                memory.prefetch(Side::Device).unwrap();
+                self.fine(memory.prefetch(Side::Device));
             }
             let tag = random.below(u64::MAX) | 1;
             let words = (0..len / 8).step_by(509).map(|index| {
@@ -287,7 +289,7 @@ impl History<'_> {
                 self.expect("new memory", index, word.load(Ordering::Relaxed), 0);
                 word.store(tag ^ index, Ordering::Relaxed);
             }
-            memory.prefetch(Side::Device).unwrap();
+            self.fine(memory.prefetch(Side::Device));
             for (index, word) in words {
                 self.expect("moved memory", index, word.load(Ordering::Relaxed), tag ^ index);
                 word.store(!tag, Ordering::Relaxed);

@@ -5,6 +5,8 @@
 //! it catches each seeded defect, which the tests at the end make sure of. `LIMOSA_ORACLE_OPS` sets the number of
 //! operations (default 10⁵ in each mode).
 
+#![allow(clippy::unwrap_used)] // what fails here fails the test
+
 #[path = "../common/mod.rs"]
 mod common;
 mod history;
@@ -60,14 +62,30 @@ fn coherent_with_faults_served_in_thread() {
     coherent("oracle, in thread", FaultMode::InThread);
 }
 
+/// A defect that goes away also when the oracle panics.
+struct Seeded;
+
+impl Seeded {
+    fn new(defect: Defect) -> Self {
+        inject::seed(defect);
+        Self
+    }
+}
+
+impl Drop for Seeded {
+    fn drop(&mut self) {
+        inject::clear();
+    }
+}
+
 fn catches(defect: Defect) {
     let _alone = alone();
     for mode in [FaultMode::HandlerThread, FaultMode::InThread] {
         let name = format!("oracle with {defect:?}, {mode:?}");
         let Some(context) = common::context(&name, common::builder().fault_mode(mode)) else { return };
-        inject::seed(defect);
+        let seeded = Seeded::new(defect);
         let Outcome { defects, .. } = run(&context, 1_000_000, 7);
-        inject::clear();
+        drop(seeded);
         assert!(!defects.is_empty(), "{name}: not caught");
         println!("{name}: caught: {}", defects[0]);
     }

@@ -143,15 +143,15 @@ impl<'a> Types<'a> {
         for instruction in &module.instructions {
             let operands = (instruction.word(0), instruction.word(1), instruction.word(2), instruction.word(3));
             match (instruction.opcode, operands) {
-                (Op::Decorate, (Some(array), Some(kind), Some(stride), _)) => {
-                    if kind == Decoration::ArrayStride as u32 {
-                        types.strides.insert(array, stride);
-                    }
+                (Op::Decorate, (Some(array), Some(kind), Some(stride), _))
+                    if kind == Decoration::ArrayStride as u32 =>
+                {
+                    types.strides.insert(array, stride);
                 }
-                (Op::MemberDecorate, (Some(structure), Some(member), Some(kind), Some(offset))) => {
-                    if kind == Decoration::Offset as u32 {
-                        types.offsets.insert((structure, member), offset);
-                    }
+                (Op::MemberDecorate, (Some(structure), Some(member), Some(kind), Some(offset)))
+                    if kind == Decoration::Offset as u32 =>
+                {
+                    types.offsets.insert((structure, member), offset);
                 }
                 (
                     Op::TypeInt | Op::TypeFloat | Op::TypeVector | Op::TypeArray | Op::TypeStruct | Op::TypePointer,

@@ -65,6 +65,9 @@ pub(crate) struct Cell {
     pub(crate) vram_reserved: AtomicBool,
 }
 
+// Metadata stays below 0.1 % of what it describes: with its place in the table, below 2 KiB a chunk.
+const _: () = assert!(size_of::<Cell>() + size_of::<OnceLock<Box<Cell>>>() < 2048);
+
 impl Cell {
     pub(crate) fn lock(&self) -> MutexGuard<'_, CellState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

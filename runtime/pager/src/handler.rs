@@ -46,13 +46,24 @@ impl Drop for Handlers {
         self.signal = None;
         self.core.stop();
         for thread in self.threads.drain(..) {
-            // A handler that panicked has said so; there is nothing to add.
             let _ = thread.join();
         }
     }
 }
 
+/// Ends the process if a handler panics: without it, every thread that faults would wait for ever.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 fn serve_all(core: &Core, side: Side) {
+    let _abort = AbortOnPanic;
     signal::block_in_this_thread();
     let memory = core.sides.get(side);
     while !core.stopping() {

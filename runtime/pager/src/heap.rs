@@ -10,7 +10,7 @@ use limosa_gpu::{Device, DeviceKind, ImportedRange, Kernel, Translation};
 use limosa_model::{
     Arena, ArenaError, BlockSet, CHUNK, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side, Verdict,
 };
-use limosa_os::Backing;
+use limosa_os::{Backing, OsError};
 
 use crate::config::HeapConfig;
 use crate::core::Core;
@@ -246,6 +246,11 @@ impl Heap {
                 self.warm_chunks.fetch_sub(1, Ordering::Relaxed);
             }
             return Ok(());
+        }
+        // The tmpfs has this limit, too; a memfd has none.
+        let limit = self.core.config.host_limit;
+        if self.host_bytes() + CHUNK > limit {
+            return Err(OsError::OutOfMemory { what: "host memory", bytes: CHUNK, limit }.into());
         }
         // Without the cell's lock, since this can take long; the arena's lock keeps others away.
         self.core.sides.host.mapping.populate(chunk.extent())?;
