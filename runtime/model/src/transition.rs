@@ -91,6 +91,13 @@ impl Chunk {
         };
         let free = self.allocated - self.busy - self.barred(access, side) - self.image.poisoned;
         let covers = demand | (window & self.allocation_of(slot) & (free - satisfied));
+        // Where the whole chunk ends up writable it is opened as a whole, also what is open already: as one huge page.
+        let writable = match access {
+            Access::Read => covers & (self.ready(side, Access::Write) | self.zero()),
+            Access::Write => covers,
+        };
+        let whole = (self.writable(side) | writable).is_all() && self.busy.is_empty();
+        let covers = if whole { BlockSet::ALL } else { covers };
         let other = match access {
             Access::Read => NONE,
             Access::Write => covers,
@@ -169,24 +176,30 @@ impl Chunk {
         self.check();
     }
 
-    /// Brings copies of `blocks` to `side` and opens them there; copies on the other side stay current.
+    /// Moves `blocks` to `side` and opens them there for writing; copies on the other side leave, as they would if
+    /// `side` wrote. (Sharing is for launches that declare what they read.)
     pub fn prefetch(&mut self, side: Side, blocks: BlockSet) -> Verdict {
-        let barred = if side == Side::Host { self.write_hold } else { NONE };
+        let held = self.held();
+        let barred = if side == Side::Host { held } else { NONE };
         if let Some(verdict) = self.obstacle(blocks, barred) {
             return verdict;
         }
-        let covers = blocks - self.open(side);
+        // What launches hold is on the device already, and stays as they hold it.
+        let covers = blocks - self.writable(side) - held;
         let change = match side {
             Side::Host => Change {
                 covers,
                 gain: Sides { host: covers, device: NONE },
+                lose: Sides { host: NONE, device: covers },
+                lose_file: covers,
                 open: Sides { host: covers, device: NONE },
-                read_only: self.held(),
                 ..Change::default()
             },
             Side::Device => Change {
                 covers,
                 gain: Sides { host: NONE, device: covers },
+                lose: Sides { host: covers, device: NONE },
+                lose_file: covers,
                 open: Sides { host: NONE, device: covers },
                 ..Change::default()
             },

@@ -44,7 +44,7 @@ fn having(initials: &str) -> Chunk {
     chunk.allocate(BlockSet::run(0, 4), true, NONE);
     let write = |chunk: &mut Chunk| run(chunk, |chunk| chunk.fault(Host, 0, NONE, Write));
     let save = |chunk: &mut Chunk| run(chunk, |chunk| chunk.write_back(BLOCK));
-    let raise = |chunk: &mut Chunk| run(chunk, |chunk| chunk.prefetch(Device, BLOCK));
+    let raise = |chunk: &mut Chunk| run(chunk, |chunk| chunk.fault(Device, 0, NONE, Read));
     let drop_host = |chunk: &mut Chunk| run(chunk, |chunk| chunk.drop_host(BLOCK));
     if initials == "0" {
         return chunk;
@@ -331,21 +331,32 @@ fn write_back_leaves_a_block_dirty_that_is_written_meanwhile() {
 }
 
 #[test]
-fn prefetch_to_the_device_is_an_acquire_without_a_hold() {
-    let up = [TakeFrames(BLOCK), Close(Host, BLOCK), Copy(Device, BLOCK), Open(Device, BLOCK, Read)];
-    let mut chunk = row("H", |chunk| chunk.prefetch(Device, BLOCK), &up, "HD");
+fn prefetch_to_the_device_moves_without_a_hold() {
+    let up =
+        [TakeFrames(BLOCK), Close(Host, BLOCK), Copy(Device, BLOCK), Stale(Host, BLOCK), Open(Device, BLOCK, Write)];
+    let mut chunk = row("H", |chunk| chunk.prefetch(Device, BLOCK), &up, "D");
     assert_eq!(chunk.state(0).hold, Hold::None);
     assert!(matches!(chunk.prefetch(Device, BLOCK), Verdict::Done));
+    hold(&mut chunk, Read);
+    assert!(matches!(chunk.prefetch(Device, BLOCK), Verdict::Done), "what is held is there already");
 }
 
 #[test]
-fn prefetch_to_the_host_is_a_cpu_read_that_opens() {
-    let down = [Close(Device, BLOCK), Copy(Host, BLOCK), Open(Host, BLOCK, Read)];
-    row("D", |chunk| chunk.prefetch(Host, BLOCK), &down, "HD");
-    row("F", |chunk| chunk.prefetch(Host, BLOCK), &[Load(BLOCK), Open(Host, BLOCK, Read)], "HF");
-    let mut chunk = having("D");
-    hold(&mut chunk, Write);
-    assert_waits(chunk.prefetch(Host, BLOCK));
+fn prefetch_to_the_host_moves_and_opens() {
+    let down = [
+        Close(Device, BLOCK),
+        Copy(Host, BLOCK),
+        Stale(Device, BLOCK),
+        Open(Host, BLOCK, Write),
+        GiveFrames(Device, BLOCK),
+    ];
+    row("D", |chunk| chunk.prefetch(Host, BLOCK), &down, "H");
+    row("F", |chunk| chunk.prefetch(Host, BLOCK), &[Load(BLOCK), Open(Host, BLOCK, Write)], "H");
+    for access in [Read, Write] {
+        let mut chunk = having("D");
+        hold(&mut chunk, access);
+        assert_waits(chunk.prefetch(Host, BLOCK));
+    }
 }
 
 #[test]

@@ -134,7 +134,10 @@ impl Machine {
     /// An event occurs; its plan, if any, is carried out now or step by step between other events.
     pub(crate) fn event(&mut self, event: Event, luck: Luck, later: bool) {
         let before = states(&self.chunk);
-        let open = event.opens().map_or(BlockSet::EMPTY, |(side, _)| self.chunk.open(side));
+        let open = event.opens().map_or(BlockSet::EMPTY, |(side, access)| match access {
+            Access::Read => self.chunk.open(side),
+            Access::Write => self.chunk.writable(side),
+        });
         match event.apply(&mut self.chunk) {
             Verdict::Go(plan) => {
                 self.judge_go(event, &plan, &before, open);

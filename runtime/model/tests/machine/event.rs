@@ -42,10 +42,10 @@ impl Event {
         match self {
             Self::Fault { side: Side::Host, access: Access::Read, .. }
             | Self::Acquire { access: Access::Read, .. }
-            | Self::Prefetch { side: Side::Host, .. }
             | Self::WriteBack(_) => hold == Hold::Write,
-            // The launch that holds the block may itself be what faults or what the prefetch serves.
-            Self::Fault { side: Side::Device, access: Access::Read, .. } | Self::Prefetch { .. } => false,
+            // The launch that holds the block may itself be what faults; a prefetch leaves held blocks alone.
+            Self::Fault { side: Side::Device, access: Access::Read, .. }
+            | Self::Prefetch { side: Side::Device, .. } => false,
             Self::Fault { side: Side::Device, .. } => matches!(hold, Hold::Read(_)),
             _ => hold != Hold::None,
         }
@@ -64,17 +64,17 @@ impl Event {
         match self {
             Self::Fault { side, access, .. } => Some((side, access)),
             Self::Acquire { access, .. } => Some((Side::Device, access)),
-            Self::Prefetch { side, .. } => Some((side, Access::Read)),
+            Self::Prefetch { side, .. } => Some((side, Access::Write)),
             _ => None,
         }
     }
 
-    /// Whether a block in this state has anything to do, `open` telling whether the event's side has it open.
+    /// Whether a block in this state has anything to do, `open` telling whether the event's side has it open as wanted.
     pub(crate) fn needed(self, state: BlockState, open: bool) -> bool {
         let (host, device, file) = tiers(state.copies);
         match self {
             Self::Fault { .. } | Self::Acquire { .. } => true,
-            Self::Prefetch { .. } => !open,
+            Self::Prefetch { side, .. } => !open && (side == Side::Host || state.hold == Hold::None),
             Self::Evict(_) => device,
             Self::DropHost(_) => host && (device || file),
             Self::WriteBack(_) => (host || device) && !file,
@@ -86,17 +86,13 @@ impl Event {
     pub(crate) fn then(self, before: Copies) -> Copies {
         let (host, device, file) = tiers(before);
         let (host, device, file) = match self {
-            Self::Fault { side: Side::Host, access: Access::Read, .. } | Self::Prefetch { side: Side::Host, .. } => {
-                (true, device, file)
-            }
-            Self::Fault { side: Side::Host, .. } => (true, false, false),
-            Self::Fault { access: Access::Write, .. } | Self::Acquire { access: Access::Write, .. } => {
-                (false, true, false)
-            }
+            Self::Fault { side: Side::Host, access: Access::Read, .. } => (true, device, file),
+            Self::Fault { side: Side::Host, .. } | Self::Prefetch { side: Side::Host, .. } => (true, false, false),
+            Self::Fault { access: Access::Write, .. }
+            | Self::Acquire { access: Access::Write, .. }
+            | Self::Prefetch { .. } => (false, true, false),
             // What is loaded for the device passes through a host frame, which stays current.
-            Self::Fault { .. } | Self::Acquire { .. } | Self::Prefetch { .. } => {
-                (host || (file && !device), true, file)
-            }
+            Self::Fault { .. } | Self::Acquire { .. } => (host || (file && !device), true, file),
             Self::Evict(_) => (host || !file, false, file),
             Self::DropHost(_) => (false, device, file),
             Self::WriteBack(_) => (true, device, true),
