@@ -66,6 +66,9 @@ impl Context {
     }
 }
 
+/// Bytes of address space of a heap, unless asked otherwise: 64 GiB.
+pub const HEAP_SIZE_DEFAULT: u64 = 64 << 30;
+
 /// What a context is made with.
 #[derive(Clone, Debug)]
 pub struct ContextBuilder {
@@ -82,7 +85,7 @@ impl Default for ContextBuilder {
     fn default() -> Self {
         Self {
             device: DeviceChoice::Best,
-            heap_bytes: 64 << 30,
+            heap_bytes: HEAP_SIZE_DEFAULT,
             host_limit: None,
             device_budget: None,
             fault_mode: FaultMode::HandlerThread,
@@ -114,7 +117,7 @@ impl ContextBuilder {
         self
     }
 
-    /// The most bytes of VRAM; at least 4 MiB. Default on software devices: a quarter of the machine's RAM.
+    /// The most bytes of VRAM; at least [`crate::DEVICE_BUDGET_MIN`]. Default on software devices: a quarter of the machine's RAM.
     #[must_use]
     pub fn device_budget(mut self, bytes: u64) -> Self {
         self.device_budget = Some(bytes);

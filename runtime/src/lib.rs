@@ -26,16 +26,16 @@ mod uses;
 mod vec;
 
 pub use boxed::{BoxReadGuard, BoxWriteGuard, UnifiedBox};
-pub use context::{Context, ContextBuilder};
+pub use context::{Context, ContextBuilder, HEAP_SIZE_DEFAULT};
 pub use error::{Error, GpuError, LaunchFailure, OsError, PagerError, TouchCause};
 pub use heap::Heap;
 pub use kernel::Kernel;
 pub use launch::{Event, Launch, Queue};
 pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits};
-pub use limosa_model::{Access, BlockState, Copies, Hold, Side};
+pub use limosa_model::{Access, BLOCK, BlockState, CHUNK, Copies, Hold, Side};
 #[cfg(feature = "inject")]
 pub use limosa_pager::inject;
-pub use limosa_pager::{Backing, Counters, FaultMode, Faults, Machine, Residency, ResidencySummary};
+pub use limosa_pager::{Backing, Counters, DEVICE_BUDGET_MIN, FaultMode, Faults, Machine, Residency, ResidencySummary};
 pub use pointer::GpuPtr;
 pub use raw::RawAllocation;
 pub use shareable::Shareable;

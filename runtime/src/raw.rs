@@ -80,7 +80,10 @@ impl RawAllocation {
 
     /// Waits until the CPU may do `access`, and makes sure that nothing of it was lost.
     pub(crate) fn settle(&self, access: Access) -> Result<()> {
-        self.uses.wait_for(access);
+        if let Err(error) = self.uses.wait_for(access) {
+            // What was lost is told below; what was not may be used.
+            let _ = self.heap.noticed(error);
+        }
         if self.heap.device_lost() {
             self.heap.ensure_readable(self.extent)?;
         }

@@ -6,6 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use limosa_gpu::GpuError;
 use limosa_model::Access;
 use limosa_pager::LaunchMark;
 
@@ -27,15 +28,16 @@ impl Uses {
     }
 
     /// Waits until the CPU may do `access`: for all launches, or for those that write.
-    pub(crate) fn wait_for(&self, access: Access) {
+    ///
+    /// # Errors
+    /// [`GpuError::DeviceLost`], on which there is nothing to wait for.
+    pub(crate) fn wait_for(&self, access: Access) -> Result<(), GpuError> {
         let conflicts: Vec<_> = {
             let launches = self.lock();
             let conflicting = launches.iter().filter(|(_, theirs)| access == Access::Write || *theirs == Access::Write);
             conflicting.map(|(mark, _)| mark.clone()).collect()
         };
         // Without the lock: others may note launches or wait, too.
-        for mark in conflicts {
-            mark.wait();
-        }
+        conflicts.iter().try_for_each(LaunchMark::wait)
     }
 }

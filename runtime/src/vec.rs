@@ -95,8 +95,9 @@ impl<T: Shareable> UnifiedVec<T> {
         Ok(self.read()?.to_vec())
     }
 
-    /// Brings the elements to the device, so that kernels meet no faults on them; reads by the CPU stay free of
-    /// faults, too. Waits for moves under way.
+    /// Moves the elements to the device, so that kernels meet no faults on them, neither reading nor writing; the
+    /// CPU's next access brings them back. Waits for moves under way. (To have copies on both sides, let launches
+    /// declare what they read.)
     ///
     /// # Errors
     /// [`crate::PagerError::DeviceMemoryFull`], [`crate::GpuError::DeviceLost`].
@@ -104,7 +105,8 @@ impl<T: Shareable> UnifiedVec<T> {
         self.raw.prefetch(Side::Device)
     }
 
-    /// Brings the elements to system RAM and opens them for reading, so that reads by the CPU meet no faults.
+    /// Moves the elements to system RAM, so that the CPU meets no faults on them, neither reading nor writing; a
+    /// kernel's next access brings them back.
     ///
     /// # Errors
     /// [`crate::PagerError::Poisoned`].

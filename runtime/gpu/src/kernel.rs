@@ -69,8 +69,8 @@ impl Kernel {
                 taker: "the device",
             });
         }
-        let [x, y, z] = interface.workgroup.map(u64::from);
-        if x * y * z > limits.workgroup_size.into() {
+        let [x, y, z] = interface.workgroup;
+        if [x, y, z].iter().map(|size| u128::from(*size)).product::<u128>() > limits.workgroup_size.into() {
             let reason =
                 format!("workgroups of {x}×{y}×{z}, but the device takes {} invocations", limits.workgroup_size);
             return Err(GpuError::Interface { name: name.to_owned(), reason });
@@ -87,7 +87,13 @@ impl Kernel {
             interface,
             device: Arc::clone(device),
         };
-        kernel.pipeline = pipeline(device, layout, spirv, &entry, translation)?;
+        kernel.pipeline = pipeline(device, layout, spirv, &entry, translation).map_err(|error| match error {
+            GpuError::Driver { call, code } => GpuError::Interface {
+                name: name.to_owned(),
+                reason: format!("the driver refuses it ({call}: {code}): spirv-val may say why"),
+            },
+            other => other,
+        })?;
         Ok(Arc::new(kernel))
     }
 

@@ -5,7 +5,7 @@
 //! five words, then instructions whose first word holds their length and opcode. (rspirv's parser was tried: 0.13
 //! panics on modules cut inside a string, and refuses OpExecutionModeId, which glslang emits for Vulkan 1.3.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use spirv::{BuiltIn, Decoration, ExecutionMode, ExecutionModel, Op, StorageClass};
 
@@ -56,7 +56,8 @@ impl<'a> Module<'a> {
         if words.first() != Some(&spirv::MAGIC_NUMBER) {
             return Err("it does not begin with SPIR-V's magic number".into());
         }
-        let (mut at, mut instructions, mut functions, mut open) = (HEADER, Vec::new(), 0, false);
+        let (mut at, mut instructions, mut open) = (HEADER, Vec::new(), false);
+        let (mut functions, mut called) = (HashSet::<u32>::new(), Vec::<u32>::new());
         while at < words.len() {
             let [opcode, length] = [words[at] & 0xFFFF, words[at] >> 16];
             let end = at + length as usize;
@@ -65,19 +66,28 @@ impl<'a> Module<'a> {
             }
             let opcode = Op::from_u32(opcode).ok_or_else(|| format!("unknown opcode {opcode} at word {at}"))?;
             match opcode {
-                Op::Function => (functions, open) = (functions + 1, true),
+                Op::Function => {
+                    functions.extend(words[at + 1..end].get(1));
+                    open = true;
+                }
                 Op::FunctionEnd => open = false,
+                Op::EntryPoint => called.extend(words[at + 1..end].get(1)),
+                Op::FunctionCall => called.extend(words[at + 1..end].get(2)),
                 _ => {}
             }
-            if functions == 0 {
+            if functions.is_empty() {
                 instructions.push(Instruction { opcode, words: &words[at + 1..end] });
             }
             at = end;
         }
-        match (functions, open) {
-            (0, _) => Err("it holds no function".into()),
-            (_, true) => Err("its last function is cut short".into()),
-            _ => Ok(Self { instructions }),
+        if functions.is_empty() {
+            Err("it holds no function".into())
+        } else if open {
+            Err("its last function is cut short".into())
+        } else if called.iter().any(|function| !functions.contains(function)) {
+            Err("a function that it calls is not there".into())
+        } else {
+            Ok(Self { instructions })
         }
     }
 

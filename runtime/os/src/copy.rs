@@ -1,8 +1,17 @@
-//! Copying of blocks and chunks past the cache.
+//! Copying of blocks and chunks, through the cache or past it.
 //!
-//! What is migrated is written once and read by somebody else later, so the target lines need not be fetched first:
-//! non-temporal stores move a quarter more bytes a second than memcpy here (`cargo xtask bench`, "copy"). It does
-//! *not* start threads: one faulting thread gets one core's bandwidth.
+//! What is written once and read by somebody else later need not be fetched into the cache first: non-temporal
+//! stores then move a quarter more bytes a second than memcpy. What the faulting thread reads next is better there.
+//! Nothing here starts threads: one faulting thread gets one core's bandwidth.
+
+/// Whether what is copied stays in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caching {
+    /// It is read at once, by the core that copies it.
+    Keep,
+    /// It is read later, or elsewhere.
+    Bypass,
+}
 
 /// Copies `len` bytes with stores that bypass the cache where the machine has them.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use limosa_model::{Extent, HostRange};
 
-use crate::copy;
+use crate::copy::{self, Caching};
 use crate::error::OsError;
 use crate::memfile::MemoryFile;
 use crate::reservation::Reservation;
@@ -59,12 +59,17 @@ impl Mapping {
     ///
     /// # Safety
     /// The pages of `extent` are reserved in both files, and nobody writes them through any mapping meanwhile.
-    pub unsafe fn copy_from(&self, from: &Self, extent: Extent) {
+    pub unsafe fn copy_from(&self, from: &Self, extent: Extent, caching: Caching) {
         let (target, len) = self.reservation.at(extent);
         let (source, _) = from.reservation.at(extent);
         // SAFETY: both ranges were checked to lie in mappings of different files, so they do not overlap; the caller
         // promises that they are reserved and not written.
-        unsafe { copy::stream(target.cast(), source.cast(), len) };
+        unsafe {
+            match caching {
+                Caching::Keep => std::ptr::copy_nonoverlapping(source.cast::<u8>(), target.cast(), len),
+                Caching::Bypass => copy::stream(target.cast(), source.cast(), len),
+            }
+        }
     }
 
     /// Sets every byte of `extent` to `byte`.

@@ -42,7 +42,8 @@ impl MemoryFile {
             Ok(fd) => (fd, Backing::Huge),
             Err(reason) => (memfd().map_err(failed)?, memfd_backing(&reason)),
         };
-        let size = i64::try_from(len).map_err(|_| failed(io::Error::from_raw_os_error(libc::EFBIG)))?;
+        let size = i64::try_from(len)
+            .map_err(|_| OsError::AddressSpace { bytes: len, source: io::Error::from_raw_os_error(libc::EFBIG) })?;
         // SAFETY: a system call on a descriptor we own.
         if unsafe { libc::ftruncate(fd.as_raw_fd(), size) } != 0 {
             return Err(failed(io::Error::last_os_error()));

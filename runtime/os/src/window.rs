@@ -102,8 +102,8 @@ impl FaultWindow {
         self.wake(extent)
     }
 
-    /// Opens a whole chunk for writing with one huge mapping where the file's pages allow it: 13 times cheaper than
-    /// page by page. During the call the chunk is open to everyone, so its data must be in place already.
+    /// Opens a whole chunk for writing with one huge mapping where the file's pages allow it: some eight times
+    /// cheaper than page by page. During the call the chunk is open to everyone, so its data must be in place already.
     ///
     /// # Errors
     /// [`OsError::Mapping`]; the chunk then still faults as before.
@@ -112,8 +112,12 @@ impl FaultWindow {
         inject::fails(Call::OpenChunk).map_err(|source| failed("opening", chunk.len, source))?;
         let (start, len) = self.reservation.at(chunk);
         self.uffd.unregister(start as usize, len).map_err(|source| failed("unregistering", chunk.len, source))?;
-        // SAFETY: advice on a range of our own mapping; populating changes no contents.
-        let populated = unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) };
+        // What was open for reading has left a page table behind, and a huge page is mapped only where there is none.
+        // SAFETY: advice on a range of our own mapping; neither changes contents.
+        let populated = unsafe {
+            libc::madvise(start, len, libc::MADV_DONTNEED);
+            libc::madvise(start, len, libc::MADV_POPULATE_WRITE)
+        };
         let populated = if populated == 0 { Ok(()) } else { Err(OsError::mapping("populating", chunk.len)) };
         if !inject::seeded(Defect::SkipReregister) {
             // SAFETY: whoever made the window serves its faults.
@@ -152,7 +156,7 @@ impl FaultWindow {
         self.uffd.wake(start as usize, len).map_err(|source| failed("waking", extent.len, source))
     }
 
-    /// Reads the faults that are pending now, at most [`FAULTS_MAX`], and hands each to `serve`. Gives their number.
+    /// Reads the faults that are pending now, at most 64, and hands each to `serve`. Gives their number.
     pub fn faults(&self, mut serve: impl FnMut(Fault)) -> usize {
         let mut messages = [Message::default(); FAULTS_MAX];
         let got = self.uffd.read(&mut messages);

@@ -47,6 +47,8 @@ pub(crate) struct CellState {
     pub(crate) unused_frames: BlockSet,
     /// Whether the chunk's host frames are reserved.
     pub(crate) host_reserved: bool,
+    /// Whether they are kept though nothing is allocated in the chunk.
+    pub(crate) warm: bool,
 }
 
 /// A chunk's state with what is needed to wait for it.

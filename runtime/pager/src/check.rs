@@ -5,8 +5,9 @@
 
 use limosa_model::{Access, Extent, Side, Verdict};
 
+use limosa_os::copy::Caching;
+
 use crate::core::Core;
-use crate::error::TouchCause;
 
 /// What a launch said that it will touch.
 #[derive(Clone, Debug, Default)]
@@ -48,15 +49,9 @@ impl Core {
         *self.declared() = Some(declared);
     }
 
-    /// Reports a GPU access that the running launch did not declare; it is served all the same.
-    pub(crate) fn check_declared(&self, offset: u64, access: Access) {
-        if !self.config.check {
-            return;
-        }
-        let allowed = self.declared().as_ref().is_none_or(|declared| declared.allows(offset, access));
-        if !allowed {
-            self.launches.blame(self.address(offset), access, TouchCause::Undeclared);
-        }
+    /// Whether the running launch declared this GPU access; outside of check mode it need not.
+    pub(crate) fn declares(&self, offset: u64, access: Access) -> bool {
+        !self.config.check || self.declared().as_ref().is_none_or(|declared| declared.allows(offset, access))
     }
 
     /// The cell of a chunk is asked for a transition until nothing is in the way. Not for fault handlers: it waits.
@@ -74,7 +69,7 @@ impl Core {
                     if self.config.check {
                         plan.withhold_writing(Side::Device);
                     }
-                    return self.carry_out(chunk, cell, &plan);
+                    return self.carry_out(chunk, cell, &plan, Caching::Bypass);
                 }
                 Verdict::Done => return Ok(()),
                 Verdict::Wait(_) => {

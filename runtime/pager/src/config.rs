@@ -39,7 +39,7 @@ pub struct HeapConfig {
     pub check: bool,
 }
 
-/// The smallest budget that lets a kernel read one chunk and write another.
-pub(crate) const BUDGET_MIN: u64 = 2 * CHUNK;
+/// The smallest budget: what the self-test needs, which reads across two chunks and writes across two others.
+pub const DEVICE_BUDGET_MIN: u64 = 4 * CHUNK;
 /// What a stale copy is overwritten with.
 pub(crate) const STALE_BYTE: u8 = 0xA5;

@@ -10,7 +10,7 @@ use limosa_os::{FaultWindow, Mapping, MemoryFile, Wakeup};
 
 use crate::cell::{Cells, PerSide};
 use crate::check::Declared;
-use crate::config::{BUDGET_MIN, HeapConfig};
+use crate::config::{DEVICE_BUDGET_MIN, HeapConfig};
 use crate::counters::LiveCounters;
 use crate::error::PagerError;
 use crate::launch::LaunchLog;
@@ -51,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) launches: LaunchLog,
     /// What the running launch declared, in check mode.
     pub(crate) declared: Mutex<Option<Declared>>,
+    /// In check mode, the launches of all queues run one at a time.
+    pub(crate) check_turn: Mutex<()>,
     /// Chunks to bring to the host when nothing else is to be done. Lock-free, so that signal mode may push.
     pub(crate) read_ahead: ArrayQueue<ChunkIndex>,
     pub(crate) config: HeapConfig,
@@ -62,8 +64,8 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(config: HeapConfig) -> Result<Self, PagerError> {
-        if config.device_budget < BUDGET_MIN {
-            return Err(PagerError::BudgetTooSmall { given: config.device_budget, minimum: BUDGET_MIN });
+        if config.device_budget < DEVICE_BUDGET_MIN {
+            return Err(PagerError::BudgetTooSmall { given: config.device_budget, minimum: DEVICE_BUDGET_MIN });
         }
         let len = limosa_model::geometry::round_up(config.heap_bytes.max(CHUNK), CHUNK);
         let device_limit = config.device_budget.saturating_add(crate::stand_in::STAND_IN_BYTES);
@@ -77,6 +79,7 @@ impl Core {
             counters: LiveCounters::default(),
             launches: LaunchLog::default(),
             declared: Mutex::new(None),
+            check_turn: Mutex::new(()),
             read_ahead: ArrayQueue::new(READ_AHEAD_QUEUE),
             config,
             stand_in_chunks: AtomicU64::new(0),

@@ -42,7 +42,7 @@ pub enum PagerError {
     /// VRAM is full.
     #[error(
         "device memory is full: the budget is {budget} bytes, all of it in use; raise the budget, or bring data \
-         back with prefetch_to_host and write to it, or free it"
+         back with prefetch_to_host, or free it"
     )]
     DeviceMemoryFull {
         /// The budget in bytes.

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use limosa_model::{Access, Action, BLOCKS_PER_CHUNK, BlockSet, ChunkIndex, Plan, Side, Verdict};
+use limosa_os::copy::Caching;
 use limosa_os::inject::{Defect, seeded};
 
 use crate::cell::{Cell, CellState};
@@ -45,7 +46,13 @@ impl Core {
     }
 
     /// Does what the plan says and ends it. On an error the blocks keep the state that they had.
-    pub(crate) fn carry_out(&self, chunk: ChunkIndex, cell: &Cell, plan: &Plan) -> Result<(), PagerError> {
+    pub(crate) fn carry_out(
+        &self,
+        chunk: ChunkIndex,
+        cell: &Cell,
+        plan: &Plan,
+        caching: Caching,
+    ) -> Result<(), PagerError> {
         let mut opened = Ok(());
         let moved = plan.actions().into_iter().try_for_each(|action| match action {
             Action::Open(side, blocks, access) => {
@@ -55,7 +62,7 @@ impl Core {
                 }
                 Ok(())
             }
-            other => self.act(chunk, cell, other),
+            other => self.act(chunk, cell, other, caching),
         });
         let mut state = cell.lock();
         match moved {
@@ -91,7 +98,7 @@ impl Core {
         }
     }
 
-    fn act(&self, chunk: ChunkIndex, cell: &Cell, action: Action) -> Result<(), PagerError> {
+    fn act(&self, chunk: ChunkIndex, cell: &Cell, action: Action, caching: Caching) -> Result<(), PagerError> {
         match action {
             Action::TakeFrames(_) => self.take_frames(chunk, cell),
             Action::Close(side, blocks) => self.close(chunk, side, blocks),
@@ -103,7 +110,7 @@ impl Core {
                 Ok(())
             }
             Action::Copy(side, blocks) => {
-                self.copy(chunk, side, blocks);
+                self.copy(chunk, side, blocks, caching);
                 Ok(())
             }
             Action::Stale(side, blocks) => {
@@ -135,7 +142,7 @@ impl Core {
         }
     }
 
-    fn copy(&self, chunk: ChunkIndex, to: Side, blocks: BlockSet) {
+    fn copy(&self, chunk: ChunkIndex, to: Side, blocks: BlockSet, caching: Caching) {
         let (from, counter, defect) = match to {
             Side::Host => (Side::Device, &self.counters.blocks_to_host, Defect::SkipCopyDown),
             Side::Device => (Side::Host, &self.counters.blocks_to_device, Defect::SkipCopyUp),
@@ -147,7 +154,7 @@ impl Core {
         for (first, count) in blocks.runs() {
             let extent = chunk.run(first, count);
             // SAFETY: the plan has taken the frames of both sides, and closed every mapping that may write them.
-            unsafe { self.sides.get(to).mapping.copy_from(&self.sides.get(from).mapping, extent) };
+            unsafe { self.sides.get(to).mapping.copy_from(&self.sides.get(from).mapping, extent, caching) };
         }
     }
 

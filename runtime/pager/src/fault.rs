@@ -10,6 +10,7 @@ use crate::core::Core;
 use crate::counters::add;
 use crate::error::{PagerError, TouchCause};
 use limosa_model::{Access, Block, BlockSet, Refusal, Side, Verdict, growth};
+use limosa_os::copy::Caching;
 
 /// What became of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,9 @@ impl Core {
                 if self.config.check && side == Side::Device && access == Access::Read {
                     plan.withhold_writing(Side::Device);
                 }
-                match self.carry_out(chunk, cell, &plan) {
+                // A kernel reads what it faulted on from many cores, a CPU thread from its own.
+                let caching = if side == Side::Host { Caching::Keep } else { Caching::Bypass };
+                match self.carry_out(chunk, cell, &plan, caching) {
                     Ok(()) => {
                         self.continue_stream(side, block, cell, depth);
                         Served::Done
@@ -138,12 +141,14 @@ impl Core {
         if depth == 0 || !state.chunk.continues_previous() {
             return true;
         }
-        let there = state.chunk.ready(Side::Host, Access::Read);
-        let wanted = (state.chunk.allocation_of(0) & state.chunk.ready(Side::Device, Access::Read)) - there;
-        let verdict = self.decide(chunk, &mut state, |blocks| blocks.prefetch(Side::Host, wanted));
+        let wanted = state.chunk.ready(Side::Device, Access::Read) - state.chunk.ready(Side::Host, Access::Read);
+        if !wanted.contains(0) || state.chunk.busy().contains(0) {
+            return true;
+        }
+        let verdict = self.decide(chunk, &mut state, |blocks| blocks.fault(Side::Host, 0, wanted, Access::Read));
         drop(state);
         if let Verdict::Go(plan) = verdict
-            && self.carry_out(chunk, cell, &plan).is_ok()
+            && self.carry_out(chunk, cell, &plan, Caching::Bypass).is_ok()
         {
             add(&self.counters.chunks_read_ahead, 1);
             cell.stream.host.store(depth, Ordering::Relaxed);

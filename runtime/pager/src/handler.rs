@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-use limosa_model::{Access, HostAddr, Side};
+use limosa_model::{Access, Block, BlockSet, HostAddr, Side};
 use limosa_os::{OsError, signal};
 
 use crate::config::FaultMode;
 use crate::core::Core;
-use crate::error::PagerError;
+use crate::error::{PagerError, TouchCause};
 use crate::fault::Served;
 
 /// The running handlers of a heap; stops them when dropped.
@@ -66,24 +66,70 @@ fn serve_all(core: &Core, side: Side) {
     let _abort = AbortOnPanic;
     signal::block_in_this_thread();
     let memory = core.sides.get(side);
+    let mut suspects = Suspects::default();
     while !core.stopping() {
         memory.window.wait(&memory.bell);
         memory.bell.silence();
         // Faults first; a chunk is read ahead only when none is pending.
-        while serve_pending(core, side) || side == Side::Host && core.read_ahead_one() {}
+        while serve_pending(core, side, &mut suspects) || side == Side::Host && core.read_ahead_one() {}
     }
 }
 
-fn serve_pending(core: &Core, side: Side) -> bool {
+/// Blocks of which a touch was refused once.
+///
+/// A fault that was read may be over when it is served: others have opened the page since, the thread went on, and
+/// the block was even freed. So a refused thread is woken and asked to fault again, and only what is read after that
+/// counts: nobody comes back from a fault that was over.
+#[derive(Default)]
+struct Suspects {
+    batch: u64,
+    /// (block, batch in which it was refused), the oldest overwritten first.
+    refused: [Option<(Block, u64)>; 16],
+    next: usize,
+}
+
+impl Suspects {
+    /// Whether a touch of `block` was refused in an earlier batch; if not, notes it.
+    fn confirm(&mut self, block: Block) -> bool {
+        let found = self.refused.iter_mut().find(|entry| entry.is_some_and(|(suspect, _)| suspect == block));
+        match found {
+            Some(entry) if entry.is_some_and(|(_, batch)| batch < self.batch) => {
+                *entry = None;
+                true
+            }
+            Some(_) => false,
+            None => {
+                self.refused[self.next] = Some((block, self.batch));
+                self.next = (self.next + 1) % self.refused.len();
+                false
+            }
+        }
+    }
+}
+
+fn serve_pending(core: &Core, side: Side, suspects: &mut Suspects) -> bool {
+    suspects.batch += 1;
     let served = core.sides.get(side).window.faults(|fault| {
         let range = core.sides.get(side).window.range();
         // The kernel reports addresses of the registered range only.
         let Some(offset) = range.offset_of(fault.address) else { return };
-        if side == Side::Device {
-            core.check_declared(offset, fault.access);
+        let block = Block::containing(offset);
+        let mut confirmed = || {
+            let confirmed = suspects.confirm(block);
+            if !confirmed {
+                core.wake(side, block.chunk(), BlockSet::of(block.slot()));
+            }
+            confirmed
+        };
+        if side == Side::Device && !core.declares(offset, fault.access) {
+            if !confirmed() {
+                return;
+            }
+            core.launches.blame(core.address(offset), fault.access, TouchCause::Undeclared);
         }
         match (core.serve(side, offset, fault.access), side) {
             (Served::Done | Served::Parked(_), _) => {}
+            (Served::Refused(_), _) if !confirmed() => {}
             (Served::Refused(cause), Side::Host) => {
                 core.complain(fault.address, fault.access, cause);
                 core.stand_in_host(offset);

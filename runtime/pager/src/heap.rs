@@ -187,9 +187,12 @@ impl Heap {
         let mut arena = self.arena();
         let placed = arena.allocate(len, align).map_err(|error| self.arena_error(error))?;
         let Some(blocks) = placed.fresh_blocks else { return Ok(placed.extent) };
-        if let Err(error) = blocks.chunks().try_for_each(|(chunk, set)| self.reserve_host(chunk, set)) {
-            // The chunks reserved so far stay, warm, for a smaller allocation.
+        let reserve = || blocks.chunks().try_for_each(|(chunk, set)| self.reserve_host(chunk, set));
+        // What was kept warm elsewhere may be the room that is lacking.
+        let reserved = reserve().or_else(|error| if self.cool_down() { reserve() } else { Err(error) });
+        if let Err(error) = reserved {
             let _ = arena.free(placed.extent.start);
+            blocks.chunks().for_each(|(chunk, _)| self.retire_chunk(chunk));
             return Err(error);
         }
         for (chunk, set) in blocks.chunks() {
@@ -241,12 +244,14 @@ impl Heap {
         for side in [Side::Host, Side::Device] {
             self.core.clear_stand_ins(chunk, &mut cell.lock(), side, set)?;
         }
-        if cell.lock().host_reserved {
-            if cell.lock().chunk.allocated().is_empty() {
-                self.warm_chunks.fetch_sub(1, Ordering::Relaxed);
-            }
+        let mut state = cell.lock();
+        if std::mem::take(&mut state.warm) {
+            self.warm_chunks.fetch_sub(1, Ordering::Relaxed);
+        }
+        if state.host_reserved {
             return Ok(());
         }
+        drop(state);
         // The tmpfs has this limit, too; a memfd has none.
         let limit = self.core.config.host_limit;
         if self.host_bytes() + CHUNK > limit {
@@ -265,24 +270,44 @@ impl Heap {
     fn retire_chunk(&self, chunk: ChunkIndex) {
         let cell = self.core.cells.get_or_make(chunk);
         let mut state = cell.lock();
-        if !state.chunk.allocated().is_empty() || !state.host_reserved {
+        if !state.chunk.allocated().is_empty() || !state.host_reserved || state.warm {
             return;
         }
         if self.warm_chunks.load(Ordering::Relaxed) < WARM_CHUNKS_MAX {
             self.warm_chunks.fetch_add(1, Ordering::Relaxed);
+            state.warm = true;
             return;
         }
-        state.host_reserved = false;
-        state.unused_frames = BlockSet::EMPTY;
+        self.give_back(chunk, state);
+    }
+
+    /// Gives the frames of all chunks back that were kept warm. Gives whether there were any.
+    fn cool_down(&self) -> bool {
+        let mut any = false;
+        for (chunk, cell) in self.core.cells.iter() {
+            let mut state = cell.lock();
+            if std::mem::take(&mut state.warm) {
+                self.warm_chunks.fetch_sub(1, Ordering::Relaxed);
+                self.give_back(chunk, state);
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn give_back(&self, chunk: ChunkIndex, mut state: MutexGuard<'_, crate::cell::CellState>) {
         state.huge.host = false;
+        // The caller holds the arena's lock, so nothing is allocated here meanwhile.
         drop(state);
         if self.core.sides.host.mapping.file().discard(chunk.extent()).is_ok() {
+            let mut state = self.core.cells.get_or_make(chunk).lock();
+            state.host_reserved = false;
+            state.unused_frames = BlockSet::EMPTY;
             self.host_bytes.fetch_sub(CHUNK, Ordering::Relaxed);
         }
     }
 
-    /// Brings `extent` to `side` and opens it there, so that accesses there do not fault. Copies on the other side
-    /// stay current until somebody writes.
+    /// Moves `extent` to `side` and opens it there, so that accesses there do not fault.
     ///
     /// # Errors
     /// [`PagerError::NotAllocated`], [`PagerError::Poisoned`], [`PagerError::DeviceMemoryFull`],

@@ -79,8 +79,6 @@ pub struct LaunchQueue {
     /// Before the heap: dropping it waits for kernels, whose faults the heap serves.
     queue: Arc<Queue>,
     heap: Arc<Heap>,
-    /// In check mode, launches run one at a time.
-    one_by_one: Mutex<()>,
 }
 
 impl LaunchQueue {
@@ -90,7 +88,7 @@ impl LaunchQueue {
     /// [`GpuError::OutOfMemory`].
     pub fn new(heap: &Arc<Heap>) -> Result<Self, PagerError> {
         let queue = Arc::new(Queue::new(heap.device())?);
-        Ok(Self { queue, heap: Arc::clone(heap), one_by_one: Mutex::new(()) })
+        Ok(Self { queue, heap: Arc::clone(heap) })
     }
 
     /// The heap it works on.
@@ -122,7 +120,7 @@ impl LaunchQueue {
         let keep = launch.keep;
         let submission = Submission { kernel: launch.kernel, groups: launch.groups, arguments, keep };
         let checking = core.config.check.then(|| {
-            let turn = self.one_by_one.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = core.check_turn.lock().unwrap_or_else(PoisonError::into_inner);
             let everything = launch.everything;
             core.begin_check(Declared { reads: launch.reads, writes: launch.writes, everything });
             turn
@@ -140,10 +138,13 @@ impl LaunchQueue {
         let timeline = Arc::clone(self.queue.timeline());
         let record = Arc::new(Record { timeline, ticket, kernel, blame: Mutex::new(None) });
         records.push_back(Arc::clone(&record));
+        let mut finished = Vec::new();
         while records.front().is_some_and(|oldest| oldest.timeline.reached(oldest.ticket).unwrap_or(true)) {
-            records.pop_front();
+            finished.extend(records.pop_front());
         }
         drop(records);
+        // Without the lock: destroying a pipeline can wait for a kernel that waits for the fault thread, which blames.
+        drop(finished);
         add(&core.counters.launches, 1);
         let event = LaunchEvent { record, queue: Arc::clone(&self.queue), heap: Arc::clone(&self.heap) };
         if checking.is_some() {
@@ -229,8 +230,10 @@ impl LaunchMark {
     }
 
     /// Waits for it.
-    pub fn wait(&self) {
-        // The only error is a lost device, on which nothing is to be waited for.
-        let _ = self.timeline.wait(self.ticket);
+    ///
+    /// # Errors
+    /// [`GpuError::DeviceLost`]: there is nothing to wait for any more; [`Heap::noticed`] is to be told.
+    pub fn wait(&self) -> Result<(), GpuError> {
+        self.timeline.wait(self.ticket)
     }
 }

@@ -34,7 +34,7 @@ pub mod inject {
     pub use limosa_os::pagemap;
 }
 
-pub use config::{FaultMode, HeapConfig};
+pub use config::{DEVICE_BUDGET_MIN, FaultMode, HeapConfig};
 pub use counters::Counters;
 pub use error::{LaunchFailure, PagerError, TouchCause};
 pub use heap::Heap;

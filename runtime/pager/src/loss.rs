@@ -74,7 +74,7 @@ impl Core {
 
 impl crate::heap::Heap {
     /// Passes an error of the device on; if it is the first to tell of a loss, the heap takes note.
-    pub(crate) fn noticed(&self, error: GpuError) -> PagerError {
+    pub fn noticed(&self, error: GpuError) -> PagerError {
         if matches!(error, GpuError::DeviceLost) && !self.core().lost() {
             self.core().lose_device();
         }

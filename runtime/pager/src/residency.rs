@@ -1,7 +1,10 @@
 //! Where data is now: a query, not a hint. The answer is true of each chunk at the instant it was looked at.
 
-use limosa_model::{BLOCK, BlockState, Copies, Extent};
+use std::sync::MutexGuard;
 
+use limosa_model::{BLOCK, BlockSet, BlockState, Copies, Extent};
+
+use crate::cell::{Cell, CellState};
 use crate::core::Core;
 
 /// The state of a run of equal blocks.
@@ -43,13 +46,32 @@ impl ResidencySummary {
     }
 }
 
+/// Moves waited for before a query answers with what is under way.
+const MOVES_WAITED_FOR_MAX: u32 = 16;
+
 impl Core {
+    /// The state of a cell with no move of `blocks` under way, if that can be had: a thread whose fault was served is
+    /// woken before the move is noted as done.
+    fn settled<'a>(cell: &'a Cell, blocks: BlockSet) -> MutexGuard<'a, CellState> {
+        let mut state = cell.lock();
+        for _ in 0..MOVES_WAITED_FOR_MAX {
+            if (state.chunk.busy() & blocks).is_empty() {
+                break;
+            }
+            let epoch = cell.epoch();
+            drop(state);
+            cell.wait(epoch);
+            state = cell.lock();
+        }
+        state
+    }
+
     /// The blocks of `extent`, equal neighbours joined.
     pub(crate) fn residency(&self, extent: Extent) -> Vec<Residency> {
         let mut runs: Vec<Residency> = Vec::new();
         for (chunk, blocks) in extent.chunks() {
             let Some(cell) = self.cells.get(chunk) else { continue };
-            let state = cell.lock();
+            let state = Self::settled(cell, blocks);
             for slot in blocks.slots() {
                 let (extent, state) = (chunk.run(slot, 1), state.chunk.state(slot));
                 match runs.last_mut() {

@@ -16,6 +16,7 @@ const STRIDE: u64 = 4096;
 impl Heap {
     /// Has a kernel copy a pattern, changed, across the border of two chunks, both ways through faults.
     pub(crate) fn self_test(self: &Arc<Self>) -> Result<(), PagerError> {
+        // Two chunks in each: with the smallest budget, the device holds them all.
         let len = CHUNK + BLOCK;
         let source = self.allocate(len, BLOCK)?;
         let target = self.allocate(len, BLOCK)?;
