@@ -12,8 +12,9 @@ LIMOSA_ARGUMENTS(
 
 void main() {
     uint64_t in_fours = limosa_in_fours(args.dst | args.src, args.count);
-    for (uint64_t i = limosa_index(); i < in_fours / 4ul; i += limosa_invocations()) {
-        limosa_u32x4(args.dst, i).value = limosa_u32x4(args.src, i).value;
+    uint64_t dst = limosa_array(args.dst), src = limosa_array(args.src);
+    for (uint64_t at = 16ul * limosa_index(); at < 4ul * in_fours; at += 16ul * limosa_invocations()) {
+        LimosaU32x4(limosa_at(dst, at)).value = LimosaU32x4(limosa_at(src, at)).value;
     }
     for (uint64_t i = in_fours + limosa_index(); i < args.count; i += limosa_invocations()) {
         limosa_u32(args.dst, i).value = limosa_u32(args.src, i).value;

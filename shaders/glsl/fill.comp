@@ -12,8 +12,9 @@ LIMOSA_ARGUMENTS(
 
 void main() {
     uint64_t in_fours = limosa_in_fours(args.dst, args.count);
-    for (uint64_t i = limosa_index(); i < in_fours / 4ul; i += limosa_invocations()) {
-        limosa_u32x4(args.dst, i).value = uvec4(args.value);
+    uint64_t dst = limosa_array(args.dst);
+    for (uint64_t at = 16ul * limosa_index(); at < 4ul * in_fours; at += 16ul * limosa_invocations()) {
+        LimosaU32x4(limosa_at(dst, at)).value = uvec4(args.value);
     }
     for (uint64_t i = in_fours + limosa_index(); i < args.count; i += limosa_invocations()) {
         limosa_u32(args.dst, i).value = args.value;

@@ -21,8 +21,9 @@
 // - A pointer, in memory or in `args`, is a CPU address. Translate it where it is dereferenced, and store it
 //   as it was: never write a translated address to memory.
 // - Test for null BEFORE translating: null does not stay null.
-// - Translate the address of each element (`limosa_u32(p, i)` does), not of an array's start: neighbouring
-//   parts of an array may lie at different distances from their CPU addresses. An object no larger than its
+// - Translate the address of each element (`limosa_u32(p, i)` does; in a loop, `limosa_array` and `limosa_at`
+//   cost less), not of an array's start alone: neighbouring parts of an array may lie at different distances
+//   from their CPU addresses. An object no larger than its
 //   alignment, or that the application keeps within one block, may be translated as a whole.
 // - A launch covers at least as many invocations as asked for: compare `limosa_index()` with a count.
 
@@ -99,6 +100,13 @@ LimosaF32 limosa_f32(uint64_t p, uint64_t i) { return LimosaF32(limosa_gpu(p + 4
 LimosaU64 limosa_u64(uint64_t p, uint64_t i) { return LimosaU64(limosa_gpu(p + 8ul * i)); }
 LimosaU32x4 limosa_u32x4(uint64_t p, uint64_t i) { return LimosaU32x4(limosa_gpu(p + 16ul * i)); }
 LimosaF32x4 limosa_f32x4(uint64_t p, uint64_t i) { return LimosaF32x4(limosa_gpu(p + 16ul * i)); }
+
+// An array for many accesses by `limosa_at`: translated here, once, where one number serves all of it.
+uint64_t limosa_array(uint64_t p) { return LIMOSA_TRANSLATION == 2u ? p : limosa_gpu(p); }
+// The GPU address of byte `offset` of an array made by `limosa_array`.
+uint64_t limosa_at(uint64_t array, uint64_t offset) {
+    return LIMOSA_TRANSLATION == 2u ? limosa_gpu(array + offset) : array + offset;
+}
 
 // How many elements of 4 bytes may be handled four at a time: all but a tail of up to 3 where `pointers`,
 // the bitwise or of the arrays' addresses, is a multiple of 16, else none.

@@ -13,8 +13,9 @@ LIMOSA_ARGUMENTS(
 
 void main() {
     uint64_t sum = 0ul;
-    for (uint64_t i = limosa_index(); i < args.count; i += limosa_invocations()) {
-        sum += limosa_u32(args.src, i).value;
+    uint64_t src = limosa_array(args.src);
+    for (uint64_t at = 4ul * limosa_index(); at < 4ul * args.count; at += 4ul * limosa_invocations()) {
+        sum += LimosaU32(limosa_at(src, at)).value;
     }
     sum = workgroup_sum(sum);
     if (gl_LocalInvocationID.x == 0u) {

@@ -15,9 +15,11 @@ LIMOSA_ARGUMENTS(
 // precise: a fused multiply-add would round once, the twin rounds twice.
 void main() {
     uint64_t in_fours = limosa_in_fours(args.a | args.b | args.c, args.count);
-    for (uint64_t i = limosa_index(); i < in_fours / 4ul; i += limosa_invocations()) {
-        precise vec4 value = limosa_f32x4(args.b, i).value + args.scale * limosa_f32x4(args.c, i).value;
-        limosa_f32x4(args.a, i).value = value;
+    uint64_t a = limosa_array(args.a), b = limosa_array(args.b), c = limosa_array(args.c);
+    for (uint64_t at = 16ul * limosa_index(); at < 4ul * in_fours; at += 16ul * limosa_invocations()) {
+        precise vec4 value =
+            LimosaF32x4(limosa_at(b, at)).value + args.scale * LimosaF32x4(limosa_at(c, at)).value;
+        LimosaF32x4(limosa_at(a, at)).value = value;
     }
     for (uint64_t i = in_fours + limosa_index(); i < args.count; i += limosa_invocations()) {
         precise float value = limosa_f32(args.b, i).value + args.scale * limosa_f32(args.c, i).value;
