@@ -45,7 +45,7 @@ fn prefetched_ranges_meet_no_faults() {
     let queue = context.queue().unwrap();
     v.prefetch_to_device().unwrap();
     total.as_vec().prefetch_to_device().unwrap();
-    assert_eq!(v.residency_summary().both, 20 << 20);
+    assert_eq!(v.residency_summary().device, 20 << 20);
     let before = heap.counters();
     let mut total = total;
     let launch = queue.launch(&kernel, n as u64 / reduce::ITEMS);

@@ -1,12 +1,14 @@
 //! What the tests of failures share: a watchdog in the place of sleeps, children made of the test binary itself, and a
 //! device with the kernels at hand. It does *not* inject anything.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 use std::process::{Command, Output};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use limosa::{Access, Context, ContextBuilder, Event, GpuPtr, Heap, Kernel, Queue, Result, UnifiedVec};
+use limosa::{Context, ContextBuilder, Event, GpuPtr, Heap, Kernel, Queue, Result, UnifiedVec};
 use limosa_shaders::{copy, fill, reduce};
 
 /// One MiB.
@@ -87,6 +89,13 @@ pub fn no_core() {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
 }
 
+/// Waits until no move is under way: a touch goes on as soon as its page is there, before the move is entered.
+pub fn settle(vec: &UnifiedVec<u32>) {
+    while vec.residency().iter().any(|run| run.state.busy) {
+        std::thread::yield_now();
+    }
+}
+
 /// A context with a queue and kernels.
 pub struct Kit {
     pub queue: Queue,
@@ -125,14 +134,15 @@ impl Kit {
     /// The same on another queue.
     pub fn fill_on(&self, queue: &Queue, vec: &mut UnifiedVec<u32>, value: u32) -> Result<Event> {
         let count = vec.len() as u64;
-        let launch = queue.launch(&self.fill, count / fill::ITEMS);
+        let launch = queue.launch(&self.fill, count.div_ceil(fill::ITEMS));
         // SAFETY: fill writes the words of `vec`, as declared.
         unsafe { launch.writes(vec).value(count).value(value).value(0u32).submit() }
     }
 
     /// Has a kernel fill `words` words from `address` on, which nothing declares.
     pub fn fill_at(&self, address: u64, words: u64, value: u32) -> Result<Event> {
-        let launch = self.queue.launch(&self.fill, words / fill::ITEMS).pointer(GpuPtr::<u32>::from_address(address));
+        let launch =
+            self.queue.launch(&self.fill, words.div_ceil(fill::ITEMS)).pointer(GpuPtr::<u32>::from_address(address));
         // SAFETY: the tests give heap addresses to which no reference exists.
         unsafe { launch.value(words).value(value).value(0u32).submit() }
     }
@@ -141,7 +151,7 @@ impl Kit {
     pub fn sum(&self, vec: &UnifiedVec<u32>) -> Result<u64> {
         let mut total = self.heap().boxed(0u64)?;
         let count = vec.len() as u64;
-        let launch = self.queue.launch(&self.reduce, count / reduce::ITEMS);
+        let launch = self.queue.launch(&self.reduce, count.div_ceil(reduce::ITEMS));
         // SAFETY: reduce reads the words of `vec` and adds to `total`, as declared.
         unsafe { launch.reads(vec).writes(total.as_mut_vec()).value(count).submit()? }.wait()?;
         total.get()
@@ -150,7 +160,7 @@ impl Kit {
     /// The same for `words` words from `address` on, which nothing declares.
     pub fn sum_at(&self, address: u64, words: u64) -> Result<u64> {
         let mut total = self.heap().boxed(0u64)?;
-        let launch = self.queue.launch(&self.reduce, words / reduce::ITEMS);
+        let launch = self.queue.launch(&self.reduce, words.div_ceil(reduce::ITEMS));
         let launch = launch.pointer(GpuPtr::<u32>::from_address(address)).writes(total.as_mut_vec()).value(words);
         // SAFETY: the tests give heap addresses that nobody writes meanwhile.
         unsafe { launch.submit()? }.wait()?;
@@ -166,18 +176,5 @@ impl Kit {
         assert!(vec.read().unwrap().iter().all(|word| *word == 3));
         vec.write().unwrap()[0] = 4;
         assert_eq!(self.sum(&vec).unwrap(), 3 * words + 1);
-    }
-}
-
-/// The words of a raw allocation, zeroed.
-pub fn raw_blocks(heap: &Heap, blocks: u64) -> std::sync::Arc<limosa::RawAllocation> {
-    heap.allocate(blocks * BLOCK, 1).unwrap()
-}
-
-/// The variants of [`Access`] as the messages have them.
-pub fn verb(access: Access) -> &'static str {
-    match access {
-        Access::Read => "read",
-        Access::Write => "wrote",
     }
 }

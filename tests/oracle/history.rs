@@ -134,11 +134,24 @@ impl History<'_> {
         checked(&self.cpu_operations) && checked(&self.gpu_operations)
     }
 
+    /// Whether a thread that has done `work` is far ahead of the kernels, which have the same processors: what it does
+    /// beyond some measure only keeps them waiting.
+    fn ahead(&self, work: u64) -> bool {
+        let ahead = work > self.gpu_operations.load(Ordering::Relaxed) * 4 + 20_000;
+        if ahead {
+            std::thread::yield_now();
+        }
+        ahead
+    }
+
     /// Owns every third cell's CPU word and watched word: checks and replaces the one, counts the other up.
     fn cpu_thread(&self, thread: u64) {
         let mut random = Random(self.seed ^ thread << 32);
         let mut due = vec![0u64; usize::try_from(CELLS).unwrap()];
         while self.running() {
+            if self.ahead(self.cpu_operations.load(Ordering::Relaxed)) {
+                continue;
+            }
             let cell = random.below(CELLS / CPU_THREADS) * CPU_THREADS + thread;
             let at = cell * CELL;
             match random.below(8) {
@@ -231,7 +244,12 @@ impl History<'_> {
     /// Moves random ranges both ways.
     fn prefetches(&self) {
         let mut random = Random(!self.seed);
+        let mut moved = 0;
         while self.running() {
+            if self.ahead(moved * 100) {
+                continue;
+            }
+            moved += 1;
             let (side, start) = (random.below(2), random.below(CELLS * CELL));
             let side = if side == 0 { Side::Host } else { Side::Device };
             let len = 1 << random.below(22);
@@ -252,11 +270,10 @@ impl History<'_> {
             let launch = launch.writes(&mut vec).value(words as u64).value(turn).value(0u32);
             // SAFETY: fill writes the vector's words.
             unsafe { launch.submit() }.unwrap();
-            let (seen, guard) = (u64::from(turn), vec.read().unwrap());
-            if let Some(at) = guard.iter().position(|word| *word != turn) {
-                self.expect("a filled word", at as u64, u64::from(guard[at]), seen);
+            let wrong = vec.read().unwrap().iter().copied().zip(0..).find(|(word, _)| *word != turn);
+            if let Some((word, at)) = wrong {
+                self.expect("a filled word", at, word.into(), turn.into());
             }
-            drop(guard);
             vec.write().unwrap().iter_mut().for_each(|word| *word += 1);
             *total.write().unwrap() = 0;
             let launch = queue.launch(&reduce, words as u64 / reduce::ITEMS).reads(&vec);
@@ -274,7 +291,12 @@ impl History<'_> {
     /// Allocates, finds zeros, writes, moves, reads back, frees.
     fn churn(&self) {
         let mut random = Random(self.seed.rotate_left(17));
+        let mut allocated = 0;
         while self.running() {
+            if self.ahead(allocated * 500) {
+                continue;
+            }
+            allocated += 1;
             let len = (64 << 10) + random.below(5 << 20);
             let memory = self.context.heap().allocate(len, 4096).unwrap();
             if random.below(2) == 0 {
