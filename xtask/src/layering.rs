@@ -36,7 +36,7 @@ const KEPT: [(&str, &str); 4] =
     [("ash", "limosa-gpu"), ("gpu-allocator", "limosa-gpu"), ("libc", "limosa-os"), ("io-uring", "limosa-os")];
 
 /// Crates that hold no unsafe code at all, and say so in every root of theirs.
-const SAFE: [&str; 4] = ["limosa-model", "limosa-shaders", "limosa-cli", "xtask"];
+const SAFE: [&str; 3] = ["limosa-model", "limosa-shaders", "xtask"];
 
 /// A crate of the workspace, as far as the rules look at it.
 #[derive(Debug, Default)]

@@ -29,7 +29,18 @@ const LINTS: [Step; 4] = [
     Step { name: "format", action: |_| run(&mut cargo(&["fmt", "--all", "--check"])) },
     Step {
         name: "clippy",
-        action: |_| run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+        action: |_| {
+            run(&mut cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--features",
+                "limosa/inject",
+                "--",
+                "-D",
+                "warnings",
+            ]))
+        },
     },
     Step { name: "documentation", action: |_| documentation() },
 ];

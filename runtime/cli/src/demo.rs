@@ -1,0 +1,167 @@
+//! `limosa demo`: opens a context, has the graph ranked, and prints what came of it with a closing table. It computes
+//! nothing itself.
+
+use std::io::Write;
+
+use limosa::{Context, Counters, ResidencySummary};
+
+use crate::device;
+use crate::error::CliError;
+use crate::graph::{self, Graph};
+use crate::memcpy::{self, Ceiling};
+use crate::options::Demo;
+use crate::pagerank::{self, Ranking, TOUCHES_AFTER};
+use crate::progress::Spinner;
+use crate::table::Table;
+use crate::transfer::{self, Move, ROUNDS};
+use crate::units::{bytes, count, gigabytes_per_second, per_second, rough, time};
+
+/// Runs the demonstration.
+pub(crate) fn run(options: &Demo, out: &mut impl Write) -> Result<(), CliError> {
+    let graph = load(options)?;
+    let context = options.open()?;
+    writeln!(out, "device  {}", device::describe(context.adapter()))?;
+    let (class, view) = (device::CLASS, device::VIEW);
+    writeln!(out, "class   {class}, through {view}; its self-test passed: a kernel's accesses move pages by faults")?;
+    writeln!(out, "graph   {}", graph.source)?;
+    let (nodes, edges) = (count(graph.node_count as u64), count(graph.edges.len() as u64));
+    writeln!(out, "        {nodes} nodes, {edges} edges, linked by the CPU's pointers in one heap")?;
+    out.flush()?;
+
+    let ranking = pagerank::rank(&context, &graph, &options.settings())?;
+    print_ranks(out, &ranking)?;
+    out.flush()?;
+    let ceiling = memcpy::measure();
+    // The graph is gone from the heap by now: the budget is the array's.
+    let array = transfer::fitting(&context, options.transfer);
+    let moves = if array > 0 { transfer::measure(&context, array)? } else { Vec::new() };
+
+    writeln!(out, "\n{}", run_table(&context, options, &graph, &ranking, ceiling))?;
+    writeln!(out, "{}", side_table(&ranking.ran))?;
+    writeln!(out, "{}", residency_table(&ranking.residency))?;
+    if moves.is_empty() {
+        let why = if options.transfer == 0 { "--transfer is 0" } else { "the budget has no room for an array" };
+        writeln!(out, "Moves of a larger array: left out, {why}")?;
+    } else {
+        writeln!(out, "{}", move_table(&moves, array, ceiling))?;
+    }
+    if cfg!(debug_assertions) {
+        writeln!(out, "This is a debug build, which checks itself: its times and rates say nothing.")?;
+    }
+    Ok(())
+}
+
+fn load(options: &Demo) -> Result<Graph, CliError> {
+    let _progress = Spinner::start("reading the graph");
+    Ok(match &options.graph {
+        Some(path) => graph::read_snap(path)?,
+        None => graph::bundled()?,
+    })
+}
+
+fn print_ranks(out: &mut impl Write, ranking: &Ranking) -> Result<(), CliError> {
+    writeln!(
+        out,
+        "\nBetween iterations the CPU followed pointers to nodes, read their ranks (below) and raised them in place"
+    )?;
+    for after in TOUCHES_AFTER {
+        let touches = ranking.touches.iter().filter(|touch| touch.after == after);
+        let touches: Vec<String> = touches.map(|touch| format!("{} ({:.2e})", touch.label, touch.rank)).collect();
+        writeln!(out, "  after iteration {after}: {}", touches.join(", "))?;
+    }
+    let equal = match ranking.difference {
+        0.0 => "bit for bit".to_owned(),
+        difference => format!("within {difference:.1e} of each rank"),
+    };
+    writeln!(out, "Verified: all ranks, read in place, equal the CPU twin's {equal}.")?;
+    writeln!(out, "\nThe highest ranks")?;
+    for (place, (rank, label)) in (1..).zip(&ranking.top) {
+        writeln!(out, "  {place:>2}. {rank:.6}  {label}")?;
+    }
+    Ok(())
+}
+
+fn run_table(context: &Context, options: &Demo, graph: &Graph, ranking: &Ranking, ceiling: Ceiling) -> Table {
+    let heap = context.heap();
+    let mut table = Table::of_text("The run");
+    let Ranking { iterations, ran, .. } = ranking;
+    table.row("build", [format!("{} for {} of structs", time(ranking.build_time), bytes(ranking.bytes))]);
+    let each = ranking.device_time.checked_div(*iterations).unwrap_or_default();
+    let (all, each) = (time(ranking.device_time), time(each));
+    table.row("iterations", [format!("{iterations} in {all}, {each} each, to residual {:.1e}", ranking.residual)]);
+    let followed = graph.edges.len() as u64 * u64::from(*iterations);
+    let rate = |elapsed| rough(per_second(followed, elapsed));
+    let (gpu, cpu) = (rate(ranking.device_time), rate(ranking.twin_time));
+    table.row("edges/s", [format!("{gpu} on the device, faults included (the CPU twin, one thread: {cpu})")]);
+    let moved = (ran.blocks_to_device + ran.blocks_to_host) * limosa::BLOCK;
+    let rate = gigabytes_per_second(moved, ranking.device_time);
+    table.row("moved", [format!("{} while ranking: {rate:.3} GB/s of that time", bytes(moved))]);
+    let Ceiling { rate, bytes: size, copies } = ceiling;
+    table.row("memcpy", [format!("{rate:.2} GB/s, the ceiling (median of {copies} copies of {})", bytes(size))]);
+    table.row("device", [context.adapter().name.clone()]);
+    table.row("budget", [format!("{} of device memory", bytes(heap.device_budget()))]);
+    table.row("host engine", [device::host_engine(heap, options.fault_mode.into())]);
+    table.row("pages", [device::pages(heap.backing())]);
+    table
+}
+
+fn side_table(ran: &Counters) -> Table {
+    let mut table =
+        Table::of_numbers("Faults and moves from the first iteration to the last rank read", ["CPU", "GPU"]);
+    table.row("read faults", [count(ran.cpu_read_faults), count(ran.gpu_read_faults)]);
+    table.row("write faults", [count(ran.cpu_write_faults), count(ran.gpu_write_faults)]);
+    table.row("64 KiB blocks moved to it", [count(ran.blocks_to_host), count(ran.blocks_to_device)]);
+    table
+}
+
+fn residency_table(residency: &[[ResidencySummary; 2]; 2]) -> Table {
+    let heads = ["host only", "device only", "both", "untouched"];
+    let mut table = Table::of_numbers("Where the structs are (the heap's own answer)", heads);
+    let names = [["nodes, ranked", "edges, ranked"], ["nodes, ranks read", "edges, ranks read"]];
+    for (names, residency) in names.iter().zip(residency) {
+        for (name, is) in names.iter().zip(residency) {
+            table.row(name, [is.host, is.device, is.both, is.zero].map(bytes));
+        }
+    }
+    table
+}
+
+fn move_table(moves: &[Move], array: u64, ceiling: Ceiling) -> Table {
+    let title = format!("Moves of an array of {} (median of {ROUNDS}; by faults: a touch of each page)", bytes(array));
+    let mut table = Table::of_numbers(title, ["time", "GB/s", "of memcpy", "CPU faults", "GPU faults"]);
+    for Move { name, time: elapsed, counted } in moves {
+        let rate = gigabytes_per_second(array, *elapsed);
+        let ratio = if ceiling.rate > 0.0 { rate / ceiling.rate } else { 0.0 };
+        let cpu = counted.cpu_read_faults + counted.cpu_write_faults;
+        let gpu = counted.gpu_read_faults + counted.gpu_write_faults;
+        table.row(name, [time(*elapsed), format!("{rate:.2}"), format!("{ratio:.2}"), count(cpu), count(gpu)]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn moves_are_beside_the_ceiling() {
+        let counted = Counters { cpu_read_faults: 3, cpu_write_faults: 1, ..Counters::default() };
+        let moves = [Move { name: "down", time: Duration::from_millis(100), counted }];
+        let ceiling = Ceiling { rate: 10.0, bytes: 1, copies: 1 };
+        let text = move_table(&moves, 500_000_000, ceiling).to_string();
+        let line = text.lines().last().unwrap_or_default();
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(cells, ["down", "100.0", "ms", "5.00", "0.50", "4", "0"]);
+    }
+
+    #[test]
+    fn each_side_has_its_column() {
+        let ran = Counters { gpu_read_faults: 1200, blocks_to_host: 7, ..Counters::default() };
+        let text = side_table(&ran).to_string();
+        let lines: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["CPU", "GPU"]);
+        assert_eq!(lines[1], ["read", "faults", "0", "1,200"]);
+        assert_eq!(lines[3][6..], ["7", "0"]);
+    }
+}

@@ -1,0 +1,218 @@
+//! What doctor found, in the form of its JSON: names of fields are names of keys, and stay. Keys may be added.
+
+use limosa::{Adapter, Backing, Faults, Heap, OsError};
+use serde::Serialize;
+
+use crate::device::kind_word;
+use crate::error::with_causes;
+
+/// All of it.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) limosa_version: &'static str,
+    /// Whether a context can be opened on some device.
+    pub(super) usable: bool,
+    pub(super) devices: Vec<Device>,
+    /// Why there are no devices.
+    pub(super) device_problem: Option<Problem>,
+    pub(super) host_engine: HostEngine,
+    pub(super) huge_pages: HugePages,
+    pub(super) machine: MachineFacts,
+    pub(super) defaults: Defaults,
+    pub(super) not_built_yet: &'static [NotBuilt],
+}
+
+/// A thing missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Problem {
+    pub(super) reason: String,
+    pub(super) remedy: String,
+}
+
+/// A Vulkan device.
+#[derive(Debug, Serialize)]
+pub(super) struct Device {
+    pub(super) index: usize,
+    pub(super) name: String,
+    pub(super) kind: &'static str,
+    pub(super) driver: String,
+    pub(super) api: String,
+    pub(super) limits: Limits,
+    /// What limosa needs and the driver lacks.
+    pub(super) missing: Vec<String>,
+    pub(super) usable: bool,
+    pub(super) class: Option<&'static str>,
+    pub(super) view: Option<&'static str>,
+    /// `passed`, `failed` or `not_run`.
+    pub(super) self_test: &'static str,
+    pub(super) translation: Option<Translation>,
+    pub(super) problem: Option<Problem>,
+}
+
+/// See `limosa::Limits`.
+#[derive(Debug, Serialize)]
+pub(super) struct Limits {
+    pub(super) argument_bytes: u32,
+    pub(super) segment_bytes: u64,
+    pub(super) workgroups: [u32; 3],
+    pub(super) workgroup_size: u32,
+    pub(super) shared_bytes: u32,
+    pub(super) import_alignment: u64,
+    pub(super) device_memory_bytes: u64,
+}
+
+/// How kernels turn the CPU's pointers into theirs.
+#[derive(Debug, Serialize)]
+pub(super) struct Translation {
+    /// `identity` or `delta`.
+    pub(super) kind: &'static str,
+    /// What is added, modulo 2⁶⁴, as a hexadecimal number.
+    pub(super) delta: String,
+}
+
+/// How faults of the CPU are caught.
+#[derive(Debug, Serialize)]
+pub(super) struct HostEngine {
+    /// `userfaultfd`, `userfaultfd_user_mode_only` or `none`.
+    pub(super) kind: &'static str,
+    pub(super) problem: Option<Problem>,
+}
+
+/// The pages that heaps get.
+#[derive(Debug, Serialize)]
+pub(super) struct HugePages {
+    pub(super) available: bool,
+    pub(super) problem: Option<Problem>,
+}
+
+/// The machine itself.
+#[derive(Debug, Serialize)]
+pub(super) struct MachineFacts {
+    pub(super) kernel: String,
+    pub(super) processors: usize,
+    pub(super) memory_total_bytes: u64,
+    pub(super) memory_available_bytes: u64,
+    pub(super) max_map_count: u64,
+}
+
+/// What a context gets that asks for nothing.
+#[derive(Debug, Serialize)]
+pub(super) struct Defaults {
+    pub(super) heap_bytes: u64,
+    pub(super) host_limit_bytes: u64,
+    pub(super) device_budget_bytes: u64,
+    pub(super) device_budget_min_bytes: u64,
+}
+
+/// A part of limosa that is still to come.
+#[derive(Debug, Serialize)]
+pub(super) struct NotBuilt {
+    pub(super) part: &'static str,
+    pub(super) meaning: &'static str,
+}
+
+impl NotBuilt {
+    pub(super) const ALL: &[Self] = &[
+        Self { part: "sparse_view", meaning: "unified memory on stock discrete GPUs (class Declared)" },
+        Self { part: "eviction", meaning: "working sets larger than the device budget" },
+        Self { part: "streaming", meaning: "file data straight into unified memory" },
+        Self { part: "shim", meaning: "the kernel module: any malloc'ed pointer, on the kernel's own page tables" },
+        Self { part: "p2p", meaning: "DMA from NVMe to device memory without a copy in RAM" },
+    ];
+}
+
+impl Device {
+    /// A device of which only Vulkan's own word is known.
+    pub(super) fn unexamined(adapter: Adapter) -> Self {
+        Self {
+            index: adapter.index,
+            name: adapter.name,
+            kind: kind_word(adapter.kind),
+            driver: adapter.driver.trim_end().to_owned(),
+            api: adapter.api,
+            limits: Limits::of(adapter.limits),
+            missing: adapter.missing,
+            usable: false,
+            class: None,
+            view: None,
+            self_test: "not_run",
+            translation: None,
+            problem: None,
+        }
+    }
+}
+
+impl Translation {
+    /// The library does not say which it uses; an imported range has its own address on software devices, so the
+    /// distance of the two ranges is what is added.
+    pub(super) fn of(heap: &Heap) -> Self {
+        let delta = heap.device_range().start.0.wrapping_sub(heap.range().start.0);
+        Self { kind: if delta == 0 { "identity" } else { "delta" }, delta: format!("{delta:#x}") }
+    }
+}
+
+impl HostEngine {
+    pub(super) fn of(faults: &Faults) -> Self {
+        match faults {
+            Faults::Full => Self { kind: "userfaultfd", problem: None },
+            Faults::UserModeOnly(text) => {
+                Self { kind: "userfaultfd_user_mode_only", problem: Some(Problem::split(text)) }
+            }
+            Faults::None(error) => {
+                let remedy = super::remedy::of_os(error).to_owned();
+                Self { kind: "none", problem: Some(Problem { reason: with_causes(error), remedy }) }
+            }
+        }
+    }
+}
+
+impl HugePages {
+    pub(super) fn of(backing: &Result<Backing, OsError>) -> Self {
+        let problem = match backing {
+            Ok(Backing::Huge) => None,
+            Ok(Backing::Small(text)) => Some(Problem::split(text)),
+            Err(error) => {
+                let remedy = super::remedy::of_os(error).to_owned();
+                Some(Problem { reason: with_causes(error), remedy })
+            }
+        };
+        Self { available: problem.is_none(), problem }
+    }
+}
+
+impl Problem {
+    /// From the library's text, which has the remedy at its end.
+    fn split(text: &str) -> Self {
+        let (reason, remedy) = text.split_once("; remedy: ").unwrap_or((text, ""));
+        Self { reason: reason.to_owned(), remedy: remedy.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remedies_are_split_from_reasons() {
+        let engine = HostEngine::of(&Faults::UserModeOnly("it fails; remedy: do this".into()));
+        assert_eq!(engine.problem, Some(Problem { reason: "it fails".into(), remedy: "do this".into() }));
+        let pages = HugePages::of(&Ok(Backing::Small("small; remedy: that".into())));
+        assert!(!pages.available && pages.problem.is_some_and(|problem| problem.remedy == "that"));
+        assert_eq!(Problem::split("odd"), Problem { reason: "odd".into(), remedy: String::new() });
+    }
+
+    #[test]
+    fn every_key_of_the_machine_is_named_as_promised() {
+        let machine = MachineFacts {
+            kernel: "6.6.0".into(),
+            processors: 2,
+            memory_total_bytes: 1,
+            memory_available_bytes: 1,
+            max_map_count: 65_530,
+        };
+        let json = serde_json::to_value(machine).unwrap();
+        let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
+        let promised = ["kernel", "max_map_count", "memory_available_bytes", "memory_total_bytes", "processors"];
+        assert_eq!(keys, promised);
+    }
+}

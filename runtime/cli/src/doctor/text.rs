@@ -1,0 +1,91 @@
+//! The report as people read it. It says nothing that the JSON form does not have.
+
+use std::io::{self, Write};
+
+use super::report::{Device, Problem, Report};
+use crate::table::Table;
+use crate::units::{bytes, count};
+
+/// Writes the report.
+pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "limosa {}: {}\n", report.limosa_version, verdict(report))?;
+    if let Some(problem) = &report.device_problem {
+        writeln!(out, "Devices: none\n{}", problem_lines(problem))?;
+    }
+    for device in &report.devices {
+        writeln!(out, "{}", device_table(device))?;
+        if let Some(problem) = &device.problem {
+            writeln!(out, "{}", problem_lines(problem))?;
+        }
+    }
+    writeln!(out, "{}", machine_table(report))?;
+    for problem in [&report.host_engine.problem, &report.huge_pages.problem].into_iter().flatten() {
+        writeln!(out, "{}", problem_lines(problem))?;
+    }
+    let mut table = Table::of_text("Not built yet");
+    for part in report.not_built_yet {
+        table.row(part.part, [part.meaning.to_owned()]);
+    }
+    write!(out, "{table}")
+}
+
+fn verdict(report: &Report) -> String {
+    match report.devices.iter().filter(|device| device.usable).count() {
+        0 => "no device of this machine can be used".to_owned(),
+        1 => "a context can be opened, on one device".to_owned(),
+        usable => format!("a context can be opened, on {usable} devices"),
+    }
+}
+
+fn problem_lines(problem: &Problem) -> String {
+    if problem.remedy.is_empty() {
+        format!("  reason: {}\n", problem.reason)
+    } else {
+        format!("  reason: {}\n  remedy: {}\n", problem.reason, problem.remedy)
+    }
+}
+
+fn device_table(device: &Device) -> Table {
+    let mut table = Table::of_text(format!("Device {}: {}", device.index, device.name));
+    table.row("kind", [device.kind.to_owned()]);
+    table.row("driver", [format!("{}, Vulkan {}", device.driver, device.api)]);
+    table.row("class", [device.class.unwrap_or("none").to_owned()]);
+    table.row("view", [device.view.unwrap_or("none").to_owned()]);
+    table.row("self-test", [device.self_test.replace('_', " ")]);
+    if let Some(translation) = &device.translation {
+        table.row("translation", [format!("{} ({})", translation.kind, translation.delta)]);
+    }
+    if !device.missing.is_empty() {
+        table.row("lacks", [device.missing.join(", ")]);
+    }
+    let limits = &device.limits;
+    table.row("memory", [bytes(limits.device_memory_bytes)]);
+    table.row("arguments", [bytes(limits.argument_bytes.into())]);
+    let [x, y, z] = limits.workgroups.map(|groups| count(groups.into()));
+    let size = count(limits.workgroup_size.into());
+    table.row("workgroups", [format!("{x} × {y} × {z} of up to {size} invocations")]);
+    table.row("shared memory", [bytes(limits.shared_bytes.into())]);
+    let alignment = match limits.import_alignment {
+        0 => "no import of host memory".to_owned(),
+        alignment => format!("by {}, in segments of {}", bytes(alignment), bytes(limits.segment_bytes)),
+    };
+    table.row("import", [alignment]);
+    table
+}
+
+fn machine_table(report: &Report) -> Table {
+    let (machine, defaults) = (&report.machine, &report.defaults);
+    let mut table = Table::of_text("Machine");
+    table.row("kernel", [machine.kernel.clone()]);
+    table.row("processors", [machine.processors.to_string()]);
+    let (total, available) = (bytes(machine.memory_total_bytes), bytes(machine.memory_available_bytes));
+    table.row("RAM", [format!("{total}, {available} available")]);
+    table.row("vm.max_map_count", [count(machine.max_map_count)]);
+    table.row("host engine", [report.host_engine.kind.replace('_', " ")]);
+    table.row("huge pages", [if report.huge_pages.available { "yes" } else { "no: 4 KiB pages" }.to_owned()]);
+    table.row("heap", [format!("{} of addresses by default", bytes(defaults.heap_bytes))]);
+    table.row("host frames", [format!("at most {} by default", bytes(defaults.host_limit_bytes))]);
+    let (budget, least) = (bytes(defaults.device_budget_bytes), bytes(defaults.device_budget_min_bytes));
+    table.row("device budget", [format!("{budget} by default, at least {least}")]);
+    table
+}

@@ -1,0 +1,92 @@
+//! The command's error, and how errors are printed. It adds what was being done; what went wrong, and the remedy, is
+//! the library's to say.
+
+use std::error::Error;
+use std::io;
+
+use crate::graph::GraphError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// There is no graph to rank.
+    #[error("demo: {0}")]
+    Graph(#[from] GraphError),
+    /// The graph breaks its own promises: a defect of whoever read it.
+    #[error("demo: an edge of the graph names a node that it does not have; report this")]
+    BrokenGraph,
+    /// No context: no device, no userfaultfd, a limit that is too small.
+    #[error("cannot open a context: {0}")]
+    Open(#[source] limosa::Error),
+    /// The library failed later.
+    #[error("demo: {doing}: {source}")]
+    Library { doing: &'static str, source: limosa::Error },
+    /// What the GPU computed is not what the CPU computes.
+    #[error(
+        "demo: verification failed: node {label} has rank {found:e} where the CPU twin has {expected:e} ({wrong} of \
+         {nodes} nodes differ by more than {} of the rank, after {iterations} iterations)",
+        limosa_shaders::pagerank::TOLERANCE
+    )]
+    Mismatch { label: String, found: f32, expected: f32, wrong: usize, nodes: usize, iterations: u32 },
+    /// Following a pointer led to another node than it was made for.
+    #[error("demo: verification failed: the first in-edge of node {label} does not lead where it was linked to")]
+    Pointer { label: String },
+    /// Words that moved came back changed.
+    #[error("demo: verification failed: word {index} of the moved array is {found:#x} where {expected:#x} was written")]
+    Moved { index: usize, found: u32, expected: u32 },
+    /// The ranks did not settle.
+    #[error(
+        "demo: no convergence: the residual is {residual:.1e} after {iterations} iterations, above {limit:e}; allow more \
+         with --iterations, or a larger --residual"
+    )]
+    NotConverged { residual: f64, iterations: u32, limit: f64 },
+    /// Standard output is closed or full.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
+    /// The report cannot be written as JSON.
+    #[error("doctor: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl CliError {
+    /// For `map_err`: the library's error, with what was being done.
+    pub(crate) fn during(doing: &'static str) -> impl Fn(limosa::Error) -> Self {
+        move |source| Self::Library { doing, source }
+    }
+}
+
+/// An error with its causes on one line. Many errors quote their cause already; those are not said twice.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the outer")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn causes_are_said_once() {
+        assert_eq!(with_causes(&Outer(io::Error::other("the inner"))), "the outer: the inner");
+        let error = CliError::Output(io::Error::other("closed"));
+        assert_eq!(with_causes(&error), "cannot write to standard output: closed");
+    }
+}

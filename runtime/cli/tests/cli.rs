@@ -1,0 +1,197 @@
+//! The `limosa` command as a user runs it. What needs the software device skips aloud without it.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do; clippy knows only test functions")]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use limosa::{Context, DeviceChoice, DeviceKind, Error, GpuError, OsError, PagerError};
+
+fn limosa(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_limosa"));
+    command.args(arguments).env_remove("RUST_BACKTRACE");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Fails unless the command failed with status 1 and one line that has all of `parts`.
+fn assert_named_error(output: &Output, parts: &[&str]) {
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.starts_with("limosa: ") && error.lines().count() == 1, "{error}");
+    parts.iter().for_each(|part| assert!(error.contains(part), "{part:?} is not in {error:?}"));
+}
+
+/// Whether there is a device to run on. Only its absence, or that of userfaultfd, is a reason to skip.
+fn has_device(test: &str) -> bool {
+    let builder = Context::builder().device(DeviceChoice::Kind(DeviceKind::Cpu)).heap_size(64 << 20);
+    match builder.device_budget(16 << 20).build() {
+        Ok(_) => return true,
+        Err(Error::Pager(PagerError::Gpu(
+            error @ (GpuError::NoLoader(_) | GpuError::NoDevice | GpuError::NoSuchDevice { .. }),
+        ))) => skip(test, "lavapipe", &error.to_string()),
+        Err(Error::Pager(PagerError::Os(error @ (OsError::NoUserfaultfd { .. } | OsError::KernelTooOld { .. })))) => {
+            skip(test, "userfaultfd", &error.to_string());
+        }
+        Err(error) => panic!("{test}: {error}"),
+    }
+    false
+}
+
+/// Skips a test aloud for want of `what`, in the manner of the library's own tests: `LIMOSA_EXPECT` says what the
+/// machine is meant to have, `LIMOSA_SKIPS` where skips are counted.
+fn skip(test: &str, what: &str, why: &str) {
+    let expected = std::env::var("LIMOSA_EXPECT").unwrap_or_default();
+    assert!(!expected.split(',').any(|have| have == what), "{test}: this machine is meant to have {what}: {why}");
+    let line = format!("SKIP {test}: needs {what}: {why}\n");
+    print!("{line}");
+    if let Ok(path) = std::env::var("LIMOSA_SKIPS")
+        && let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(path)
+    {
+        let _ = file.write_all(line.as_bytes());
+    }
+}
+
+/// A file with `contents` for the test of this name.
+fn file(test: &str, contents: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.txt"));
+    std::fs::write(&path, contents).unwrap();
+    path
+}
+
+/// A ring of 300 nodes with chords, and 9 nodes that no edge leaves.
+fn ring(test: &str) -> PathBuf {
+    let edges = (0..300).map(|i| format!("{i}\t{}\n{i} {}\n", (i + 1) % 300, i * i % 317));
+    file(test, &format!("# a ring\n{}", edges.collect::<String>()))
+}
+
+fn demo(test: &str, extra: &[&str]) -> Option<String> {
+    if !has_device(test) {
+        return None;
+    }
+    let path = ring(test);
+    let output = limosa(&["demo", "--transfer", "4MiB", "--graph"]).arg(path).args(extra).output().unwrap();
+    let (out, error) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{out}\n{error}");
+    assert!(error.is_empty(), "progress is for terminals only: {error}");
+    Some(out)
+}
+
+fn assert_complete(out: &str) {
+    for part in ["Faulting", "309 nodes", "Verified", "The highest ranks", " 10. ", "edges/s", "memcpy", "GPU faults"] {
+        assert!(out.contains(part), "{part:?} is not in:\n{out}");
+    }
+}
+
+#[test]
+fn the_demo_verifies_a_graph_of_the_users() {
+    let Some(out) = demo("cli_demo", &[]) else { return };
+    assert_complete(&out);
+    assert!(out.contains("handler thread"), "{out}");
+}
+
+#[test]
+fn the_demo_verifies_with_faults_served_in_the_thread() {
+    let Some(out) = demo("cli_in_thread", &["--fault-mode", "in-thread", "--check"]) else { return };
+    assert_complete(&out);
+    assert!(out.contains("in the faulting thread"), "{out}");
+}
+
+#[test]
+fn the_demo_ranks_the_bundled_graph() {
+    if !has_device("cli_bundled") {
+        return;
+    }
+    let output = limosa(&["demo", "--transfer", "0", "--device", "cpu", "--budget", "64MiB"]).output().unwrap();
+    let out = text(&output.stdout);
+    assert!(output.status.success(), "{out}\n{}", text(&output.stderr));
+    assert!(out.contains("Debian") && out.contains(" 1. ") && out.contains("libc6"), "{out}");
+}
+
+#[test]
+fn a_malformed_edge_list_is_named_with_its_line() {
+    let path = file("cli_malformed", "# list\n1 2\n2 three\n");
+    let output = limosa(&["demo", "--graph"]).arg(&path).output().unwrap();
+    assert_named_error(&output, &["cli_malformed.txt", "line 3", "2 three"]);
+}
+
+#[test]
+fn a_missing_edge_list_is_named() {
+    let output = limosa(&["demo", "--graph", "/nonexistent/list.txt"]).output().unwrap();
+    assert_named_error(&output, &["/nonexistent/list.txt"]);
+}
+
+#[test]
+fn ranks_that_do_not_settle_are_an_error() {
+    if !has_device("cli_unsettled") {
+        return;
+    }
+    let path = ring("cli_unsettled");
+    let output = limosa(&["demo", "--iterations", "2", "--graph"]).arg(path).output().unwrap();
+    assert_named_error(&output, &["no convergence", "2 iterations", "--iterations"]);
+}
+
+#[test]
+fn a_budget_that_is_too_small_is_named() {
+    if !has_device("cli_budget") {
+        return;
+    }
+    let output = limosa(&["demo", "--budget", "1"]).output().unwrap();
+    assert_named_error(&output, &["cannot open a context", "1 bytes", "minimum"]);
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named() {
+    if !has_device("cli_device") {
+        return;
+    }
+    let output = limosa(&["demo", "--device", "no such card"]).output().unwrap();
+    assert_named_error(&output, &["no such card", "there are"]);
+}
+
+#[test]
+fn a_wrong_command_line_has_status_2() {
+    for arguments in [&["demo", "--budget", "much"][..], &["demo", "--damping", "1"], &["rank"], &[]] {
+        assert_eq!(limosa(arguments).output().unwrap().status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn doctor_writes_json_with_its_keys() {
+    let usable = has_device("cli_doctor");
+    let output = limosa(&["doctor", "--json"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for key in ["limosa_version", "devices", "device_problem", "host_engine", "huge_pages", "machine", "defaults"] {
+        assert!(report.get(key).is_some(), "{key}");
+    }
+    assert!(report["not_built_yet"].as_array().is_some_and(|parts| !parts.is_empty()));
+    if !usable {
+        return;
+    }
+    assert_eq!((output.status.code(), &report["usable"]), (Some(0), &true.into()));
+    let devices = report["devices"].as_array().unwrap();
+    let device = devices.iter().find(|device| device["usable"] == true).unwrap();
+    assert_eq!((&device["class"], &device["view"]), (&"Faulting".into(), &"ImportView".into()));
+    assert_eq!((&device["kind"], &device["self_test"]), (&"cpu".into(), &"passed".into()));
+    for key in ["index", "name", "driver", "api", "limits", "missing", "translation", "problem"] {
+        assert!(device.get(key).is_some(), "{key}");
+    }
+}
+
+#[test]
+fn doctor_names_reason_and_remedy_where_there_is_no_device() {
+    for json in [true, false] {
+        let arguments: &[&str] = if json { &["doctor", "--json"] } else { &["doctor"] };
+        let mut command = limosa(arguments);
+        command.env("VK_DRIVER_FILES", "/nonexistent.json").env("VK_ICD_FILENAMES", "/nonexistent.json");
+        let output = command.output().unwrap();
+        let out = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{out}");
+        assert!(out.contains("remedy") && out.contains("mesa-vulkan-drivers"), "{out}");
+        assert!(!json || serde_json::from_str::<serde_json::Value>(&out).unwrap()["usable"] == false);
+    }
+}
