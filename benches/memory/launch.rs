@@ -1,0 +1,46 @@
+//! The latency of a launch that does nothing (one workgroup filling zero words), beside raw Vulkan that records,
+//! submits and waits for the same: submit to end of wait. Unit: µs (the median of a round). No bound yet.
+
+use limosa::FaultMode;
+use limosa_shaders::fill::{Args, KERNEL};
+
+use crate::raw::Device;
+use crate::report::Row;
+use crate::resident::{HEAP_BYTES, context};
+use crate::rounds::{percentile, rotated, time};
+use crate::scale::Scale;
+
+pub(crate) fn run(scale: &Scale) -> Vec<Row> {
+    let context = context(FaultMode::HandlerThread, HEAP_BYTES);
+    let (kernel, queue) = (context.kernel(KERNEL.name, KERNEL.spirv).unwrap(), context.queue().unwrap());
+    let mut target = context.heap().vec_zeroed::<u32>(1 << 20).unwrap();
+    let device = Device::open(&context.adapter().name);
+    let pipeline = device.pipeline(&KERNEL.words());
+    let arguments = Args { dst: 0, count: 0, value: 0, reserved: 0 };
+    let recorded = device.record(&pipeline, 1, &arguments);
+
+    let series = rotated(3, scale.rounds * 2, |arm| {
+        let mut one = || {
+            let taken = time(|| match arm {
+                0 => {
+                    let launch = queue.launch(&kernel, 1).writes(&mut target).value(0u64).value(0u32).value(0u32);
+                    // SAFETY: fill writes none of the vector's words.
+                    unsafe { launch.submit() }.unwrap().wait().unwrap();
+                }
+                // SAFETY: fill of no words touches nothing.
+                1 => unsafe { device.launch(&pipeline, 1, &arguments) },
+                // SAFETY: as above; each submission ends before the next.
+                _ => unsafe { device.submit(recorded) },
+            });
+            taken.as_secs_f64() * 1e6
+        };
+        let times: Vec<f64> = (0..scale.launches).map(|_| one()).collect();
+        percentile(&times, 50)
+    });
+    let [ours, raw, resubmitted] = &series[..] else { return Vec::new() };
+    let row = Row::new("empty launch", format!("{ours} µs"));
+    vec![
+        row.beside(format!("raw Vulkan, recorded each time, {raw} µs"), ours.ratio_to(raw)),
+        Row::new("empty launch, raw Vulkan, recorded once", format!("{resubmitted} µs")),
+    ]
+}
