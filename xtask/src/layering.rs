@@ -242,12 +242,12 @@ mod tests {
 
     #[test]
     fn cargos_metadata_is_read() {
-        let json = br#"{"packages":[{"name":"limosa-cli","dependencies":[
+        let json = br#"{"packages":[{"name":"xtask","dependencies":[
             {"name":"limosa","kind":null},{"name":"libc","kind":"dev","rename":"c"}],
             "targets":[{"kind":["bin"],"src_path":"/r/main.rs"},{"kind":["test"],"src_path":"/r/t.rs"}]}]}"#;
         let crates = parse(json).unwrap();
         assert_eq!(crates[0].dependencies.iter().map(|d| d.for_tests).collect::<Vec<_>>(), [false, true]);
-        assert_eq!(safe_roots(&crates), [("limosa-cli", "/r/main.rs")]);
+        assert_eq!(safe_roots(&crates), [("xtask", "/r/main.rs")]);
         assert!(parse(b"{}").is_none());
     }
 }
