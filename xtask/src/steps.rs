@@ -114,29 +114,26 @@ fn tests(temp: &Path) -> Result<(), Error> {
     run(command.env("LIMOSA_EXPECT", EXPECTED).env("LIMOSA_SKIPS", skips_file(temp)))
 }
 
-/// Runs the test target `unprivileged` as nobody, from a folder that nobody can reach: a checkout of root's often
-/// cannot be.
-fn unprivileged(temp: &Path) -> Result<(), Error> {
-    let built = output(&mut cargo(&[
-        "test",
-        "--package",
-        "limosa",
-        "--features",
-        "inject",
-        "--test",
-        "unprivileged",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]))?;
-    let executable = test_executable(&String::from_utf8_lossy(&built)).ok_or_else(|| Error::Output {
-        what: "cargo's messages".to_owned(),
-        detail: "no executable for the test target `unprivileged` of limosa".to_owned(),
-    })?;
+/// The test targets that run as nobody, too: the end-to-end tests, and the coherence oracle's clean histories.
+const UNPRIVILEGED_TARGETS: [(&str, &[&str]); 2] = [("unprivileged", &[]), ("oracle", &["coherent"])];
 
+/// Runs some test targets as nobody, from a folder that nobody can reach: a checkout of root's often cannot be.
+fn unprivileged(temp: &Path) -> Result<(), Error> {
     let home = temp.join("nobody");
     std::fs::create_dir(&home).map_err(Error::io(format!("cannot make the folder {}", home.display())))?;
     set_mode(&home, 0o1777)?;
-    let copy = home.join("unprivileged");
+    let skips = skips_file(temp);
+    UNPRIVILEGED_TARGETS.iter().try_for_each(|(target, arguments)| as_nobody(&home, &skips, target, arguments))
+}
+
+fn as_nobody(home: &Path, skips: &Path, target: &str, arguments: &[&str]) -> Result<(), Error> {
+    let mut build = cargo(&["test", "--package", "limosa", "--features", "inject", "--no-run"]);
+    let built = output(build.args(["--test", target, "--message-format=json-render-diagnostics"]))?;
+    let executable = test_executable(&String::from_utf8_lossy(&built), target).ok_or_else(|| Error::Output {
+        what: "cargo's messages".to_owned(),
+        detail: format!("no executable for the test target `{target}` of limosa"),
+    })?;
+    let copy = home.join(target);
     std::fs::copy(&executable, &copy).map_err(Error::io(format!("cannot copy {executable} to {}", copy.display())))?;
     set_mode(&copy, 0o755)?;
 
@@ -148,17 +145,17 @@ fn unprivileged(temp: &Path) -> Result<(), Error> {
     } else {
         Command::new(&copy)
     };
-    command.current_dir(&home).env("TMPDIR", &home).env("HOME", &home);
+    command.args(arguments).current_dir(home).env("TMPDIR", home).env("HOME", home);
     // Root's folders, where Mesa would look for its cache.
     command.env_remove("XDG_CACHE_HOME").env_remove("XDG_RUNTIME_DIR");
-    run(command.env("LIMOSA_EXPECT", EXPECTED).env("LIMOSA_SKIPS", skips_file(temp)))
+    run(command.env("LIMOSA_EXPECT", EXPECTED).env("LIMOSA_SKIPS", skips))
 }
 
-/// The executable of the test target `unprivileged` in cargo's messages, one JSON object a line.
-fn test_executable(messages: &str) -> Option<String> {
+/// The executable of a test target in cargo's messages, one JSON object a line.
+fn test_executable(messages: &str, target: &str) -> Option<String> {
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let of_target = artifacts
-        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == "unprivileged");
+    let of_target =
+        artifacts.filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == target);
     of_target.filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned())).next_back()
 }
 
@@ -231,8 +228,8 @@ mod tests {
             "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"unprivileged\"},\"executable\":\"/t/u-1\"}\n",
             "{\"reason\":\"build-finished\",\"success\":true}\n",
         );
-        assert_eq!(test_executable(messages).as_deref(), Some("/t/u-1"));
-        assert_eq!(test_executable("{\"reason\":\"build-finished\"}"), None);
+        assert_eq!(test_executable(messages, "unprivileged").as_deref(), Some("/t/u-1"));
+        assert_eq!(test_executable("{\"reason\":\"build-finished\"}", "oracle"), None);
     }
 
     #[test]
