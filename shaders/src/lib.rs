@@ -9,7 +9,7 @@
 //!
 //! # What a device must enable
 //! Vulkan 1.3 with `shaderInt64`, `bufferDeviceAddress`, `scalarBlockLayout`, `maintenance4` (for
-//! `LocalSizeId`), and `shaderBufferInt64Atomics` for [`reduce`], [`pagerank`] and [`stress`].
+//! `LocalSizeId`), and `shaderBufferInt64Atomics` for [`histogram`], [`pagerank`], [`reduce`] and [`stress`].
 //!
 //! # Regenerating
 //! The SPIR-V is checked in. For each `NAME.comp`, in the folder `shaders/`:
@@ -39,7 +39,9 @@ macro_rules! kernel {
 
 pub mod copy;
 pub mod fill;
+pub mod fingerprint;
 mod hash;
+pub mod histogram;
 pub mod lookup;
 pub mod pagerank;
 pub mod probe;
@@ -77,6 +79,8 @@ impl Kernel {
 pub const ALL: &[Kernel] = &[
     copy::KERNEL,
     fill::KERNEL,
+    fingerprint::KERNEL,
+    histogram::KERNEL,
     lookup::KERNEL,
     pagerank::KERNEL,
     probe::KERNEL,
