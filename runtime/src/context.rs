@@ -1,7 +1,7 @@
 //! Opening a device with a heap. One context has one device and one heap; nothing is process-wide.
 
 use limosa_gpu::{Adapter, Device, DeviceChoice, Instance};
-use limosa_pager::{FaultMode, HeapConfig, Machine};
+use limosa_pager::{DeviceClass, FaultMode, HeapConfig, Machine};
 
 use crate::Result;
 use crate::heap::Heap;
@@ -38,6 +38,19 @@ impl Context {
     #[must_use]
     pub fn adapter(&self) -> &Adapter {
         &self.heap.inner.device().adapter
+    }
+
+    /// What a kernel's access to memory that is not on the device does.
+    #[must_use]
+    pub fn device_class(&self) -> DeviceClass {
+        self.heap.inner.config().device_class
+    }
+
+    /// Whether launches may leave out what they touch: where kernels can fault, and nobody checks.
+    #[must_use]
+    pub fn serves_undeclared(&self) -> bool {
+        let config = self.heap.inner.config();
+        config.device_class == DeviceClass::Faulting && !config.check
     }
 
     /// A new in-order queue.
@@ -77,6 +90,7 @@ pub struct ContextBuilder {
     host_limit: Option<u64>,
     device_budget: Option<u64>,
     fault_mode: FaultMode,
+    device_class: DeviceClass,
     poison_stale: bool,
     check: bool,
 }
@@ -89,6 +103,7 @@ impl Default for ContextBuilder {
             host_limit: None,
             device_budget: None,
             fault_mode: FaultMode::HandlerThread,
+            device_class: DeviceClass::Faulting,
             poison_stale: cfg!(debug_assertions),
             check: false,
         }
@@ -131,6 +146,14 @@ impl ContextBuilder {
         self
     }
 
+    /// Treats the device as of this class, also if it could do more: to try on a software device what a program does
+    /// where kernels cannot fault. Default: Faulting.
+    #[must_use]
+    pub fn device_class(mut self, class: DeviceClass) -> Self {
+        self.device_class = class;
+        self
+    }
+
     /// Overwrites copies that are no longer current with 0xA5, so that a defect of limosa's shows. Default: in debug
     /// builds.
     #[must_use]
@@ -163,6 +186,7 @@ impl ContextBuilder {
             host_limit: self.host_limit.unwrap_or(memory / 4 * 3),
             device_budget: self.device_budget.unwrap_or(memory / 4),
             fault_mode: self.fault_mode,
+            device_class: self.device_class,
             poison_stale: self.poison_stale,
             check: self.check,
         };

@@ -59,6 +59,8 @@ impl Error {
             Self::Pager(
                 PagerError::HeapFull { .. }
                     | PagerError::DeviceMemoryFull { .. }
+                    | PagerError::RangeTooLarge { .. }
+                    | PagerError::SetTooLarge { .. }
                     | PagerError::Os(OsError::OutOfMemory { .. })
                     | PagerError::Gpu(GpuError::OutOfMemory { .. })
             )

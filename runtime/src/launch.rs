@@ -1,12 +1,12 @@
 //! Queues, launches and events. A launch borrows its arguments until it is submitted, and owns them from then on
 //! until it has completed. It does *not* time itself.
 
-use std::any::Any;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 use limosa_model::{Access, Extent};
-use limosa_pager::{Heap, LaunchEvent, LaunchQueue};
+use limosa_pager::{Heap, LaunchEvent, LaunchMark, LaunchQueue};
 
 use crate::kernel::Kernel;
 use crate::pointer::GpuPtr;
@@ -34,6 +34,7 @@ impl Queue {
             grid: Grid::Invocations(invocations),
             arguments: Vec::new(),
             used: Vec::new(),
+            after: Vec::new(),
             everything: false,
             borrows: PhantomData,
         }
@@ -53,6 +54,22 @@ impl Queue {
     }
 }
 
+/// What a launch says that it does with memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Declared {
+    Reads,
+    Writes,
+    Overwrites,
+    Nothing,
+}
+
+/// Memory that a launch uses.
+struct Use {
+    memory: Arc<RawAllocation>,
+    extent: Extent,
+    declared: Declared,
+}
+
 enum Grid {
     Invocations(u64),
     Groups([u32; 3]),
@@ -65,7 +82,8 @@ pub struct Launch<'a> {
     kernel: &'a Kernel,
     grid: Grid,
     arguments: Vec<u8>,
-    used: Vec<(Arc<RawAllocation>, Access)>,
+    used: Vec<Use>,
+    after: Vec<LaunchMark>,
     everything: bool,
     borrows: PhantomData<&'a ()>,
 }
@@ -77,10 +95,18 @@ impl<'a> Launch<'a> {
         self.with_reads(vec).value(pointer)
     }
 
-    /// An argument: pointer to the first element of `vec`, which the kernel may write.
+    /// An argument: pointer to the first element of `vec`, which the kernel may read and write.
     pub fn writes<T: Shareable>(self, vec: &'a mut UnifiedVec<T>) -> Self {
         let pointer = vec.raw().ptr();
         self.with_writes(vec).value(pointer)
+    }
+
+    /// An argument: pointer to the first element of `vec`, of which the kernel replaces every byte without reading any
+    /// before. What it held need not be moved, and is not to be relied on if the launch cannot be admitted.
+    pub fn overwrites<T: Shareable>(mut self, vec: &'a mut UnifiedVec<T>) -> Self {
+        let pointer = vec.raw().ptr();
+        self.declare(vec.raw(), vec.raw().extent(), Declared::Overwrites);
+        self.value(pointer)
     }
 
     /// An argument by value, in scalar layout: aligned to its own alignment.
@@ -99,21 +125,51 @@ impl<'a> Launch<'a> {
 
     /// No argument: the kernel reads `vec` by pointers that it finds elsewhere.
     pub fn with_reads<T: Shareable>(mut self, vec: &'a UnifiedVec<T>) -> Self {
-        self.used.push((Arc::clone(vec.raw()), Access::Read));
+        self.declare(vec.raw(), vec.raw().extent(), Declared::Reads);
         self
     }
 
-    /// No argument: the kernel may write `vec` by pointers that it finds elsewhere.
+    /// No argument: the kernel may read and write `vec` by pointers that it finds elsewhere.
     pub fn with_writes<T: Shareable>(mut self, vec: &'a mut UnifiedVec<T>) -> Self {
-        self.used.push((Arc::clone(vec.raw()), Access::Write));
+        self.declare(vec.raw(), vec.raw().extent(), Declared::Writes);
         self
     }
 
-    /// No argument: the launch keeps `memory` alive and may do `access` to it. Who else uses it meanwhile is the
-    /// caller's to order.
-    pub fn with_raw(mut self, memory: &Arc<RawAllocation>, access: Access) -> Self {
-        self.used.push((Arc::clone(memory), access));
+    /// No argument: the kernel reads some elements of `vec`; those beyond its end do not count.
+    pub fn with_reads_of<T: Shareable>(mut self, vec: &'a UnifiedVec<T>, range: Range<usize>) -> Self {
+        self.declare(vec.raw(), vec.bytes_of(range), Declared::Reads);
         self
+    }
+
+    /// No argument: the kernel may read and write some elements of `vec`; those beyond its end do not count.
+    pub fn with_writes_of<T: Shareable>(mut self, vec: &'a mut UnifiedVec<T>, range: Range<usize>) -> Self {
+        self.declare(vec.raw(), vec.bytes_of(range), Declared::Writes);
+        self
+    }
+
+    /// No argument: the launch keeps `memory` alive, declares nothing of it, and may touch it where the device can
+    /// fault. Who else uses it meanwhile is the caller's to order.
+    pub fn keeps(mut self, memory: &Arc<RawAllocation>) -> Self {
+        self.declare(memory, memory.extent(), Declared::Nothing);
+        self
+    }
+
+    /// No argument: the launch keeps `memory` alive, and holds it for `access` from its admission to its completion.
+    /// Who else uses it meanwhile is the caller's to order.
+    pub fn with_raw(mut self, memory: &Arc<RawAllocation>, access: Access) -> Self {
+        let declared = if access == Access::Read { Declared::Reads } else { Declared::Writes };
+        self.declare(memory, memory.extent(), declared);
+        self
+    }
+
+    /// The launch begins only when that of `event` has completed, also on another queue.
+    pub fn after(mut self, event: &Event) -> Self {
+        self.after.push(event.inner.mark());
+        self
+    }
+
+    fn declare(&mut self, memory: &Arc<RawAllocation>, extent: Extent, declared: Declared) {
+        self.used.push(Use { memory: Arc::clone(memory), extent, declared });
     }
 
     /// No argument: the kernel may touch anything on the heap.
@@ -137,26 +193,30 @@ impl<'a> Launch<'a> {
             Grid::Groups(groups) => groups,
             Grid::Invocations(count) => self.kernel.inner.groups_for(count)?,
         };
-        let extents = |wanted: Access| -> Vec<Extent> {
-            self.used.iter().filter(|(_, access)| *access == wanted).map(|(memory, _)| memory.extent()).collect()
+        let extents = |wanted: Declared| -> Vec<Extent> {
+            self.used.iter().filter(|one| one.declared == wanted).map(|one| one.extent).collect()
         };
-        let (reads, writes) = (extents(Access::Read), extents(Access::Write));
-        let keep: Box<dyn Any + Send> =
-            Box::new(self.used.iter().map(|(memory, _)| Arc::clone(memory)).collect::<Vec<_>>());
+        let keep: Vec<_> = self.used.iter().map(|one| Arc::clone(&one.memory)).collect();
         let launch = limosa_pager::Launch {
             kernel: Arc::clone(&self.kernel.inner),
             groups,
             arguments: self.arguments,
-            reads,
-            writes,
+            reads: extents(Declared::Reads),
+            writes: extents(Declared::Writes),
+            overwrites: extents(Declared::Overwrites),
             everything: self.everything,
-            keep,
+            after: self.after,
+            keep: Box::new(keep),
         };
         // SAFETY: what is declared is kept; guards wait for the launch by the marks noted below, and none exists
         // now, since the arguments are borrowed. The rest is the caller's promise.
         let inner = unsafe { self.queue.inner.launch(launch) }.map_err(Error::from)?;
-        for (memory, access) in &self.used {
-            memory.uses.note(&inner.mark(), *access);
+        for Use { memory, declared, .. } in &self.used {
+            match declared {
+                Declared::Reads => memory.uses.note(&inner.mark(), Access::Read),
+                Declared::Writes | Declared::Overwrites => memory.uses.note(&inner.mark(), Access::Write),
+                Declared::Nothing => {}
+            }
         }
         Ok(Event { inner })
     }

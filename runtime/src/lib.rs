@@ -10,8 +10,12 @@
 //! in order, those on different queues in any. A guard ([`UnifiedVec::read`], [`UnifiedVec::write`]) waits for the
 //! launches that could conflict with it.
 //!
+//! # Sets and holds
+//! A launch declares what it touches; from its admission to its completion it holds that, and CPU touches that conflict
+//! wait. It is admitted when no launch in flight holds against it and its set fits the device budget beside theirs.
+//!
 //! # What it does not do yet
-//! Evict (a full device budget is an error), hold a launch's sets, or work on GPUs other than software ones.
+//! Work on GPUs other than software ones, share memory without moving it, or read files.
 
 mod boxed;
 mod context;
@@ -19,6 +23,7 @@ mod error;
 mod heap;
 mod kernel;
 mod launch;
+mod pin;
 mod pointer;
 mod raw;
 mod shareable;
@@ -32,10 +37,14 @@ pub use heap::Heap;
 pub use kernel::Kernel;
 pub use launch::{Event, Launch, Queue};
 pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits};
-pub use limosa_model::{Access, BLOCK, BlockState, CHUNK, Copies, Hold, Side};
+pub use limosa_model::policy::fewest_loads;
+pub use limosa_model::{Access, BLOCK, BlockState, CHUNK, ChunkIndex, Copies, Hold, Side};
 #[cfg(feature = "inject")]
 pub use limosa_pager::inject;
-pub use limosa_pager::{Backing, Counters, DEVICE_BUDGET_MIN, FaultMode, Faults, Machine, Residency, ResidencySummary};
+pub use limosa_pager::{
+    Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, FaultMode, Faults, Machine, Residency, ResidencySummary,
+};
+pub use pin::HostPin;
 pub use pointer::GpuPtr;
 pub use raw::RawAllocation;
 pub use shareable::Shareable;

@@ -78,12 +78,17 @@ impl RawAllocation {
         self.heap.residency_summary(self.extent)
     }
 
+    pub(crate) fn heap(&self) -> &Arc<Heap> {
+        &self.heap
+    }
+
     /// Waits until the CPU may do `access`, and makes sure that nothing of it was lost.
     pub(crate) fn settle(&self, access: Access) -> Result<()> {
         if let Err(error) = self.uses.wait_for(access) {
             // What was lost is told below; what was not may be used.
             let _ = self.heap.noticed(error);
         }
+        self.heap.settle_launches();
         if self.heap.device_lost() {
             self.heap.ensure_readable(self.extent)?;
         }
@@ -93,8 +98,8 @@ impl RawAllocation {
 
 impl Drop for RawAllocation {
     fn drop(&mut self) {
-        // The allocation exists, and freeing waits for moves only; an error here would be a defect of the arena.
-        let freed = self.heap.free(self.extent.start);
-        debug_assert!(freed.is_ok(), "{freed:?}");
+        // It exists, so the only error is that of a part that could not be unmapped: it stays out of use, which harms
+        // nobody, and there is nobody to tell.
+        let _ = self.heap.free(self.extent.start);
     }
 }

@@ -7,9 +7,10 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 
-use limosa_model::{Access, Side};
+use limosa_model::{Access, Extent, Side};
 use limosa_pager::{Heap, Residency, ResidencySummary};
 
+use crate::pin::{HostPin, Pinned};
 use crate::pointer::GpuPtr;
 use crate::raw::RawAllocation;
 use crate::shareable::Shareable;
@@ -87,6 +88,31 @@ impl<T: Shareable> UnifiedVec<T> {
         Ok(WriteGuard { elements })
     }
 
+    /// The elements for direct or asynchronous I/O (O_DIRECT, io_uring): on the host, writable, and staying there until
+    /// the pin is dropped. Waits for launches that use them; launches wait for it.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::PinTooSmall`] below 64 KiB; [`crate::PagerError::Poisoned`] if some were lost with the
+    /// device.
+    pub fn host_pin(&mut self) -> Result<HostPin<'_, T>> {
+        self.raw.settle(Access::Write)?;
+        let pin = Pinned::new(&self.raw, self.raw.extent())?;
+        // SAFETY: as in `write`.
+        let elements = unsafe { std::slice::from_raw_parts_mut(self.base().as_ptr(), self.len) };
+        Ok(HostPin::new(elements, pin))
+    }
+
+    /// Forgets the elements: those in whole blocks of 64 KiB read as zeros, others may keep their values. Waits for
+    /// launches that use them. What is discarded needs not be moved or evicted.
+    ///
+    /// # Errors
+    /// [`crate::GpuError::DeviceLost`].
+    pub fn discard(&mut self) -> Result<()> {
+        self.raw.uses.wait_for(Access::Write).map_err(|error| self.raw.heap().noticed(error))?;
+        self.raw.heap().settle_launches();
+        Ok(self.raw.heap().discard(self.raw.extent())?)
+    }
+
     /// A copy of the elements in ordinary memory.
     ///
     /// # Errors
@@ -124,6 +150,13 @@ impl<T: Shareable> UnifiedVec<T> {
         }
         let size = size_of::<T>() as u64;
         self.raw.prefetch_range(side, range.start as u64 * size, range.len() as u64 * size)
+    }
+
+    /// Where `range` of the elements is in the heap, clipped to those there are.
+    pub(crate) fn bytes_of(&self, range: Range<usize>) -> Extent {
+        let size = size_of::<T>() as u64;
+        let (start, end) = (range.start.min(self.len) as u64, range.end.min(self.len) as u64);
+        Extent { start: self.raw.extent().start + start * size, len: end.saturating_sub(start) * size }
     }
 
     /// Where the elements are now: runs of blocks.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use limosa::{Access, Context, RawAllocation, Side};
+use limosa::{Access, Context, DeviceClass, RawAllocation, Side};
 use limosa_shaders::{fill, reduce, stress};
 
 /// Bytes of one cell: a lane's word, a CPU thread's word and a watched word, in that order.
@@ -74,12 +74,12 @@ pub(crate) fn run(context: &Context, target: u64, seed: u64) -> Outcome {
     std::thread::scope(|scope| {
         let history = &history;
         for thread in 0..CPU_THREADS {
-            scope.spawn(move || history.cpu_thread(thread));
+            scope.spawn(move || history.guarded(|| history.cpu_thread(thread)));
         }
-        scope.spawn(|| history.prefetches());
-        scope.spawn(|| history.sweeps());
-        scope.spawn(|| history.churn());
-        history.kernels();
+        scope.spawn(|| history.guarded(|| history.prefetches()));
+        scope.spawn(|| history.guarded(|| history.sweeps()));
+        scope.spawn(|| history.guarded(|| history.churn()));
+        history.guarded(|| history.kernels());
     });
     Outcome {
         defects: history.defects.into_inner().unwrap_or_else(PoisonError::into_inner),
@@ -106,6 +106,14 @@ impl History<'_> {
     fn counter(&self, index: u64) -> &AtomicU64 {
         // SAFETY: as in `word`.
         unsafe { AtomicU64::from_ptr(self.counters.ptr().add(index * 8).as_ptr().cast()) }
+    }
+
+    /// A panic is a defect found, and ends the history for all threads.
+    fn guarded(&self, work: impl FnOnce()) {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        if let Err(panic) = result {
+            self.wrong(format!("a panic: {:?}", panic.downcast_ref::<String>()));
+        }
     }
 
     fn running(&self) -> bool {
@@ -200,8 +208,16 @@ impl History<'_> {
                 launches,
             ];
             let launch = queue.launch(&kernel, CELLS).value(arguments).value(ROUNDS).value(0u32);
-            let launch = launch.with_raw(&self.cells, Access::Write).with_raw(&self.counters, Access::Write);
-            let launch = launch.with_raw(report.raw(), Access::Write);
+            let launch = launch.with_raw(report.raw(), Access::Write).keeps(&self.counters);
+            // By turns the cells are declared, and held: CPU threads wait for the launch; and not: they take blocks
+            // from the kernel.
+            let must = self.context.device_class() == DeviceClass::Declared;
+            let held = must || launches % 3 == 0 && heap.device_budget() > 2 * self.cells.len();
+            let launch = if held {
+                launch.with_raw(&self.cells, Access::Write).with_raw(&self.counters, Access::Write)
+            } else {
+                launch.keeps(&self.cells)
+            };
             // SAFETY: all that the kernel touches is kept, and only used as whole words by both sides.
             self.fine(unsafe { launch.submit() }.and_then(|event| event.wait()));
             launches += 1;

@@ -14,8 +14,8 @@ mod history;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use history::{Outcome, run};
-use limosa::FaultMode;
 use limosa::inject::{self, Defect};
+use limosa::{DeviceClass, FaultMode};
 
 /// Injection is process-wide, and so is the machine's speed: one oracle at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -24,13 +24,19 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A device budget that all of the history fits in.
+const AMPLE: u64 = 256 << 20;
+/// One that less than half of it fits in.
+const SCARCE: u64 = limosa::DEVICE_BUDGET_MIN;
+
 fn operations() -> u64 {
     std::env::var("LIMOSA_ORACLE_OPS").ok().and_then(|text| text.parse().ok()).unwrap_or(100_000)
 }
 
-fn coherent(name: &str, mode: FaultMode) {
+fn coherent(name: &str, mode: FaultMode, class: DeviceClass, budget: u64) {
     let _alone = alone();
-    let Some(context) = common::context(name, common::builder().fault_mode(mode)) else { return };
+    let builder = common::builder().fault_mode(mode).device_class(class).device_budget(budget);
+    let Some(context) = common::context(name, builder) else { return };
     let outcome = run(&context, operations(), 0x11_05A);
     println!("{name}: {outcome}");
     let counters = context.heap().counters();
@@ -41,12 +47,13 @@ fn coherent(name: &str, mode: FaultMode) {
     for (count, what) in [
         (counters.cpu_read_faults, "CPU reads"),
         (counters.cpu_write_faults, "CPU writes"),
-        (counters.gpu_read_faults, "GPU reads"),
-        (counters.gpu_write_faults, "GPU writes"),
+        (counters.gpu_read_faults + u64::from(class == DeviceClass::Declared), "GPU reads"),
+        (counters.gpu_write_faults + u64::from(class == DeviceClass::Declared), "GPU writes"),
         (counters.blocks_to_device, "blocks up"),
         (counters.blocks_to_host, "blocks down"),
         (counters.chunks_opened, "chunks opened"),
         (counters.faults_parked, "faults parked"),
+        (counters.blocks_evicted + u64::from(budget == AMPLE), "blocks evicted"),
     ] {
         assert!(count > 0, "no {what}");
     }
@@ -54,12 +61,18 @@ fn coherent(name: &str, mode: FaultMode) {
 
 #[test]
 fn coherent_with_a_handler_thread() {
-    coherent("oracle, handler thread", FaultMode::HandlerThread);
+    coherent("oracle, handler thread", FaultMode::HandlerThread, DeviceClass::Faulting, AMPLE);
 }
 
 #[test]
 fn coherent_with_faults_served_in_thread() {
-    coherent("oracle, in thread", FaultMode::InThread);
+    coherent("oracle, in thread", FaultMode::InThread, DeviceClass::Faulting, AMPLE);
+}
+
+#[test]
+fn coherent_while_blocks_are_evicted() {
+    coherent("oracle, small budget, handler thread", FaultMode::HandlerThread, DeviceClass::Faulting, SCARCE);
+    coherent("oracle, small budget, in thread", FaultMode::InThread, DeviceClass::Faulting, SCARCE);
 }
 
 /// A defect that goes away also when the oracle panics.
@@ -76,6 +89,14 @@ impl Drop for Seeded {
     fn drop(&mut self) {
         inject::clear();
     }
+}
+
+#[test]
+fn coherent_on_a_device_that_cannot_fault() {
+    // As little as the kernel's set needs: the sweeps and the allocations beside it are evicted in between.
+    let budget = 14 << 20;
+    coherent("oracle, declared, handler thread", FaultMode::HandlerThread, DeviceClass::Declared, budget);
+    coherent("oracle, declared, in thread", FaultMode::InThread, DeviceClass::Declared, budget);
 }
 
 fn catches(defect: Defect) {

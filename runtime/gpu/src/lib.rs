@@ -18,5 +18,5 @@ pub use error::GpuError;
 pub use import::ImportedRange;
 pub use kernel::{Kernel, Translation};
 pub use limosa_shaders::probe as self_test;
-pub use queue::{Queue, Submission, Ticket, Timeline};
+pub use queue::{Doorbell, Queue, Refused, Submission, Ticket, Timeline};
 pub use spirv::KernelInterface;

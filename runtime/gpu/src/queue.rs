@@ -18,6 +18,14 @@ use crate::kernel::Kernel;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
+/// A launch that was not submitted, given back with the reason.
+pub struct Refused {
+    /// Why.
+    pub error: GpuError,
+    /// What was to be launched.
+    pub submission: Submission,
+}
+
 /// One kernel launch.
 pub struct Submission {
     /// What to run.
@@ -28,6 +36,16 @@ pub struct Submission {
     pub arguments: Vec<u8>,
     /// Kept until the launch has completed, then dropped by whoever retires it.
     pub keep: Box<dyn Any + Send>,
+}
+
+impl Submission {
+    /// Whether the kernel can be called so on its device.
+    ///
+    /// # Errors
+    /// [`GpuError::ArgumentsTooLarge`], [`GpuError::ArgumentsMissing`], [`GpuError::GridTooLarge`].
+    pub fn check(&self) -> Result<(), GpuError> {
+        self.kernel.check(self.groups, self.arguments.len())
+    }
 }
 
 struct InFlight {
@@ -81,10 +99,59 @@ impl Timeline {
         if inject::device_lost() { Err(GpuError::DeviceLost) } else { Ok(()) }
     }
 
+    /// Waits until any of these is reached. All are of one device.
+    ///
+    /// # Errors
+    /// [`GpuError::DeviceLost`].
+    pub fn wait_any(waits: &[(Arc<Self>, Ticket)]) -> Result<(), GpuError> {
+        let Some((first, _)) = waits.first() else { return Ok(()) };
+        let semaphores: Vec<_> = waits.iter().map(|(timeline, _)| timeline.semaphore).collect();
+        let values: Vec<_> = waits.iter().map(|(_, ticket)| ticket.0).collect();
+        let wait =
+            vk::SemaphoreWaitInfo::default().flags(vk::SemaphoreWaitFlags::ANY).semaphores(&semaphores).values(&values);
+        // SAFETY: the semaphores live as long as `waits`.
+        let result = unsafe { first.device.raw.wait_semaphores(&wait, u64::MAX) };
+        result.map_err(|error| GpuError::of("vkWaitSemaphores", error))?;
+        if inject::device_lost() { Err(GpuError::DeviceLost) } else { Ok(()) }
+    }
+
     fn value(&self) -> Result<u64, GpuError> {
         // SAFETY: the semaphore lives as long as `self`.
         let value = unsafe { self.device.raw.get_semaphore_counter_value(self.semaphore) };
         value.map_err(|error| GpuError::of("vkGetSemaphoreCounterValue", error))
+    }
+}
+
+/// A timeline that the host moves on: for waking a thread that waits for the device.
+pub struct Doorbell {
+    timeline: Arc<Timeline>,
+    rung: Mutex<u64>,
+}
+
+impl Doorbell {
+    /// A bell not yet rung.
+    ///
+    /// # Errors
+    /// [`GpuError::OutOfMemory`].
+    pub fn new(device: &Arc<Device>) -> Result<Self, GpuError> {
+        Ok(Self { timeline: Timeline::new(device)?, rung: Mutex::new(0) })
+    }
+
+    /// Rings. Not for signal mode.
+    pub fn ring(&self) {
+        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        *rung += 1;
+        let signal = vk::SemaphoreSignalInfo::default().semaphore(self.timeline.semaphore).value(*rung);
+        // SAFETY: the semaphore lives as long as `self`, and the lock makes its values ascend. It fails only on a
+        // lost device, where nobody waits.
+        let _ = unsafe { self.timeline.device.raw.signal_semaphore(&signal) };
+    }
+
+    /// What to wait for to be woken by the next ring.
+    #[must_use]
+    pub fn next(&self) -> (Arc<Timeline>, Ticket) {
+        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        (Arc::clone(&self.timeline), Ticket(*rung + 1))
     }
 }
 
@@ -127,25 +194,38 @@ impl Queue {
     ///
     /// # Errors
     /// [`GpuError::ArgumentsTooLarge`], [`GpuError::ArgumentsMissing`], [`GpuError::GridTooLarge`],
-    /// [`GpuError::DeviceLost`], [`GpuError::OutOfMemory`]. The launch has not happened then, and is dropped.
-    pub unsafe fn submit(&self, submission: Submission) -> Result<Ticket, GpuError> {
-        let Submission { kernel, groups, arguments, keep } = submission;
-        kernel.check(groups, arguments.len())?;
+    /// [`GpuError::DeviceLost`], [`GpuError::OutOfMemory`].
+    pub unsafe fn submit(&self, submission: Submission) -> Result<Ticket, Box<Refused>> {
+        match self.try_submit(&submission) {
+            Ok((ticket, commands, mut state)) => {
+                let Submission { kernel, keep, .. } = submission;
+                state.in_flight.push_back(InFlight { ticket, commands, _kernel: kernel, _keep: keep });
+                Ok(ticket)
+            }
+            Err(error) => Err(Box::new(Refused { error, submission })),
+        }
+    }
+
+    fn try_submit(
+        &self,
+        submission: &Submission,
+    ) -> Result<(Ticket, vk::CommandBuffer, MutexGuard<'_, State>), GpuError> {
+        submission.check()?;
         if inject::device_lost() {
             return Err(GpuError::DeviceLost);
         }
         let mut state = self.lock();
         let commands = self.commands(&mut state)?;
         let ticket = Ticket(state.last + 1);
+        let Submission { kernel, groups, arguments, .. } = submission;
         if let Err(error) =
-            self.record(commands, &kernel, groups, &arguments).and_then(|()| self.enqueue(commands, ticket))
+            self.record(commands, kernel, *groups, arguments).and_then(|()| self.enqueue(commands, ticket))
         {
             state.idle.push(commands);
             return Err(error);
         }
         state.last = ticket.0;
-        state.in_flight.push_back(InFlight { ticket, commands, _kernel: kernel, _keep: keep });
-        Ok(ticket)
+        Ok((ticket, commands, state))
     }
 
     /// How far it has come.

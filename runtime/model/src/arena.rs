@@ -130,6 +130,17 @@ impl Arena {
         Ok(Placement { extent, fresh_blocks: Some(Extent { start: base, len: BLOCK }) })
     }
 
+    /// Takes a free stretch out of use for good: its memory could not be given up.
+    pub fn withhold(&mut self, stretch: Extent) {
+        let around = self.free.range(..=stretch.start).next_back().map(|(start, len)| (*start, *len));
+        if let Some((start, len)) = around.filter(|(start, len)| start + len >= stretch.end()) {
+            self.free.remove(&start);
+            self.by_len.remove(&(len, start));
+            self.insert_free(start, stretch.start - start);
+            self.insert_free(stretch.end(), start + len - stretch.end());
+        }
+    }
+
     /// The allocation that contains `offset`.
     #[must_use]
     pub fn containing(&self, offset: u64) -> Option<Extent> {
@@ -259,6 +270,15 @@ mod tests {
             prop_assert!(arena.is_empty());
             prop_assert_eq!(arena.allocate(64 << 20, 1).unwrap().extent, Extent { start: 0, len: 64 << 20 });
         }
+    }
+
+    #[test]
+    fn what_is_withheld_is_never_given_again() {
+        let mut arena = Arena::new(4 << 20);
+        arena.withhold(Extent { start: 1 << 20, len: 1 << 20 });
+        let placed: Vec<_> = std::iter::from_fn(|| arena.allocate(BLOCK, 1).ok()).map(|one| one.extent.start).collect();
+        assert_eq!(placed.len(), 48);
+        assert!(placed.iter().all(|start| !(1 << 20..2 << 20).contains(start)));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use crate::address::{Access, Side};
 use crate::geometry::{BLOCKS_PER_CHUNK, BlockSet};
-use crate::plan::Plan;
+use crate::plan::{Action, Plan};
 
 /// Which copies of a block are current; all current copies are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,8 @@ pub struct Chunk {
     pub(crate) busy: BlockSet,
     pub(crate) write_hold: BlockSet,
     pub(crate) read_holds: [u16; BLOCKS_PER_CHUNK as usize],
+    /// How often each block is pinned to the host.
+    pub(crate) pins: [u16; BLOCKS_PER_CHUNK as usize],
     /// Host frames that are known to read as zeros, so that zeroing them is not needed.
     pub(crate) host_blank: BlockSet,
 }
@@ -158,11 +160,16 @@ impl Chunk {
         self.allocated - self.image.current() - self.image.poisoned
     }
 
+    /// The blocks that are pinned to the host: their frames may be under direct I/O, which no page table stops.
+    #[must_use]
+    pub fn pinned(&self) -> BlockSet {
+        counted(&self.pins)
+    }
+
     /// The blocks that launches hold in any way.
     #[must_use]
     pub fn held(&self) -> BlockSet {
-        let readers = (0..BLOCKS_PER_CHUNK).zip(self.read_holds).filter(|(_, count)| *count > 0);
-        readers.fold(self.write_hold, |held, (slot, _)| held | BlockSet::of(slot))
+        self.write_hold | counted(&self.read_holds)
     }
 
     /// The state of the block in `slot`.
@@ -228,15 +235,15 @@ impl Chunk {
         }
     }
 
-    /// Nothing is mapped on `side` any more: whoever calls has just unmapped the whole chunk there, and no plan in
-    /// flight has opened anything since.
-    pub fn closed(&mut self, side: Side) {
+    /// `blocks` are not mapped on `side` any more: whoever calls has just unmapped them there, and no plan in flight has
+    /// opened any since.
+    pub fn unmapped(&mut self, side: Side, blocks: BlockSet) {
         let (open, writable) = match side {
             Side::Host => (&mut self.image.cpu_open, &mut self.image.cpu_writable),
             Side::Device => (&mut self.image.gpu_open, &mut self.image.gpu_writable),
         };
-        *open = BlockSet::EMPTY;
-        *writable = BlockSet::EMPTY;
+        *open = *open - blocks;
+        *writable = *writable - blocks;
     }
 
     /// Enters an allocation's blocks, which read as zeros from now on. `starts` says whether the first of them begins
@@ -276,21 +283,35 @@ impl Chunk {
             Hold::Write => self.write_hold |= plan.covers,
             Hold::Read(_) => self.add_readers(plan.covers),
         }
+        for slot in plan.pins.slots() {
+            // At the limit, which takes forgotten pins, a block stays pinned for good.
+            self.pins[slot as usize] = self.pins[slot as usize].saturating_add(1);
+        }
         self.check();
     }
 
-    /// Ends a plan of which an action failed: the blocks keep the state they had. The pager has closed mappings at
-    /// most, and the mapping sets are upper bounds.
-    pub fn abort(&mut self, plan: &Plan) {
+    /// Ends a plan of which the action `failed` failed: the blocks keep the copies they had. What was closed before it
+    /// stays closed; of a close that failed half-way nothing is known, and the mapping sets stay upper bounds.
+    pub fn abort(&mut self, plan: &Plan, failed: Action) {
         self.finish(plan.covers);
+        let (host, device) = match failed {
+            Action::TakeFrames(_) | Action::Close(Side::Host, _) => (false, false),
+            Action::Close(Side::Device, _) => (true, false),
+            _ => (true, true),
+        };
+        if host {
+            self.unmapped(Side::Host, plan.close.host);
+        }
+        if device {
+            self.unmapped(Side::Device, plan.close.device);
+        }
         self.host_blank = self.host_blank - plan.copy.host - plan.load;
         self.check();
     }
 
-    /// Ends a plan whose data could not be read: `lost` of its blocks are poisoned, the others keep their state.
+    /// Ends a plan whose data could not be read: `lost` of its blocks are poisoned, the others keep their copies.
     pub fn fail(&mut self, plan: &Plan, lost: BlockSet) {
-        self.finish(plan.covers);
-        self.host_blank = self.host_blank - plan.copy.host - plan.load;
+        self.abort(plan, Action::Load(lost));
         self.poison(lost & plan.covers);
         self.check();
     }
@@ -327,9 +348,14 @@ impl Chunk {
         never((self.image.current() | poisoned | self.busy) - self.allocated, "state outside an allocation");
         never(self.write_hold & cpu_open, "write hold with a CPU mapping");
         never(cpu_writable & self.held(), "CPU may write what a launch holds");
-        let read = (0..BLOCKS_PER_CHUNK).zip(self.read_holds).filter(|(_, n)| *n > 0);
-        let read = read.fold(BlockSet::EMPTY, |all, (slot, _)| all | BlockSet::of(slot));
-        never(read & self.write_hold, "write hold beside a read hold");
+        never(self.pinned() & (device | file), "a pinned block with another copy");
+        never(counted(&self.read_holds) & self.write_hold, "write hold beside a read hold");
         never(self.held() - device, "held without a copy on the device");
     }
+}
+
+/// The blocks whose count is above zero.
+fn counted(counts: &[u16; BLOCKS_PER_CHUNK as usize]) -> BlockSet {
+    let above = (0..BLOCKS_PER_CHUNK).zip(counts).filter(|(_, count)| **count > 0);
+    above.fold(BlockSet::EMPTY, |all, (slot, _)| all | BlockSet::of(slot))
 }

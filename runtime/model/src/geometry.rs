@@ -125,6 +125,14 @@ impl Extent {
         Self { start, len: round_up(self.end(), BLOCK) - start }
     }
 
+    /// The blocks that lie in it with every byte; empty (of length 0) if there is none.
+    #[must_use]
+    pub const fn inner_blocks(self) -> Self {
+        let start = self.start.div_ceil(BLOCK) * BLOCK;
+        let end = self.end() / BLOCK * BLOCK;
+        Self { start, len: end.saturating_sub(start) }
+    }
+
     /// Number of blocks touched.
     #[must_use]
     pub const fn block_count(self) -> u64 {
@@ -208,6 +216,18 @@ impl BlockSet {
     #[must_use]
     pub const fn covers(self, other: Self) -> bool {
         other.0 & !self.0 == 0
+    }
+
+    /// The `count` members with the highest slots, or all if there are fewer.
+    #[must_use]
+    pub const fn last(self, count: u32) -> Self {
+        let mut rest = self.0;
+        let mut surplus = self.0.count_ones().saturating_sub(count);
+        while surplus > 0 {
+            rest &= rest - 1;
+            surplus -= 1;
+        }
+        Self(rest)
     }
 
     /// The members as maximal runs of `(first slot, count)`, ascending: what a range-based call takes at once.

@@ -12,6 +12,8 @@ pub mod chunk;
 pub mod geometry;
 pub mod growth;
 pub mod plan;
+pub mod policy;
+pub mod sets;
 mod transition;
 
 pub use address::{Access, DeviceAddr, HostAddr, HostRange, Side};
@@ -19,3 +21,4 @@ pub use arena::{Arena, ArenaError, Placement};
 pub use chunk::{BlockState, Chunk, Copies, Hold};
 pub use geometry::{BLOCK, BLOCKS_PER_CHUNK, Block, BlockSet, CHUNK, ChunkIndex, Extent, PAGE};
 pub use plan::{Action, Plan, Refusal, Verdict};
+pub use sets::{ChunkSets, DeclaredSets};

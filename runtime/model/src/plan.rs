@@ -44,6 +44,8 @@ pub struct Plan {
     pub covers: BlockSet,
     pub(crate) after: Image,
     pub(crate) hold: Hold,
+    /// To be pinned at the commit.
+    pub(crate) pins: BlockSet,
     pub(crate) take: BlockSet,
     pub(crate) close: Sides,
     pub(crate) zero: Sides,
@@ -72,6 +74,7 @@ impl Plan {
             covers,
             after,
             hold: Hold::None,
+            pins: BlockSet::EMPTY,
             take: BlockSet::EMPTY,
             close: none,
             zero: none,
@@ -94,6 +97,12 @@ impl Plan {
         };
         *read |= *write;
         *write = BlockSet::EMPTY;
+    }
+
+    /// Commits without the hold or pin that the plan was to end in: what was to be opened could not be.
+    pub fn forgo_hold(&mut self) {
+        self.hold = Hold::None;
+        self.pins = BlockSet::EMPTY;
     }
 
     /// The blocks that are to be closed on `side`.

@@ -26,6 +26,8 @@ struct Change {
     read_only: BlockSet,
     /// Must not be writable through the GPU's mapping afterwards: launches are about to read it.
     gpu_read_only: BlockSet,
+    /// Is writable through the GPU's mapping afterwards, though a launch reads it.
+    gpu_writes: BlockSet,
     /// Must not be mapped on the CPU afterwards.
     close_cpu: BlockSet,
 }
@@ -46,7 +48,8 @@ impl Change {
 
         let cpu_may_stay = host - self.close_cpu;
         let cpu_may_write = cpu_may_stay - device - file - self.read_only;
-        let gpu_may_write = device - host - file - (chunk.held() - chunk.write_hold) - self.gpu_read_only;
+        let read_by_launches = (chunk.held() - chunk.write_hold - self.gpu_writes) | self.gpu_read_only;
+        let gpu_may_write = device - host - file - read_by_launches;
         let close_host = covers & ((before.cpu_open - cpu_may_stay) | (before.cpu_writable - cpu_may_write));
         let close_device = covers & ((before.gpu_open - device) | (before.gpu_writable - gpu_may_write));
         let open = Sides { host: self.open.host & cpu_may_stay, device: self.open.device & device };
@@ -82,14 +85,18 @@ impl Chunk {
     /// growth would bring along; those that cannot move now, or need nothing, are left out.
     pub fn fault(&mut self, side: Side, slot: u32, window: BlockSet, access: Access) -> Verdict {
         let demand = BlockSet::of(slot);
-        if let Some(verdict) = self.obstacle(demand, self.barred(access, side)) {
+        // A kernel's fault never waits for a hold: the launch that holds the block may be queued behind it. Who writes
+        // what another launch reads has a race of its own making.
+        let barred = self.barred(access, side);
+        let waits_for = if side == Side::Host { barred } else { self.pinned() };
+        if let Some(verdict) = self.obstacle(demand, waits_for) {
             return verdict;
         }
         let satisfied = match access {
             Access::Read => self.open(side),
             Access::Write => self.writable(side),
         };
-        let free = self.allocated - self.busy - self.barred(access, side) - self.image.poisoned;
+        let free = self.allocated - self.busy - barred - self.image.poisoned;
         let covers = demand | (window & self.allocation_of(slot) & (free - satisfied));
         // Where the whole chunk ends up writable it is opened as a whole, also what is open already: as one huge page.
         let writable = match access {
@@ -97,7 +104,7 @@ impl Chunk {
             Access::Write => covers,
         };
         let whole = (self.writable(side) | writable).is_all() && self.busy.is_empty();
-        let covers = if whole { BlockSet::ALL } else { covers };
+        let covers = if whole && barred.is_empty() { BlockSet::ALL } else { covers };
         let other = match access {
             Access::Read => NONE,
             Access::Write => covers,
@@ -119,10 +126,56 @@ impl Chunk {
                 lose: Sides { host: other, device: NONE },
                 lose_file: other,
                 open: Sides { host: NONE, device: covers },
+                gpu_writes: other,
                 ..Change::default()
             },
         };
         self.begin(change)
+    }
+
+    /// Whether a launch could hold `reads` for reading and `writes` for writing, as far as other launches go.
+    #[must_use]
+    pub fn can_hold(&self, reads: BlockSet, writes: BlockSet) -> bool {
+        let pinned = (reads | writes) & self.pinned();
+        // One more would not be counted.
+        if reads.slots().any(|slot| self.read_holds[slot as usize] == u16::MAX) {
+            return false;
+        }
+        (reads & self.write_hold).is_empty() && (writes & self.held()).is_empty() && pinned.is_empty()
+    }
+
+    /// Makes the CPU the only owner of `blocks`, and pins them: until [`Self::unpin`] nothing moves them. For memory
+    /// under direct or asynchronous I/O.
+    pub fn pin(&mut self, blocks: BlockSet) -> Verdict {
+        if let Some(verdict) = self.obstacle(blocks, self.held()) {
+            return verdict;
+        }
+        let change = Change {
+            covers: blocks,
+            gain: Sides { host: blocks, device: NONE },
+            lose: Sides { host: NONE, device: blocks },
+            lose_file: blocks,
+            open: Sides { host: blocks, device: NONE },
+            ..Change::default()
+        };
+        let mut plan = change.plan(self);
+        plan.pins = blocks;
+        self.busy |= blocks;
+        Verdict::Go(plan)
+    }
+
+    /// Ends one pin of each of `blocks`.
+    ///
+    /// # Panics
+    /// In debug builds, if one is not pinned.
+    pub fn unpin(&mut self, blocks: BlockSet) {
+        for slot in blocks.slots() {
+            debug_assert!(self.pins[slot as usize] > 0, "unpinned without a pin");
+            if self.pins[slot as usize] < u16::MAX {
+                self.pins[slot as usize] -= 1;
+            }
+        }
+        self.check();
     }
 
     /// A launch is admitted and holds `blocks` for `access`; with `overwrite`, it replaces every byte of them.
@@ -131,12 +184,14 @@ impl Chunk {
             Access::Read => self.write_hold,
             Access::Write => self.held(),
         };
-        if let Some(verdict) = self.obstacle(blocks, barred) {
+        if let Some(verdict) = self.obstacle(blocks, barred | self.pinned()) {
             return verdict;
         }
-        let (other, hold) = match access {
-            Access::Read => (NONE, Hold::Read(1)),
-            Access::Write => (blocks, Hold::Write),
+        // What is open as the launch needs it stays so: the common case of a launch on resident data.
+        let Image { gpu_open, gpu_writable, .. } = self.image;
+        let (other, hold, satisfied) = match access {
+            Access::Read => (NONE, Hold::Read(1), gpu_open - gpu_writable),
+            Access::Write => (blocks, Hold::Write, gpu_writable),
         };
         let change = Change {
             covers: blocks,
@@ -144,7 +199,7 @@ impl Chunk {
             lose: Sides { host: other, device: NONE },
             lose_file: other,
             overwritten: if overwrite { blocks } else { NONE },
-            open: Sides { host: NONE, device: blocks },
+            open: Sides { host: NONE, device: blocks - satisfied },
             read_only: blocks,
             gpu_read_only: blocks - other,
             close_cpu: other,
@@ -180,7 +235,7 @@ impl Chunk {
     /// `side` wrote. (Sharing is for launches that declare what they read.)
     pub fn prefetch(&mut self, side: Side, blocks: BlockSet) -> Verdict {
         let held = self.held();
-        let barred = if side == Side::Host { held } else { NONE };
+        let barred = if side == Side::Host { held } else { self.pinned() };
         if let Some(verdict) = self.obstacle(blocks, barred) {
             return verdict;
         }
@@ -240,7 +295,7 @@ impl Chunk {
 
     /// Writes the dirty ones of `blocks` to their backing file; the CPU may not write meanwhile.
     pub fn write_back(&mut self, blocks: BlockSet) -> Verdict {
-        if let Some(verdict) = self.obstacle(blocks, self.write_hold) {
+        if let Some(verdict) = self.obstacle(blocks, self.write_hold | self.pinned()) {
             return verdict;
         }
         let covers = blocks & ((self.image.host | self.image.device) - self.image.file);
@@ -254,7 +309,8 @@ impl Chunk {
 
     /// Forgets the contents of `blocks`: they read as zeros.
     pub fn discard(&mut self, blocks: BlockSet) -> Verdict {
-        if let Some(verdict) = self.obstacle(blocks & (self.allocated - self.image.poisoned), self.held()) {
+        let used = self.held() | self.pinned();
+        if let Some(verdict) = self.obstacle(blocks & (self.allocated - self.image.poisoned), used) {
             return verdict;
         }
         let covers = blocks & self.image.current();
@@ -316,8 +372,8 @@ impl Chunk {
             (Side::Host, Access::Read) => self.write_hold,
             (Side::Host, Access::Write) => self.held(),
             // A launch's own accesses fault only where it holds nothing; another launch's holds bar writes alone.
-            (Side::Device, Access::Read) => NONE,
-            (Side::Device, Access::Write) => self.held() - self.write_hold,
+            (Side::Device, Access::Read) => self.pinned(),
+            (Side::Device, Access::Write) => (self.held() - self.write_hold) | self.pinned(),
         }
     }
 

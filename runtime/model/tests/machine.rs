@@ -175,8 +175,12 @@ proptest! {
     fn what_a_launch_holds_stays_mapped_for_it(
         steps in prop::collection::vec(step(false), 1..250), huge: bool, eager: bool
     ) {
+        // On devices that cannot fault: where they can, a kernel may write what a launch behind it reads.
+        let faults = |step: &Step| {
+            matches!(step, Step::Event(Event::Fault { side: Side::Device, .. }, ..) | Step::Touch(Side::Device, ..))
+        };
         let mut machine = populated(huge, eager, 0);
         machine.holds_stay_mapped = true;
-        live(machine, steps);
+        live(machine, steps.into_iter().filter(|step| !faults(step)).collect());
     }
 }

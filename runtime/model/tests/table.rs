@@ -165,9 +165,9 @@ fn cpu_write_parks_at_any_hold() {
 }
 
 #[test]
-fn acquire_for_reading_a_device_copy_maps_it() {
+fn acquire_for_reading_takes_a_device_copy_as_it_is_mapped() {
     let acquire = |chunk: &mut Chunk| chunk.acquire(BLOCK, Read, false);
-    let mut chunk = row("HD", acquire, &[Open(Device, BLOCK, Read)], "HD");
+    let mut chunk = row("HD", acquire, &[], "HD");
     assert_eq!(chunk.state(0).hold, Hold::Read(1));
     hold(&mut chunk, Read);
     assert_eq!(chunk.state(0).hold, Hold::Read(2));
@@ -200,7 +200,7 @@ fn acquire_for_writing_leaves_the_device_copy_alone() {
     assert_eq!(chunk.state(0).hold, Hold::Write);
     assert!(chunk.open(Host).is_empty(), "the CPU's mapping is closed");
     row("HDF", acquire, &[Close(Host, BLOCK), Stale(Host, BLOCK), Open(Device, BLOCK, Write)], "D");
-    row("D", acquire, &[Open(Device, BLOCK, Write)], "D");
+    row("D", acquire, &[], "D");
     row("0", acquire, &[TakeFrames(BLOCK), Zero(Device, BLOCK), Open(Device, BLOCK, Write)], "D");
     let loaded = [TakeFrames(BLOCK), Load(BLOCK), Copy(Device, BLOCK), Open(Device, BLOCK, Write)];
     row("F", acquire, &loaded, "D");
@@ -413,7 +413,7 @@ fn device_lost_waits_for_a_move() {
     let mut chunk = having("H");
     let plan = plan_of(chunk.prefetch(Device, BLOCK));
     assert_eq!(chunk.device_lost(), Err(BLOCK));
-    chunk.abort(&plan);
+    chunk.abort(&plan, TakeFrames(BLOCK));
     assert_eq!(chunk.device_lost(), Ok(NONE));
     assert_eq!(chunk.state(0).copies, copies("H"));
 }
@@ -432,7 +432,7 @@ fn a_failed_load_poisons() {
 fn a_failed_write_back_leaves_the_block_dirty() {
     let mut chunk = having("H");
     let plan = plan_of(chunk.write_back(BLOCK));
-    chunk.abort(&plan);
+    chunk.abort(&plan, WriteBack(BLOCK));
     assert_eq!(chunk.state(0).copies, copies("H"));
     assert!(chunk.busy().is_empty());
 }
@@ -478,13 +478,46 @@ fn a_write_back_does_not_unmap_what_a_launch_reads() {
 }
 
 #[test]
-fn a_read_hold_lets_no_gpu_thread_write() {
+fn a_read_hold_opens_for_no_gpu_write_but_a_fault_is_served() {
     let mut chunk = having("D");
     hold(&mut chunk, Read);
-    assert!(chunk.writable(Device).is_empty(), "a write fault would wait for the hold, but there will be none");
+    assert!(chunk.writable(Device).is_empty(), "the first write faults");
     // A fault on a block that is open already: the mapping sets are upper bounds.
     run(&mut chunk, gpu(Read));
     assert!(chunk.writable(Device).is_empty());
+    // A kernel that writes what a launch behind it reads must not wait for that launch.
+    run(&mut chunk, gpu(Write));
+    assert_eq!(chunk.writable(Device), BLOCK);
+    chunk.release(BLOCK, Read);
+}
+
+#[test]
+fn a_pin_makes_the_cpu_the_owner_and_nothing_moves_until_it_ends() {
+    let down = [
+        Close(Device, BLOCK),
+        Copy(Host, BLOCK),
+        Stale(Device, BLOCK),
+        Open(Host, BLOCK, Write),
+        GiveFrames(Device, BLOCK),
+    ];
+    let mut chunk = row("D", |chunk| chunk.pin(BLOCK), &down, "H");
+    run(&mut chunk, |chunk| chunk.pin(BLOCK));
+    for _ in 0..2 {
+        assert_eq!(chunk.pinned(), BLOCK);
+        for access in [Read, Write] {
+            assert_waits(chunk.fault(Device, 0, NONE, access));
+            assert_waits(chunk.acquire(BLOCK, access, false));
+        }
+        assert!(!chunk.can_hold(BLOCK, NONE) && !chunk.can_hold(NONE, BLOCK));
+        assert_waits(chunk.prefetch(Device, BLOCK));
+        assert_waits(chunk.discard(BLOCK));
+        assert_waits(chunk.write_back(BLOCK));
+        run(&mut chunk, cpu(Write));
+        chunk.unpin(BLOCK);
+    }
+    run(&mut chunk, gpu(Write));
+    hold(&mut chunk, Read);
+    assert_waits(chunk.pin(BLOCK));
 }
 
 /// A chunk whose block 0 is on the device alone, with a host frame that is blank and known to be.
@@ -501,7 +534,7 @@ fn a_failed_write_back_leaves_data_in_a_frame_no_longer_blank() {
     let mut chunk = with_blank_host_frame();
     let plan = plan_of(chunk.write_back(BLOCK));
     assert!(plan.actions().contains(&Copy(Host, BLOCK)), "by the time that the write fails, the copy is made");
-    chunk.abort(&plan);
+    chunk.abort(&plan, WriteBack(BLOCK));
     run(&mut chunk, |chunk| chunk.discard(BLOCK));
     assert!(run(&mut chunk, cpu(Read)).contains(&Zero(Host, BLOCK)), "the copy would be read for zeros");
 }

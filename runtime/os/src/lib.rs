@@ -20,7 +20,7 @@ mod window;
 
 pub use error::OsError;
 pub use mapping::Mapping;
-pub use memfile::{Backing, MemoryFile};
+pub use memfile::{Backing, HugePages, MemoryFile};
 pub use reservation::Reservation;
 pub use uffd::{Delivery, Fault};
 pub use wakeup::Wakeup;

@@ -5,7 +5,7 @@ use std::fs;
 use limosa_model::CHUNK;
 
 use crate::error::OsError;
-use crate::memfile::{Backing, MemoryFile};
+use crate::memfile::{Backing, HugePages, MemoryFile};
 use crate::uffd::{Delivery, Userfaultfd};
 
 /// How userfaultfd can be used here.
@@ -60,7 +60,8 @@ impl Machine {
         Self {
             kernel: kernel_release(),
             faults,
-            backing: MemoryFile::create("the probe", CHUNK, CHUNK).map(|file| file.backing().clone()),
+            backing: MemoryFile::create("the probe", CHUNK, CHUNK, HugePages::Always)
+                .map(|file| file.backing().clone()),
             memory_total: meminfo("MemTotal:"),
             memory_available: meminfo("MemAvailable:"),
             map_count_max: number("/proc/sys/vm/max_map_count"),

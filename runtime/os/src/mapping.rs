@@ -7,6 +7,7 @@ use limosa_model::{Extent, HostRange};
 
 use crate::copy::{self, Caching};
 use crate::error::OsError;
+use crate::inject;
 use crate::memfile::MemoryFile;
 use crate::reservation::Reservation;
 
@@ -55,6 +56,22 @@ impl Mapping {
         Ok(())
     }
 
+    /// Makes a chunk that has no page yet of one huge page, where there are any, and maps it.
+    ///
+    /// # Errors
+    /// [`OsError::OutOfMemory`].
+    pub fn populate_huge(&self, chunk: Extent) -> Result<(), OsError> {
+        inject::fails(inject::Call::Reserve).map_err(|_| self.file.out_of_memory(chunk.len))?;
+        let (start, len) = self.reservation.at(chunk);
+        // SAFETY: advice on a range of our own mapping; populating changes no contents.
+        if unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) } == 0 {
+            return Ok(());
+        }
+        // Part of it may have been made.
+        self.file.discard(chunk)?;
+        Err(self.file.out_of_memory(chunk.len))
+    }
+
     /// Copies `extent` from the same offsets of `from`.
     ///
     /// # Safety
@@ -85,16 +102,22 @@ impl Mapping {
 
 /// Maps `file` over all of `reservation`, shared, readable and writable, not inherited by children.
 pub(crate) fn map_file(reservation: &Reservation, file: &MemoryFile) -> Result<(), OsError> {
-    let (start, len) = reservation.at(Extent { start: 0, len: reservation.len() });
+    map_part(reservation, file, Extent { start: 0, len: reservation.len() })
+}
+
+/// The same for a part, which replaces whatever is mapped there.
+pub(crate) fn map_part(reservation: &Reservation, file: &MemoryFile, extent: Extent) -> Result<(), OsError> {
+    let (start, len) = reservation.at(extent);
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
-    // SAFETY: replaces exactly the range that `reservation` owns.
-    let mapped = unsafe { libc::mmap(start, len, protection, flags, file.raw(), 0) };
+    let offset = libc::off_t::try_from(extent.start).unwrap_or(libc::off_t::MAX);
+    // SAFETY: replaces exactly a range that `reservation` owns.
+    let mapped = unsafe { libc::mmap(start, len, protection, flags, file.raw(), offset) };
     if mapped == libc::MAP_FAILED {
-        return Err(OsError::mapping("mapping", reservation.len()));
+        return Err(OsError::mapping("mapping", extent.len));
     }
     // SAFETY: advice on the range just mapped.
     if unsafe { libc::madvise(start, len, libc::MADV_DONTFORK) } != 0 {
-        return Err(OsError::mapping("keeping from children", reservation.len()));
+        return Err(OsError::mapping("keeping from children", extent.len));
     }
     // Only a wish: on a memfd it asks for huge pages where the machine allows them on request.
     // SAFETY: advice on the range just mapped.

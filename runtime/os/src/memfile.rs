@@ -22,6 +22,15 @@ pub enum Backing {
     Small(String),
 }
 
+/// How a memory file gets its huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePages {
+    /// Whenever pages are made: all of the file is used by the chunk.
+    Always,
+    /// Where a mapping asks for them: some chunks are populated block by block.
+    OnRequest,
+}
+
 /// An unlinked file in memory.
 #[derive(Debug)]
 pub struct MemoryFile {
@@ -36,9 +45,9 @@ impl MemoryFile {
     ///
     /// # Errors
     /// [`OsError::MemoryFile`].
-    pub fn create(what: &'static str, len: u64, limit: u64) -> Result<Self, OsError> {
+    pub fn create(what: &'static str, len: u64, limit: u64, huge: HugePages) -> Result<Self, OsError> {
         let failed = |source| OsError::MemoryFile { bytes: len, source };
-        let (fd, backing) = match huge_tmpfs_file(limit) {
+        let (fd, backing) = match huge_tmpfs_file(limit, huge) {
             Ok(fd) => (fd, Backing::Huge),
             Err(reason) => (memfd().map_err(failed)?, memfd_backing(&reason)),
         };
@@ -73,11 +82,11 @@ impl MemoryFile {
     /// # Errors
     /// [`OsError::OutOfMemory`].
     pub fn reserve(&self, extent: Extent) -> Result<(), OsError> {
-        self.fallocate(0, extent, inject::Call::Reserve).map_err(|_| OsError::OutOfMemory {
-            what: self.what,
-            bytes: extent.len,
-            limit: self.limit,
-        })
+        self.fallocate(0, extent, inject::Call::Reserve).map_err(|_| self.out_of_memory(extent.len))
+    }
+
+    pub(crate) fn out_of_memory(&self, bytes: u64) -> OsError {
+        OsError::OutOfMemory { what: self.what, bytes, limit: self.limit }
     }
 
     /// Gives the pages of `extent` back; they read as zeros when reserved again.
@@ -141,7 +150,7 @@ fn memfd() -> io::Result<OwnedFd> {
 }
 
 /// A file in a tmpfs of our own that is mounted nowhere and goes away with its last descriptor.
-fn huge_tmpfs_file(limit: u64) -> io::Result<OwnedFd> {
+fn huge_tmpfs_file(limit: u64, huge: HugePages) -> io::Result<OwnedFd> {
     const FSCONFIG_SET_STRING: libc::c_uint = 1;
     const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
     const CLOEXEC: libc::c_uint = 1;
@@ -155,7 +164,11 @@ fn huge_tmpfs_file(limit: u64) -> io::Result<OwnedFd> {
             unsafe { libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr(), 0) };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    set(c"huge", c"always")?;
+    let mode = match huge {
+        HugePages::Always => c"always",
+        HugePages::OnRequest => c"advise",
+    };
+    set(c"huge", mode)?;
     set(c"size", &size)?;
     let (null, fd) = (std::ptr::null::<libc::c_char>(), context.as_raw_fd());
     // SAFETY: a system call on a descriptor we own.

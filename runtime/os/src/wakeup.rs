@@ -34,6 +34,13 @@ impl Wakeup {
         unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), 8) };
     }
 
+    /// Sleeps until it rings.
+    pub fn wait(&self) {
+        let mut fds = [libc::pollfd { fd: self.raw(), events: libc::POLLIN, revents: 0 }];
+        // SAFETY: the array is ours; its length is given.
+        unsafe { libc::poll(fds.as_mut_ptr(), 1, -1) };
+    }
+
     /// Stops the ringing.
     pub fn silence(&self) {
         let mut count = 0u64;

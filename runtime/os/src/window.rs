@@ -12,7 +12,7 @@ use limosa_model::{Access, CHUNK, Extent, HostRange, PAGE};
 
 use crate::error::OsError;
 use crate::inject::{self, Call, Defect};
-use crate::mapping::map_file;
+use crate::mapping::{map_file, map_part};
 use crate::memfile::MemoryFile;
 use crate::reservation::Reservation;
 use crate::uffd::{Delivery, Fault, Message, Opened, Userfaultfd};
@@ -27,7 +27,7 @@ pub struct FaultWindow {
     /// First: closing it wakes every thread that still waits, before the range goes away.
     uffd: Userfaultfd,
     reservation: Reservation,
-    _file: Arc<MemoryFile>,
+    file: Arc<MemoryFile>,
 }
 
 impl FaultWindow {
@@ -46,7 +46,7 @@ impl FaultWindow {
         let (start, bytes) = reservation.at(Extent { start: 0, len: reservation.len() });
         // SAFETY: the caller serves the faults.
         unsafe { uffd.register(start as usize, bytes) }.map_err(|source| failed("registering", len, source))?;
-        Ok(Self { uffd, reservation, _file: file })
+        Ok(Self { uffd, reservation, file })
     }
 
     /// Where it is, valid as long as `self`.
@@ -134,6 +134,38 @@ impl FaultWindow {
     pub fn close(&self, extent: Extent) -> Result<(), OsError> {
         inject::fails(Call::Close).map_err(|source| failed("closing", extent.len, source))?;
         let (start, len) = self.reservation.at(extent);
+        zap(start as usize, len)
+    }
+
+    /// Puts zeros of nobody's in the place of `extent`, without faults, until [`Self::restore`]: for accesses that must
+    /// go on though there is no frame for them.
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`].
+    pub fn substitute(&self, extent: Extent) -> Result<(), OsError> {
+        let (start, len) = self.reservation.at(extent);
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let flags = flags | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        // SAFETY: replaces exactly a range that our reservation owns.
+        if unsafe { libc::mmap(start, len, protection, flags, -1, 0) } == libc::MAP_FAILED {
+            return Err(OsError::mapping("substituting", extent.len));
+        }
+        // Who waited there waits no longer for a page of the file.
+        let _ = self.uffd.wake(start as usize, len);
+        Ok(())
+    }
+
+    /// Ends a [`Self::substitute`]: the range faults again.
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`].
+    pub fn restore(&self, extent: Extent) -> Result<(), OsError> {
+        map_part(&self.reservation, &self.file, extent)?;
+        let (start, len) = self.reservation.at(extent);
+        // SAFETY: whoever made the window serves its faults.
+        let registered = unsafe { self.uffd.register(start as usize, len) };
+        registered.map_err(|source| failed("registering", extent.len, source))?;
+        // Whatever was touched between the two calls is not known to be open.
         zap(start as usize, len)
     }
 

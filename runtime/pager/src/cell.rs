@@ -3,7 +3,7 @@
 //! Cells are made when something is allocated in their chunk, never on a fault, and stay until the heap goes: a
 //! fault looks its cell up without a lock and without memory. They do *not* decide anything.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use limosa_model::{BlockSet, Chunk, ChunkIndex, Side};
@@ -43,6 +43,8 @@ pub(crate) struct CellState {
     /// Blocks on whose pages something stands in for data: a touch raises SIGBUS (host), or a kernel runs on with
     /// arbitrary contents (device).
     pub(crate) stand_in: PerSide<BlockSet>,
+    /// Those on the device for which there was not even a frame: zeros of nobody's are mapped in their place.
+    pub(crate) substituted: BlockSet,
     /// Host frames never used since they were reserved.
     pub(crate) unused_frames: BlockSet,
     /// Whether the chunk's host frames are reserved.
@@ -63,8 +65,8 @@ pub(crate) struct Cell {
     sleepers: AtomicU32,
     /// How far to read ahead once a stream of CPU accesses leaves this chunk; 0 if none came through.
     pub(crate) stream: PerSide<AtomicU32>,
-    /// Whether the chunk's VRAM is reserved. Changes under the VRAM pool's lock only.
-    pub(crate) vram_reserved: AtomicBool,
+    /// The blocks that have device frames, as the bits of a `BlockSet`. Changes under the VRAM pool's lock only.
+    pub(crate) frames: AtomicU32,
 }
 
 // Metadata stays below 0.1 % of what it describes: with its place in the table, below 2 KiB a chunk.
@@ -73,10 +75,6 @@ const _: () = assert!(size_of::<Cell>() + size_of::<OnceLock<Box<Cell>>>() < 204
 impl Cell {
     pub(crate) fn lock(&self) -> MutexGuard<'_, CellState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, CellState>> {
-        self.state.try_lock().ok()
     }
 
     /// The epoch to wait on; read under the lock, together with the state that made the wait necessary.

@@ -3,28 +3,34 @@
 //! Before a launch everything is closed to the GPU, and what it declared only to read is opened for reading only, so
 //! that any other access faults and is seen. It does *not* see accesses within a block of which a part is declared.
 
-use limosa_model::{Access, Extent, Side, Verdict};
+use limosa_model::{Access, Block, BlockSet, DeclaredSets, Side, Verdict};
 
 use limosa_os::copy::Caching;
 
+use crate::config::DeviceClass;
 use crate::core::Core;
 
 /// What a launch said that it will touch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Declared {
-    pub(crate) reads: Vec<Extent>,
-    pub(crate) writes: Vec<Extent>,
+    sets: DeclaredSets,
     /// The launch may touch anything: nothing is checked.
-    pub(crate) everything: bool,
+    everything: bool,
 }
 
 impl Declared {
+    pub(crate) fn new(sets: DeclaredSets, everything: bool) -> Self {
+        Self { sets, everything }
+    }
+
     fn allows(&self, offset: u64, access: Access) -> bool {
-        let touches = |extent: &Extent| {
-            let blocks = extent.to_blocks();
-            extent.len > 0 && (blocks.start..blocks.end()).contains(&offset)
-        };
-        self.everything || self.writes.iter().any(touches) || access == Access::Read && self.reads.iter().any(touches)
+        let block = Block::containing(offset);
+        let own = self.sets.chunks().find(|(chunk, _)| *chunk == block.chunk());
+        let allowed = own.map(|(_, sets)| match access {
+            Access::Read => sets.all(),
+            Access::Write => sets.writes | sets.overwrites,
+        });
+        self.everything || allowed.is_some_and(|blocks| blocks.contains(block.slot()))
     }
 }
 
@@ -36,7 +42,7 @@ impl Core {
                 let mut state = cell.lock();
                 if state.chunk.busy().is_empty() {
                     if self.sides.device.window.close(chunk.extent()).is_ok() {
-                        state.chunk.closed(Side::Device);
+                        state.chunk.unmapped(Side::Device, BlockSet::ALL);
                         state.huge.device = false;
                     }
                     break;
@@ -49,9 +55,16 @@ impl Core {
         *self.declared() = Some(declared);
     }
 
-    /// Whether the running launch declared this GPU access; outside of check mode it need not.
+    /// Whether this GPU access was declared, where it must be: in check mode by the running launch, on a device of the
+    /// class Declared by any launch that holds the block.
     pub(crate) fn declares(&self, offset: u64, access: Access) -> bool {
-        !self.config.check || self.declared().as_ref().is_none_or(|declared| declared.allows(offset, access))
+        let block = Block::containing(offset);
+        let held = |cell: &crate::cell::Cell| cell.lock().chunk.held().contains(block.slot());
+        match (self.config.check, self.config.device_class) {
+            (true, _) => self.declared().as_ref().is_none_or(|declared| declared.allows(offset, access)),
+            (false, DeviceClass::Declared) => self.cells.get(block.chunk()).is_some_and(held),
+            (false, DeviceClass::Faulting) => true,
+        }
     }
 
     /// The cell of a chunk is asked for a transition until nothing is in the way. Not for fault handlers: it waits.
@@ -69,12 +82,19 @@ impl Core {
                     if self.config.check {
                         plan.withhold_writing(Side::Device);
                     }
-                    return self.carry_out(chunk, cell, &plan, Caching::Bypass);
+                    match self.carry_out(chunk, cell, &plan, Caching::Bypass) {
+                        Err(crate::error::PagerError::DeviceMemoryBusy) => std::thread::yield_now(),
+                        done => return done,
+                    }
                 }
                 Verdict::Done => return Ok(()),
-                Verdict::Wait(_) => {
+                Verdict::Wait(blocks) => {
                     let epoch = cell.epoch();
+                    let held = !(blocks & state.chunk.held()).is_empty();
                     drop(state);
+                    if held {
+                        self.reaper_bell.ring();
+                    }
                     cell.wait(epoch);
                 }
                 Verdict::Refuse(refusal, blocks) => return Err(self.refusal(chunk, refusal, blocks)),

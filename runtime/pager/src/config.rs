@@ -22,6 +22,16 @@ impl FaultMode {
     }
 }
 
+/// What a kernel's access to memory that is not on the device does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceClass {
+    /// It is a fault, and served: undeclared access just works.
+    #[default]
+    Faulting,
+    /// It cannot be served: launches declare all that they touch.
+    Declared,
+}
+
 /// Sizes and modes of a heap.
 #[derive(Clone, Copy, Debug)]
 pub struct HeapConfig {
@@ -33,6 +43,8 @@ pub struct HeapConfig {
     pub device_budget: u64,
     /// Who serves CPU faults.
     pub fault_mode: FaultMode,
+    /// The class of the device, which may be set lower than what it could do.
+    pub device_class: DeviceClass,
     /// Overwrite copies that are no longer current with 0xA5, so that a use of one shows.
     pub poison_stale: bool,
     /// Check every GPU access against the launch's declared sets; launches then run one at a time.

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
+use limosa_gpu::{Device, Doorbell};
+use limosa_model::policy::DeclaredNext;
 use limosa_model::{BlockSet, CHUNK, ChunkIndex, HostAddr, HostRange, Side};
-use limosa_os::{FaultWindow, Mapping, MemoryFile, Wakeup};
+use limosa_os::{Delivery, FaultWindow, HugePages, Mapping, MemoryFile, Wakeup};
 
 use crate::cell::{Cells, PerSide};
 use crate::check::Declared;
@@ -14,6 +16,7 @@ use crate::config::{DEVICE_BUDGET_MIN, HeapConfig};
 use crate::counters::LiveCounters;
 use crate::error::PagerError;
 use crate::launch::LaunchLog;
+use crate::scheduler::{HeapId, Scheduler};
 use crate::vram::Vram;
 
 /// One end of migration: the frames, our mapping of them, and the window through which they are used.
@@ -27,11 +30,12 @@ pub(crate) struct SideMemory {
 
 impl SideMemory {
     fn new(what: &'static str, len: u64, limit: u64, config: &HeapConfig, side: Side) -> Result<Self, PagerError> {
-        let file = Arc::new(MemoryFile::create(what, len, limit)?);
-        let delivery = match side {
-            Side::Host => config.fault_mode.delivery(),
-            Side::Device => limosa_os::Delivery::Thread,
+        // Host frames are reserved by the chunk, device frames by the block where chunks are used sparsely.
+        let (delivery, huge) = match side {
+            Side::Host => (config.fault_mode.delivery(), HugePages::Always),
+            Side::Device => (Delivery::Thread, HugePages::OnRequest),
         };
+        let file = Arc::new(MemoryFile::create(what, len, limit, huge)?);
         // SAFETY: the handlers are started with the heap and stopped when it is dropped, when nothing that could
         // touch the window is left.
         let window = unsafe { FaultWindow::new(Arc::clone(&file), len, delivery)? };
@@ -49,10 +53,17 @@ pub(crate) struct Core {
     pub(crate) vram: Vram,
     pub(crate) counters: LiveCounters,
     pub(crate) launches: LaunchLog,
+    /// The launches that are to run or run, and what they hold.
+    pub(crate) scheduler: Scheduler,
+    pub(crate) id: HeapId,
+    /// Wakes the reaper to look after launches for which nobody waits. Allowed in signal mode.
+    pub(crate) reaper_bell: Wakeup,
+    /// Wakes the reaper while it waits for the device.
+    pub(crate) doorbell: Doorbell,
+    /// Whether it does.
+    pub(crate) reaper_watches: AtomicBool,
     /// What the running launch declared, in check mode.
     pub(crate) declared: Mutex<Option<Declared>>,
-    /// In check mode, the launches of all queues run one at a time.
-    pub(crate) check_turn: Mutex<()>,
     /// Chunks to bring to the host when nothing else is to be done. Lock-free, so that signal mode may push.
     pub(crate) read_ahead: ArrayQueue<ChunkIndex>,
     pub(crate) config: HeapConfig,
@@ -63,7 +74,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(config: HeapConfig) -> Result<Self, PagerError> {
+    pub(crate) fn new(device: &Arc<Device>, config: HeapConfig) -> Result<Self, PagerError> {
         if config.device_budget < DEVICE_BUDGET_MIN {
             return Err(PagerError::BudgetTooSmall { given: config.device_budget, minimum: DEVICE_BUDGET_MIN });
         }
@@ -75,11 +86,15 @@ impl Core {
                 device: SideMemory::new("software device memory", len, device_limit, &config, Side::Device)?,
             },
             cells: Cells::new(len / CHUNK),
-            vram: Vram::new(config.device_budget),
+            vram: Vram::new(config.device_budget, Box::<DeclaredNext>::default()),
             counters: LiveCounters::default(),
             launches: LaunchLog::default(),
+            scheduler: Scheduler::default(),
+            id: HeapId::next(),
+            reaper_bell: Wakeup::new()?,
+            doorbell: Doorbell::new(device)?,
+            reaper_watches: AtomicBool::new(false),
             declared: Mutex::new(None),
-            check_turn: Mutex::new(()),
             read_ahead: ArrayQueue::new(READ_AHEAD_QUEUE),
             config,
             stand_in_chunks: AtomicU64::new(0),
@@ -114,6 +129,8 @@ impl Core {
         self.stopping.store(true, Ordering::SeqCst);
         self.sides.host.bell.ring();
         self.sides.device.bell.ring();
+        self.reaper_bell.ring();
+        self.doorbell.ring();
     }
 
     pub(crate) fn stopping(&self) -> bool {

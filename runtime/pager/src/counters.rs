@@ -44,6 +44,8 @@ counters! {
     blocks_to_device,
     /// Blocks copied to the host.
     blocks_to_host,
+    /// Blocks taken out of device memory to make room, with or without a copy.
+    blocks_evicted,
     /// Blocks zeroed, on either side.
     blocks_zeroed,
     /// Chunks opened as one huge mapping, on either side.

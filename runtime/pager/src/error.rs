@@ -48,6 +48,9 @@ pub enum PagerError {
         /// The budget in bytes.
         budget: u64,
     },
+    /// VRAM is full of blocks that are under a move: it can be tried again at once. Never leaves the pager.
+    #[error("device memory is full of blocks under a move")]
+    DeviceMemoryBusy,
     /// The device cannot back a heap.
     #[error("{device} cannot back a unified heap: {reason}")]
     NoView {
@@ -79,6 +82,51 @@ pub enum PagerError {
         start: u64,
         /// Bytes.
         len: u64,
+    },
+    /// A range is larger than the device budget.
+    #[error("{asked} bytes do not fit the device budget of {budget}: prefetch in parts, or raise the budget")]
+    RangeTooLarge {
+        /// Bytes of the range's blocks.
+        asked: u64,
+        /// The budget in bytes.
+        budget: u64,
+    },
+    /// A launch's set is larger than the device budget.
+    #[error(
+        "kernel {kernel}: the launch declares {asked} bytes, the device budget is {budget}: split the launch, raise the \
+         budget, or declare less"
+    )]
+    SetTooLarge {
+        /// The kernel's name.
+        kernel: String,
+        /// Bytes of the blocks that the launch declares.
+        asked: u64,
+        /// The budget in bytes.
+        budget: u64,
+    },
+    /// Memory that shares its block with others was to be pinned.
+    #[error(
+        "{len} bytes cannot be pinned: smaller allocations than 64 KiB share their block with others; allocate more"
+    )]
+    PinTooSmall {
+        /// Bytes of the allocation.
+        len: u64,
+    },
+    /// A launch was to wait for one of another context.
+    #[error(
+        "kernel {kernel}: a launch can wait for launches of its own context only: wait for the other's event first"
+    )]
+    ForeignEvent {
+        /// The kernel's name.
+        kernel: String,
+    },
+    /// A launch never ran; whoever asked first was given the error itself.
+    #[error("kernel {kernel} was not launched: {reason}")]
+    NotLaunched {
+        /// The kernel's name.
+        kernel: String,
+        /// Why.
+        reason: String,
     },
     /// A launch went wrong.
     #[error(transparent)]

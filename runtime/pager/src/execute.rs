@@ -40,7 +40,7 @@ impl Core {
             return;
         }
         if self.sides.get(side).window.close(chunk.extent()).is_ok() {
-            state.chunk.closed(side);
+            state.chunk.unmapped(side, BlockSet::ALL);
             *state.huge.get_mut(side) = false;
         }
     }
@@ -53,21 +53,25 @@ impl Core {
         plan: &Plan,
         caching: Caching,
     ) -> Result<(), PagerError> {
-        let mut opened = Ok(());
-        let moved = plan.actions().into_iter().try_for_each(|action| match action {
-            Action::Open(side, blocks, access) => {
-                // The data is in place: what cannot be mapped is told to who touches it, but the plan stands.
-                if let Err(error) = self.open(chunk, cell, side, blocks, access) {
-                    opened = Err(error);
+        let (mut opened, mut last) = (Ok(()), None);
+        let moved =
+            plan.actions().into_iter().inspect(|action| last = Some(*action)).try_for_each(|action| match action {
+                Action::Open(side, blocks, access) => {
+                    // The data is in place: what cannot be mapped is told to who touches it, but the plan stands.
+                    if let Err(error) = self.open(chunk, cell, side, blocks, access) {
+                        opened = Err(error);
+                    }
+                    Ok(())
                 }
-                Ok(())
-            }
-            other => self.act(chunk, cell, other, caching),
-        });
+                Action::TakeFrames(blocks) => self.take_frames(chunk, cell, blocks, plan.covers),
+                other => self.act(chunk, other, caching),
+            });
         let mut state = cell.lock();
         match moved {
-            Ok(()) => state.chunk.commit(plan),
-            Err(_) => state.chunk.abort(plan),
+            Ok(()) if opened.is_ok() => state.chunk.commit(plan),
+            Ok(()) => self.commit_unopened(chunk, &mut state, *plan),
+            // An error comes from an action, so there was one.
+            Err(_) => state.chunk.abort(plan, last.unwrap_or(Action::TakeFrames(BlockSet::EMPTY))),
         }
         for side in [Side::Host, Side::Device] {
             if !plan.closes(side).is_empty() {
@@ -76,6 +80,18 @@ impl Core {
         }
         self.release(chunk, cell, state, plan.covers);
         moved.and(opened)
+    }
+
+    /// Commits a plan whose data is in place but which could not open all that it was to: nothing of it is open then,
+    /// and it ends in no hold.
+    fn commit_unopened(&self, chunk: ChunkIndex, state: &mut CellState, mut plan: Plan) {
+        plan.forgo_hold();
+        state.chunk.commit(&plan);
+        for side in [Side::Host, Side::Device] {
+            if self.close(chunk, side, plan.covers).is_ok() {
+                state.chunk.unmapped(side, plan.covers);
+            }
+        }
     }
 
     /// Blocks are no longer busy or held: wakes the threads that were waiting for them.
@@ -98,9 +114,8 @@ impl Core {
         }
     }
 
-    fn act(&self, chunk: ChunkIndex, cell: &Cell, action: Action, caching: Caching) -> Result<(), PagerError> {
+    fn act(&self, chunk: ChunkIndex, action: Action, caching: Caching) -> Result<(), PagerError> {
         match action {
-            Action::TakeFrames(_) => self.take_frames(chunk, cell),
             Action::Close(side, blocks) => self.close(chunk, side, blocks),
             Action::Zero(side, blocks) => {
                 add(&self.counters.blocks_zeroed, blocks.count().into());
@@ -119,7 +134,12 @@ impl Core {
                 }
                 Ok(())
             }
-            Action::GiveFrames(..) | Action::Open(..) => Ok(()),
+            Action::GiveFrames(Side::Device, _) => {
+                self.vram.note_idle(chunk);
+                Ok(())
+            }
+            // Host frames stay with their chunk for as long as it is allocated.
+            Action::GiveFrames(Side::Host, _) | Action::Open(..) | Action::TakeFrames(_) => Ok(()),
             // Nothing on this heap is backed by a file, so no block has a copy there.
             Action::Load(_) | Action::WriteBack(_) => Ok(()),
         }

@@ -53,7 +53,12 @@ impl Core {
                         self.continue_stream(side, block, cell, depth);
                         Served::Done
                     }
-                    Err(PagerError::DeviceMemoryFull { .. }) => Served::Refused(TouchCause::DeviceMemoryFull),
+                    // The block is as it was: whoever waits for it faults again, when others are further on.
+                    Err(PagerError::DeviceMemoryBusy) => {
+                        self.wake(side, chunk, BlockSet::of(block.slot()));
+                        Served::Done
+                    }
+                    Err(PagerError::DeviceMemoryFull { .. }) => self.try_with_less(cell, block, access),
                     Err(_) => Served::Refused(TouchCause::NotMapped),
                 }
             }
@@ -65,11 +70,39 @@ impl Core {
             Verdict::Wait(_) => {
                 *state.parked.get_mut(side) |= BlockSet::of(block.slot());
                 add(&self.counters.faults_parked, 1);
+                if state.chunk.held().contains(block.slot()) {
+                    // Nobody may be waiting for the launch that holds it.
+                    self.reaper_bell.ring();
+                }
                 Served::Parked(cell.epoch())
             }
             Verdict::Refuse(Refusal::Unallocated, _) => Served::Refused(TouchCause::NotAllocated),
             Verdict::Refuse(Refusal::Poisoned, _) => Served::Refused(TouchCause::Poisoned),
         }
+    }
+
+    /// There was no room for what growth would have brought along: tries without it, and with the room that completed
+    /// launches have left.
+    fn try_with_less(&self, cell: &Cell, block: Block, access: Access) -> Served {
+        let (chunk, demand) = (block.chunk(), BlockSet::of(block.slot()));
+        let mut state = cell.lock();
+        let verdict = self.decide(chunk, &mut state, |blocks| blocks.fault(Side::Device, block.slot(), demand, access));
+        drop(state);
+        if let Verdict::Go(mut plan) = verdict {
+            if self.config.check && access == Access::Read {
+                plan.withhold_writing(Side::Device);
+            }
+            match self.carry_out(chunk, cell, &plan, Caching::Bypass) {
+                Err(PagerError::DeviceMemoryFull { .. }) if !self.release_without_waiting() => {
+                    return Served::Refused(TouchCause::DeviceMemoryFull);
+                }
+                Ok(()) | Err(PagerError::DeviceMemoryFull { .. } | PagerError::DeviceMemoryBusy) => {}
+                Err(_) => return Served::Refused(TouchCause::NotMapped),
+            }
+        }
+        // Served, or to be tried again: another fault tells.
+        self.wake(Side::Device, chunk, demand);
+        Served::Done
     }
 
     /// A fault on what is open already: two threads faulted at once, or the kernel took pages away. Gives whether it

@@ -7,10 +7,11 @@ use std::thread::{Builder, JoinHandle};
 use limosa_model::{Access, Block, BlockSet, HostAddr, Side};
 use limosa_os::{OsError, signal};
 
-use crate::config::FaultMode;
+use crate::config::{DeviceClass, FaultMode};
 use crate::core::Core;
 use crate::error::{PagerError, TouchCause};
 use crate::fault::Served;
+use crate::reaper::reap;
 
 /// The running handlers of a heap; stops them when dropped.
 pub(crate) struct Handlers {
@@ -25,14 +26,10 @@ impl Handlers {
         let mut handlers = Self { core: Arc::clone(core), signal: None, threads: Vec::new() };
         for (name, side) in [("limosa-cpu", Side::Host), ("limosa-gpu", Side::Device)] {
             let core = Arc::clone(core);
-            let thread = Builder::new().name(name.into()).spawn(move || serve_all(&core, side));
-            let thread = thread.map_err(|source| OsError::Mapping {
-                operation: "starting a fault handler thread",
-                bytes: 0,
-                source,
-            })?;
-            handlers.threads.push(thread);
+            handlers.threads.push(spawn(name, move || serve_all(&core, side))?);
         }
+        let shared = Arc::clone(core);
+        handlers.threads.push(spawn("limosa-launch", move || reap(&shared))?);
         if core.config.fault_mode == FaultMode::InThread {
             let server = Arc::new(InThread { core: Arc::clone(core) });
             handlers.signal = Some(signal::register(core.host_range(), server)?);
@@ -51,6 +48,16 @@ impl Drop for Handlers {
     }
 }
 
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PagerError> {
+    let run = || {
+        let _abort = AbortOnPanic;
+        run();
+    };
+    let operation = "starting a thread of the heap";
+    let thread = Builder::new().name(name.into()).spawn(run);
+    Ok(thread.map_err(|source| OsError::Mapping { operation, bytes: 0, source })?)
+}
+
 /// Ends the process if a handler panics: without it, every thread that faults would wait for ever.
 struct AbortOnPanic;
 
@@ -63,7 +70,6 @@ impl Drop for AbortOnPanic {
 }
 
 fn serve_all(core: &Core, side: Side) {
-    let _abort = AbortOnPanic;
     signal::block_in_this_thread();
     let memory = core.sides.get(side);
     let mut suspects = Suspects::default();
@@ -126,6 +132,10 @@ fn serve_pending(core: &Core, side: Side, suspects: &mut Suspects) -> bool {
                 return;
             }
             core.launches.blame(core.address(offset), fault.access, TouchCause::Undeclared);
+            if core.config.device_class == DeviceClass::Declared {
+                core.stand_in_device(offset);
+                return;
+            }
         }
         match (core.serve(side, offset, fault.access), side) {
             (Served::Done | Served::Parked(_), _) => {}

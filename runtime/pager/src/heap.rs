@@ -46,7 +46,7 @@ impl Heap {
         if let Some(reason) = Self::unsupported(adapter.kind) {
             return Err(PagerError::NoView { device: adapter.name.clone(), reason: reason.into() });
         }
-        let core = Arc::new(Core::new(config)?);
+        let core = Arc::new(Core::new(device, config)?);
         let handlers = Handlers::start(&core)?;
         let window = core.sides.device.window.range();
         // SAFETY: `core` keeps the window reserved, and the handlers serve it, as long as the heap lives.
@@ -160,7 +160,7 @@ impl Heap {
         self.core.vram.used()
     }
 
-    /// The budget of VRAM in bytes: whole chunks.
+    /// The budget of VRAM in bytes: whole blocks.
     #[must_use]
     pub fn device_budget(&self) -> u64 {
         self.core.vram.budget()
@@ -204,10 +204,11 @@ impl Heap {
         Ok(placed.extent)
     }
 
-    /// Frees the allocation that starts at offset `start`, waiting for moves of it under way.
+    /// Frees the allocation that starts at offset `start`, waiting for moves of it under way and for launches that hold
+    /// it.
     ///
     /// # Errors
-    /// [`PagerError::NotAllocated`].
+    /// [`PagerError::NotAllocated`]; [`PagerError::Os`] if a part could not be unmapped, which then stays out of use.
     pub fn free(&self, start: u64) -> Result<(), PagerError> {
         let mut arena = self.arena();
         // Out of the arena last: until then nobody else can be given the blocks. The handlers never take this lock.
@@ -217,11 +218,17 @@ impl Heap {
         let Placement { fresh_blocks, .. } = arena.free(start).map_err(|error| self.arena_error(error))?;
         debug_assert!(extent.start == start);
         let Some(blocks) = fresh_blocks else { return Ok(()) };
+        let mut result = Ok(());
         for (chunk, set) in blocks.chunks() {
-            self.free_blocks(chunk, set)?;
-            self.retire_chunk(chunk);
+            match self.free_blocks(chunk, set) {
+                Ok(()) => self.retire_chunk(chunk),
+                Err(error) => {
+                    set.runs().for_each(|(first, count)| arena.withhold(chunk.run(first, count)));
+                    result = Err(error);
+                }
+            }
         }
-        Ok(())
+        result
     }
 
     fn free_blocks(&self, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
@@ -317,7 +324,41 @@ impl Heap {
         if side == Side::Device && self.core.lost() {
             return Err(limosa_gpu::GpuError::DeviceLost.into());
         }
+        let (asked, budget) = (extent.to_blocks().len, self.core.vram.budget());
+        if side == Side::Device && asked > budget {
+            return Err(PagerError::RangeTooLarge { asked, budget });
+        }
         extent.chunks().try_for_each(|(chunk, set)| self.core.transition(chunk, |blocks| blocks.prefetch(side, set)))
+    }
+
+    /// Makes the CPU the only owner of `extent`, opens it, and keeps it so until [`Self::unpin`]: its frames may be given
+    /// to direct or asynchronous I/O. Waits for launches that hold it; launches wait for it.
+    ///
+    /// # Errors
+    /// [`PagerError::NotAllocated`], [`PagerError::Poisoned`]; nothing is pinned then.
+    pub fn pin(&self, extent: Extent) -> Result<(), PagerError> {
+        self.check_range(extent)?;
+        self.core.pin(extent)
+    }
+
+    /// Ends one [`Self::pin`] of `extent`.
+    pub fn unpin(&self, extent: Extent) {
+        extent.chunks().for_each(|(chunk, set)| self.core.unpin_blocks(chunk, set));
+        // A launch may have been waiting for it.
+        self.core.settle();
+    }
+
+    /// Forgets the contents of `extent`, by whole blocks that lie in it: they read as zeros, and take up nothing. Waits
+    /// for launches that hold it.
+    ///
+    /// # Errors
+    /// [`PagerError::NotAllocated`].
+    pub fn discard(&self, extent: Extent) -> Result<(), PagerError> {
+        self.check_range(extent)?;
+        extent
+            .inner_blocks()
+            .chunks()
+            .try_for_each(|(chunk, set)| self.core.transition(chunk, |blocks| blocks.discard(set)))
     }
 
     /// Where the blocks of `extent` are.
@@ -343,6 +384,11 @@ impl Heap {
     /// Makes lost blocks of `extent` usable again: they read as zeros.
     pub fn repair(&self, extent: Extent) {
         self.core.repair(extent);
+    }
+
+    /// Lets go of what completed launches hold, so that accesses to it need not wait.
+    pub fn settle_launches(&self) {
+        self.core.settle();
     }
 
     /// Whether the device was lost.

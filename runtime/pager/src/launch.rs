@@ -1,19 +1,18 @@
-//! Launching kernels on a heap: the translation word, what the launch keeps, and whose accesses went wrong.
+//! Launching kernels on a heap: queues, events, and whose accesses went wrong.
 //!
-//! A launch owns what it uses until it has completed, whatever becomes of its event. It does *not* hold blocks:
-//! while a kernel runs, both sides' accesses are served as faults, block by block.
+//! A launch owns what it uses until it has completed, whatever becomes of its event, and holds what it declared from
+//! its admission on. When it is admitted is the scheduler's business.
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use limosa_gpu::{GpuError, Kernel, Queue, Submission, Ticket, Timeline};
-use limosa_model::{Access, Extent, HostAddr};
+use limosa_gpu::{GpuError, Kernel, Queue, Submission};
+use limosa_model::{Access, DeclaredSets, Extent, HostAddr};
 
-use crate::check::Declared;
-use crate::counters::add;
-use crate::error::{LaunchFailure, PagerError, TouchCause};
+use crate::error::{PagerError, TouchCause};
 use crate::heap::Heap;
+use crate::scheduler::{Pending, Record};
 
 /// One launch to be.
 pub struct Launch {
@@ -27,44 +26,40 @@ pub struct Launch {
     pub reads: Vec<Extent>,
     /// Heap ranges that it writes, or reads and writes.
     pub writes: Vec<Extent>,
+    /// Heap ranges of which it replaces every byte, reading none before.
+    pub overwrites: Vec<Extent>,
     /// Whether it may touch all of the heap.
     pub everything: bool,
+    /// Launches that must have completed before it begins.
+    pub after: Vec<LaunchMark>,
     /// Kept until it has completed.
     pub keep: Box<dyn Any + Send>,
 }
 
 /// The first failed access of a launch, and how many there were.
 #[derive(Clone, Copy)]
-struct Blame {
-    address: HostAddr,
-    access: Access,
-    cause: TouchCause,
-    count: u64,
+pub(crate) struct Blame {
+    pub(crate) address: HostAddr,
+    pub(crate) access: Access,
+    pub(crate) cause: TouchCause,
+    pub(crate) count: u64,
 }
 
-struct Record {
-    timeline: Arc<Timeline>,
-    ticket: Ticket,
-    kernel: Arc<Kernel>,
-    blame: Mutex<Option<Blame>>,
-}
-
-/// The launches in flight, oldest first: who is to blame for a stray access.
+/// The launches on the device, oldest first: who is to blame for a stray access.
 #[derive(Default)]
 pub(crate) struct LaunchLog {
-    /// Never held while something is dropped that the application gave us.
     records: Mutex<VecDeque<Arc<Record>>>,
 }
 
 impl LaunchLog {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Record>>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Record>>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A kernel's access could not be served: notes it for the launch that runs. Runs on the fault thread.
     pub(crate) fn blame(&self, address: HostAddr, access: Access, cause: TouchCause) {
         let records = self.lock();
-        let running = records.iter().find(|record| !record.timeline.reached(record.ticket).unwrap_or(true));
+        let running = records.iter().find(|record| record.is_running());
         let Some(record) = running.or(records.back()) else { return };
         let mut blame = record.blame.lock().unwrap_or_else(PoisonError::into_inner);
         match blame.as_mut() {
@@ -104,7 +99,8 @@ impl LaunchQueue {
     /// no reference of Rust's to what it writes exists meanwhile (to what it reads, no exclusive one).
     ///
     /// # Errors
-    /// Those of [`Queue::submit`]; the launch has not happened then.
+    /// [`PagerError::SetTooLarge`], [`PagerError::ForeignEvent`], and those of [`Queue::check`]; the launch will not happen then. What goes wrong
+    /// later is told by the event.
     pub unsafe fn launch(&self, launch: Launch) -> Result<LaunchEvent, PagerError> {
         let core = self.heap.core();
         if core.lost() {
@@ -116,43 +112,22 @@ impl LaunchQueue {
             arguments.extend_from_slice(&self.heap.translation().word().to_ne_bytes());
         }
         arguments.extend_from_slice(&launch.arguments);
-        let kernel = Arc::clone(&launch.kernel);
-        let keep = launch.keep;
-        let submission = Submission { kernel: launch.kernel, groups: launch.groups, arguments, keep };
-        let checking = core.config.check.then(|| {
-            let turn = core.check_turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let everything = launch.everything;
-            core.begin_check(Declared { reads: launch.reads, writes: launch.writes, everything });
-            turn
-        });
-
-        let mut records = core.launches.lock();
-        // SAFETY: the caller's promise.
-        let ticket = match unsafe { self.queue.submit(submission) } {
-            Ok(ticket) => ticket,
-            Err(error) => {
-                drop(records);
-                return Err(self.heap.noticed(error));
-            }
-        };
-        let timeline = Arc::clone(self.queue.timeline());
-        let record = Arc::new(Record { timeline, ticket, kernel, blame: Mutex::new(None) });
-        records.push_back(Arc::clone(&record));
-        let mut finished = Vec::new();
-        while records.front().is_some_and(|oldest| oldest.timeline.reached(oldest.ticket).unwrap_or(true)) {
-            finished.extend(records.pop_front());
+        let sets = DeclaredSets::new(&launch.reads, &launch.writes, &launch.overwrites);
+        let record = Record::new(launch.kernel.name().to_owned(), core.id, sets);
+        if launch.after.iter().any(|mark| mark.record.heap != core.id) {
+            return Err(PagerError::ForeignEvent { kernel: record.name.clone() });
         }
-        drop(records);
-        // Without the lock: destroying a pipeline can wait for a kernel that waits for the fault thread, which blames.
-        drop(finished);
-        add(&core.counters.launches, 1);
-        let event = LaunchEvent { record, queue: Arc::clone(&self.queue), heap: Arc::clone(&self.heap) };
-        if checking.is_some() {
-            // The failure, if any, is told by whoever waits for the event; here only the end matters.
-            let _ = event.record.timeline.wait(ticket);
-            *core.declared() = None;
-        }
-        Ok(event)
+        let submission = Submission { kernel: launch.kernel, groups: launch.groups, arguments, keep: launch.keep };
+        submission.check()?;
+        core.drop_discarded();
+        core.submit(Pending {
+            record: Arc::clone(&record),
+            queue: Arc::clone(&self.queue),
+            submission,
+            after: launch.after.into_iter().map(|mark| mark.record).collect(),
+            everything: launch.everything,
+        })?;
+        Ok(LaunchEvent { record, queue: Arc::clone(&self.queue), heap: Arc::clone(&self.heap) })
     }
 
     /// Waits for everything launched so far and gives back what it kept.
@@ -160,15 +135,21 @@ impl LaunchQueue {
     /// # Errors
     /// [`GpuError::DeviceLost`].
     pub fn wait_idle(&self) -> Result<(), PagerError> {
-        self.queue.wait_idle().map_err(|error| self.heap.noticed(error))
+        for record in self.heap.core().scheduler.queued_on(&self.queue) {
+            // What failed has failed; its event tells.
+            let _ = record.reach_device();
+        }
+        let waited = self.queue.wait_idle().map_err(|error| self.heap.noticed(error));
+        self.heap.core().settle();
+        self.heap.core().drop_discarded();
+        waited
     }
+}
 
-    /// Gives back what completed launches kept, without waiting.
-    ///
-    /// # Errors
-    /// [`GpuError::DeviceLost`].
-    pub fn retire(&self) -> Result<(), PagerError> {
-        self.queue.retire().map_err(|error| self.heap.noticed(error))
+impl Drop for LaunchQueue {
+    fn drop(&mut self) {
+        // Fails on a lost device, where nothing runs any more.
+        let _ = self.wait_idle();
     }
 }
 
@@ -185,25 +166,27 @@ impl LaunchEvent {
     ///
     /// # Errors
     /// [`PagerError::Launch`] if an access of the kernel could not be served, each time it is asked;
-    /// [`GpuError::DeviceLost`].
+    /// [`GpuError::DeviceLost`]; why it could not be admitted.
     pub fn wait(&self) -> Result<(), PagerError> {
-        let Record { ticket, kernel, blame, .. } = &*self.record;
-        self.queue.wait(*ticket).map_err(|error| self.heap.noticed(error))?;
-        self.heap.core().clear_device_stand_ins();
-        let blame = *blame.lock().unwrap_or_else(PoisonError::into_inner);
-        match blame {
-            None => Ok(()),
-            Some(Blame { address, access, cause, count }) => {
-                let kernel = kernel.name().to_owned();
-                Err(LaunchFailure { kernel, address, access, cause, count }.into())
-            }
-        }
+        let core = self.heap.core();
+        let Some((timeline, ticket)) = self.record.reach_device() else {
+            core.drop_discarded();
+            return Err(match self.record.why_not() {
+                PagerError::Gpu(error) => self.heap.noticed(error),
+                other => other,
+            });
+        };
+        timeline.wait(ticket).map_err(|error| self.heap.noticed(error))?;
+        core.settle();
+        self.queue.retire().map_err(|error| self.heap.noticed(error))?;
+        core.clear_device_stand_ins();
+        self.record.failure().map_or(Ok(()), |failure| Err(failure.into()))
     }
 
     /// What others need to wait for the launch; keeps nothing of the application's alive.
     #[must_use]
     pub fn mark(&self) -> LaunchMark {
-        LaunchMark { timeline: Arc::clone(&self.record.timeline), ticket: self.record.ticket }
+        LaunchMark { record: Arc::clone(&self.record) }
     }
 
     /// Whether the launch has completed.
@@ -211,22 +194,21 @@ impl LaunchEvent {
     /// # Errors
     /// [`GpuError::DeviceLost`].
     pub fn is_complete(&self) -> Result<bool, PagerError> {
-        self.record.timeline.reached(self.record.ticket).map_err(|error| self.heap.noticed(error))
+        self.record.is_done().map_err(|error| self.heap.noticed(error))
     }
 }
 
 /// A launch as others see it: done or not. On a lost device everything is done.
 #[derive(Clone)]
 pub struct LaunchMark {
-    timeline: Arc<Timeline>,
-    ticket: Ticket,
+    record: Arc<Record>,
 }
 
 impl LaunchMark {
     /// Whether the launch has completed.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.timeline.reached(self.ticket).unwrap_or(true)
+        self.record.is_done().unwrap_or(true)
     }
 
     /// Waits for it.
@@ -234,6 +216,6 @@ impl LaunchMark {
     /// # Errors
     /// [`GpuError::DeviceLost`]: there is nothing to wait for any more; [`Heap::noticed`] is to be told.
     pub fn wait(&self) -> Result<(), GpuError> {
-        self.timeline.wait(self.ticket)
+        self.record.reach_device().map_or(Ok(()), |(timeline, ticket)| timeline.wait(ticket))
     }
 }

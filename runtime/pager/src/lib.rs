@@ -1,13 +1,13 @@
 //! The engine: carries out the model's plans through the operating system and the device.
 //!
-//! Faults of both sides, migration, prefetch, residency, launches, loss of the device. Decisions are limosa-model's;
-//! system calls and Vulkan calls are limosa-os's and limosa-gpu's. It does *not* evict or hold yet: a launch's
-//! accesses are served by faults, and a full device memory is an error.
+//! Faults of both sides, migration, eviction, prefetch, residency, admission of launches, loss of the device. Decisions
+//! are limosa-model's; system calls and Vulkan calls are limosa-os's and limosa-gpu's.
 //!
 //! # Locks
-//! A chunk's state has a mutex (`Cell`). It is never held over a move, a system call that can sleep, or a wait; who
-//! meets a busy block parks or waits for the cell's epoch. Order: `Vram` before `Cell`; nothing is locked inside
-//! `Cell`. Application code runs under none of them.
+//! In this order: the scheduler's state; the VRAM pool; a chunk's `Cell`. A cell's lock is never held over a move, a
+//! system call that can sleep, or a wait; who meets a busy or held block parks or waits for the cell's epoch. The
+//! scheduler's is held over an admission, which waits for moves only. Application code runs under none of them, nor on
+//! a thread of ours: what launches kept is dropped by the application's threads.
 
 mod cell;
 mod check;
@@ -21,7 +21,9 @@ mod handler;
 mod heap;
 mod launch;
 mod loss;
+mod reaper;
 mod residency;
+mod scheduler;
 mod selftest;
 mod stand_in;
 mod vram;
@@ -34,7 +36,7 @@ pub mod inject {
     pub use limosa_os::pagemap;
 }
 
-pub use config::{DEVICE_BUDGET_MIN, FaultMode, HeapConfig};
+pub use config::{DEVICE_BUDGET_MIN, DeviceClass, FaultMode, HeapConfig};
 pub use counters::Counters;
 pub use error::{LaunchFailure, PagerError, TouchCause};
 pub use heap::Heap;

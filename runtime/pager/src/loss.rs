@@ -10,7 +10,7 @@ use crate::error::PagerError;
 impl Core {
     /// Takes the device's copies away. Gives the ranges that were only there.
     pub(crate) fn lose_device(&self) -> Vec<Extent> {
-        self.mark_lost();
+        self.abandon_launches();
         let mut lost = Vec::new();
         for (chunk, cell) in self.cells.iter() {
             loop {
@@ -51,7 +51,7 @@ impl Core {
             let mut state = cell.lock();
             let repaired = state.chunk.repair(blocks);
             if !(repaired & state.stand_in.host).is_empty() && self.sides.host.window.close(chunk.extent()).is_ok() {
-                state.chunk.closed(Side::Host);
+                state.chunk.unmapped(Side::Host, BlockSet::ALL);
                 state.huge.host = false;
                 state.stand_in.host = BlockSet::EMPTY;
             }
@@ -75,8 +75,15 @@ impl Core {
 impl crate::heap::Heap {
     /// Passes an error of the device on; if it is the first to tell of a loss, the heap takes note.
     pub fn noticed(&self, error: GpuError) -> PagerError {
-        if matches!(error, GpuError::DeviceLost) && !self.core().lost() {
-            self.core().lose_device();
+        self.core().noticed(error)
+    }
+}
+
+impl Core {
+    /// As [`crate::heap::Heap::noticed`].
+    pub(crate) fn noticed(&self, error: GpuError) -> PagerError {
+        if matches!(error, GpuError::DeviceLost) && !self.lost() {
+            self.lose_device();
         }
         error.into()
     }

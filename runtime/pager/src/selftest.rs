@@ -49,7 +49,9 @@ impl Heap {
             arguments,
             reads: vec![source],
             writes: vec![target],
+            overwrites: Vec::new(),
             everything: false,
+            after: Vec::new(),
             keep: Box::new(()),
         };
         let queue = LaunchQueue::new(self)?;

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayString;
-use limosa_model::{Access, Block, BlockSet, CHUNK, HostAddr, Side};
+use limosa_model::{Access, Block, BlockSet, CHUNK, ChunkIndex, HostAddr, Side};
 use limosa_os::machine;
 
+use crate::cell::{Cell, CellState};
 use crate::core::Core;
 use crate::counters::add;
 use crate::error::{PagerError, TouchCause};
@@ -61,8 +62,15 @@ impl Core {
             self.stand_in_chunks.fetch_add(1, Ordering::Relaxed);
         }
         state.stand_in.device |= BlockSet::of(block.slot());
-        let shown = device.mapping.populate(extent).and_then(|()| device.window.open(extent, Access::Write));
-        if shown.is_err() && device.window.poison(extent).is_err() {
+        // A frame that is there may be the data's own.
+        let shown = !cell.frames().contains(block.slot())
+            && device.mapping.populate(extent).and_then(|()| device.window.open(extent, Access::Write)).is_ok();
+        if shown {
+            return;
+        }
+        if device.window.substitute(extent).is_ok() {
+            state.substituted |= BlockSet::of(block.slot());
+        } else if device.window.poison(extent).is_err() {
             machine::complain(b"limosa: a kernel's stray access cannot be served: it will wait for ever\n");
         }
     }
@@ -79,15 +87,16 @@ impl Core {
             if state.stand_in.device.is_empty() {
                 continue;
             }
+            self.restore_substituted(chunk, &mut state, BlockSet::ALL);
             for (first, count) in state.stand_in.device.runs() {
                 // What stays open goes with the next plan for the block.
                 let _ = device.window.close(chunk.run(first, count));
             }
+            for (first, count) in (state.stand_in.device - cell.frames()).runs() {
+                let _ = device.mapping.file().discard(chunk.run(first, count));
+            }
             state.stand_in.device = BlockSet::EMPTY;
             self.stand_in_chunks.fetch_sub(1, Ordering::Relaxed);
-            if !cell.vram_reserved.load(Ordering::Acquire) {
-                let _ = device.mapping.file().discard(chunk.extent());
-            }
         }
     }
 
@@ -95,20 +104,42 @@ impl Core {
     /// a page that stays, which would hide the data.
     pub(crate) fn clear_stand_ins(
         &self,
-        chunk: limosa_model::ChunkIndex,
-        state: &mut crate::cell::CellState,
+        chunk: ChunkIndex,
+        state: &mut CellState,
         side: Side,
         blocks: BlockSet,
     ) -> Result<(), PagerError> {
+        if side == Side::Device {
+            self.restore_substituted(chunk, state, blocks);
+        }
         let there = *state.stand_in.get(side) & blocks;
         for (first, count) in there.runs() {
             self.sides.get(side).window.close(chunk.run(first, count))?;
+        }
+        if side == Side::Device {
+            let frames = self.cells.get(chunk).map_or(BlockSet::EMPTY, Cell::frames);
+            // Pages that only stood in were never counted: they go.
+            for (first, count) in (there - frames).runs() {
+                let _ = self.sides.device.mapping.file().discard(chunk.run(first, count));
+            }
         }
         *state.stand_in.get_mut(side) = *state.stand_in.get(side) - there;
         if side == Side::Device && !there.is_empty() && state.stand_in.device.is_empty() {
             self.stand_in_chunks.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+}
+
+impl Core {
+    /// Has the file's pages in the place of zeros of nobody's again.
+    fn restore_substituted(&self, chunk: ChunkIndex, state: &mut CellState, blocks: BlockSet) {
+        for (first, count) in (state.substituted & blocks).runs() {
+            // What cannot be restored stays as it is: kernels that touch it compute with zeros, and fail.
+            if self.sides.device.window.restore(chunk.run(first, count)).is_ok() {
+                state.substituted = state.substituted - BlockSet::run(first, count);
+            }
+        }
     }
 }
 

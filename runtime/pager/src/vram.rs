@@ -1,88 +1,214 @@
-//! Software VRAM under a budget: which chunks of the device's linear memory file have frames.
+//! Software VRAM under a budget: which blocks of the device's linear memory file have frames, and who must go when
+//! they run out.
 //!
-//! On an imported view frame offset = heap offset, so frames cannot move to another block; they are taken and given
-//! back by the chunk, which keeps them huge. A chunk that no longer holds device data keeps its frames, warm, until
-//! another needs the room. Evicting data is *not* done here.
+//! On an imported view frame offset = heap offset. Frames are counted by the block; a chunk that is used densely gets
+//! all of its frames at once, as one huge page. Frames whose block has left the device stay, warm, until another
+//! needs the room: they go first, then what the policy names. Clean copies are dropped without a copy. It does *not*
+//! touch blocks that are held or under a move.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use limosa_model::{CHUNK, ChunkIndex, Side};
+use crossbeam::queue::ArrayQueue;
+use limosa_model::policy::EvictionPolicy;
+use limosa_model::{BLOCK, BLOCKS_PER_CHUNK, BlockSet, ChunkIndex, Side, Verdict};
+use limosa_os::copy::Caching;
 
 use crate::cell::Cell;
 use crate::core::Core;
+use crate::counters::add;
 use crate::error::PagerError;
 
-#[derive(Debug)]
+/// From so many blocks at once on, a chunk gets frames for all of it, as one huge page.
+const DENSE_MIN: u32 = BLOCKS_PER_CHUNK / 2;
+/// Chunks noted as having idle frames, at most; others are found by the policy's order.
+const IDLE_NOTED: usize = 1024;
+/// What came of an attempt to free frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Made,
+    /// What could go is under a move at this moment.
+    Later,
+    /// All of it is held.
+    Never,
+}
+
+/// Victims looked at before giving up: more are held or under a move than could be by launches of this size.
+const VICTIMS_MAX: usize = 4096;
+
 pub(crate) struct Vram {
-    budget: u64,
-    used: AtomicU64,
+    budget_blocks: u64,
+    used_blocks: AtomicU64,
+    /// Chunks from which a block has left the device. Lock-free, since signal mode adds to it.
+    idle: ArrayQueue<ChunkIndex>,
     /// Held while frames are taken or given back. Comes before any cell's lock.
-    pool: Mutex<()>,
+    policy: Mutex<Box<dyn EvictionPolicy>>,
 }
 
 impl Vram {
-    pub(crate) fn new(budget: u64) -> Self {
-        Self { budget: budget / CHUNK * CHUNK, used: AtomicU64::new(0), pool: Mutex::new(()) }
+    pub(crate) fn new(budget: u64, policy: Box<dyn EvictionPolicy>) -> Self {
+        Self {
+            budget_blocks: budget / BLOCK,
+            used_blocks: AtomicU64::new(0),
+            idle: ArrayQueue::new(IDLE_NOTED),
+            policy: Mutex::new(policy),
+        }
     }
 
-    /// Keeps frames from being taken or given back meanwhile.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Bytes that may be used: whole chunks.
+    /// Bytes that may be used: whole blocks.
     pub(crate) fn budget(&self) -> u64 {
-        self.budget
+        self.budget_blocks * BLOCK
     }
 
     /// Bytes whose frames exist.
     pub(crate) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.used_blocks.load(Ordering::Relaxed) * BLOCK
+    }
+
+    /// Keeps frames from being taken or given back meanwhile.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Box<dyn EvictionPolicy>> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that blocks of the chunk are about to leave the device. Allowed in signal mode.
+    pub(crate) fn note_idle(&self, chunk: ChunkIndex) {
+        let _ = self.idle.push(chunk);
+    }
+
+    fn room(&self) -> u64 {
+        self.budget_blocks.saturating_sub(self.used_blocks.load(Ordering::Relaxed))
+    }
+}
+
+impl Cell {
+    pub(crate) fn frames(&self) -> BlockSet {
+        BlockSet(self.frames.load(Ordering::Acquire))
     }
 }
 
 impl Core {
-    /// Makes sure that the chunk has VRAM frames. Its blocks that need them are busy, so that nobody takes them away.
-    pub(crate) fn take_frames(&self, chunk: ChunkIndex, cell: &Cell) -> Result<(), PagerError> {
-        if cell.vram_reserved.load(Ordering::Acquire) {
-            return Ok(());
+    /// Makes sure that `blocks` have frames, evicting others if it must. The blocks are busy, so that nobody takes
+    /// the frames away again; so are all that the plan covers.
+    pub(crate) fn take_frames(
+        &self,
+        chunk: ChunkIndex,
+        cell: &Cell,
+        blocks: BlockSet,
+        covers: BlockSet,
+    ) -> Result<(), PagerError> {
+        let mut policy = self.vram.lock();
+        let missing = blocks - cell.frames();
+        if !missing.is_empty() {
+            let dense = cell.frames().is_empty() && missing.count() >= DENSE_MIN;
+            if dense && self.make_room(policy.as_mut(), BLOCKS_PER_CHUNK, chunk, covers) == Room::Made {
+                self.sides.device.mapping.populate_huge(chunk.extent())?;
+                self.add_frames(cell, BlockSet::ALL);
+                policy.used(chunk);
+                return Ok(());
+            }
+            match self.make_room(policy.as_mut(), missing.count(), chunk, covers) {
+                Room::Made => {}
+                Room::Later => return Err(PagerError::DeviceMemoryBusy),
+                Room::Never => return Err(PagerError::DeviceMemoryFull { budget: self.vram.budget() }),
+            }
+            // Known to the policy before, so that frames of a half-failed attempt can be taken again.
+            policy.used(chunk);
+            for (first, count) in missing.runs() {
+                self.sides.device.mapping.populate(chunk.run(first, count))?;
+                self.add_frames(cell, BlockSet::run(first, count));
+            }
         }
-        let _pool = self.vram.lock();
-        if cell.vram_reserved.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        if self.vram.used() + CHUNK > self.vram.budget && !self.reclaim_idle_frames() {
-            return Err(PagerError::DeviceMemoryFull { budget: self.vram.budget });
-        }
-        self.sides.device.mapping.populate(chunk.extent())?;
-        self.vram.used.fetch_add(CHUNK, Ordering::Relaxed);
-        cell.vram_reserved.store(true, Ordering::Release);
+        policy.used(chunk);
         Ok(())
     }
 
-    /// Frees the frames of one chunk that holds no device data. Gives whether there was one.
-    fn reclaim_idle_frames(&self) -> bool {
-        self.cells.iter().any(|(chunk, cell)| {
-            // A cell that is locked right now is in use.
-            cell.vram_reserved.load(Ordering::Acquire)
-                && cell.try_lock().is_some_and(|mut state| {
-                    let idle = state.chunk.current(Side::Device).is_empty()
-                        && state.chunk.busy().is_empty()
-                        && state.stand_in.device.is_empty();
-                    idle && self.free_frames(chunk, cell, &mut state.huge.device)
-                })
-        })
+    fn add_frames(&self, cell: &Cell, blocks: BlockSet) {
+        let added = blocks - cell.frames();
+        cell.frames.fetch_or(added.0, Ordering::AcqRel);
+        self.vram.used_blocks.fetch_add(added.count().into(), Ordering::Relaxed);
     }
 
-    /// Gives the chunk's VRAM back; the caller has made sure that nothing uses it.
-    fn free_frames(&self, chunk: ChunkIndex, cell: &Cell, huge: &mut bool) -> bool {
-        if self.sides.device.mapping.file().discard(chunk.extent()).is_err() {
-            return false;
+    /// Frees frames until there is room for `blocks` more, sparing the chunk that they are for as long as it can. The
+    /// blocks of it in `covers` are the caller's.
+    fn make_room(&self, policy: &mut dyn EvictionPolicy, blocks: u32, spare: ChunkIndex, covers: BlockSet) -> Room {
+        let enough = || self.vram.room() >= blocks.into();
+        while !enough() {
+            let Some(chunk) = self.vram.idle.pop() else { break };
+            self.free_idle_frames(policy, chunk);
         }
-        *huge = false;
-        cell.vram_reserved.store(false, Ordering::Release);
-        self.vram.used.fetch_sub(CHUNK, Ordering::Relaxed);
-        true
+        if enough() {
+            return Room::Made;
+        }
+        let mut moving = false;
+        let evictable = |victim: &ChunkIndex| {
+            let unheld = |cell: &Cell| !(cell.frames() - cell.lock().chunk.held()).is_empty();
+            *victim != spare && self.cells.get(*victim).is_some_and(unheld)
+        };
+        let victims: Vec<_> = policy.victims().filter(evictable).take(VICTIMS_MAX).collect();
+        for victim in victims {
+            moving |= self.evict(victim, blocks, BlockSet::EMPTY);
+            self.free_idle_frames(policy, victim);
+            if enough() {
+                return Room::Made;
+            }
+        }
+        moving |= self.evict(spare, blocks, covers);
+        self.free_idle_frames(policy, spare);
+        match (enough(), moving) {
+            (true, _) => Room::Made,
+            (false, true) => Room::Later,
+            (false, false) => Room::Never,
+        }
+    }
+
+    /// Takes what can go of the chunk out of VRAM: all of it where much is needed, so that whole huge pages come free,
+    /// else no more than `needed`. Gives whether something is left that could go later, the caller's
+    /// `own` aside.
+    fn evict(&self, chunk: ChunkIndex, needed: u32, own: BlockSet) -> bool {
+        let Some(cell) = self.cells.get(chunk) else { return false };
+        let mut state = cell.lock();
+        let moving = !(state.chunk.busy() - own).is_empty();
+        let held = state.chunk.held() | state.chunk.busy();
+        let evictable = state.chunk.current(Side::Device) - held;
+        let blocks = if needed < DENSE_MIN { evictable.last(needed) } else { evictable };
+        let verdict = self.decide(chunk, &mut state, |chunk| chunk.evict(blocks));
+        drop(state);
+        if let Verdict::Go(plan) = verdict
+            && self.carry_out(chunk, cell, &plan, Caching::Bypass).is_ok()
+        {
+            add(&self.counters.blocks_evicted, plan.covers.count().into());
+        }
+        moving
+    }
+
+    /// Gives the frames of a chunk back that hold nothing.
+    fn free_idle_frames(&self, policy: &mut dyn EvictionPolicy, chunk: ChunkIndex) {
+        let Some(cell) = self.cells.get(chunk) else { return };
+        // Under the cell's lock, so that no plan begins that needs them.
+        let mut state = cell.lock();
+        let used = state.chunk.current(Side::Device) | state.chunk.busy() | state.stand_in.device;
+        let idle = cell.frames() - used;
+        let file = self.sides.device.mapping.file();
+        let whole = cell.frames().is_all();
+        let mut freed = BlockSet::EMPTY;
+        for (first, count) in idle.runs() {
+            // What cannot be given back stays counted.
+            if file.discard(chunk.run(first, count)).is_ok() {
+                freed |= BlockSet::run(first, count);
+            }
+        }
+        if freed.is_empty() {
+            return;
+        }
+        // Neither a huge mapping nor the mappings of a huge page survive the loss of a part of it.
+        if (state.huge.device || whole) && self.sides.device.window.close(chunk.extent()).is_ok() {
+            state.chunk.unmapped(Side::Device, BlockSet::ALL);
+            state.huge.device = false;
+        }
+        cell.frames.fetch_and(!freed.0, Ordering::AcqRel);
+        self.vram.used_blocks.fetch_sub(freed.count().into(), Ordering::Relaxed);
+        if cell.frames().is_empty() {
+            policy.gone(chunk);
+        }
     }
 }

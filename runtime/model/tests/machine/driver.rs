@@ -178,7 +178,7 @@ impl Machine {
         } else {
             assert!(grown.is_empty(), "{event:?} moves {grown:?} that nobody asked for");
         }
-        judge_actions(event, plan, before);
+        judge_actions(event, plan, before, open);
     }
 
     /// A wait names exactly the blocks in use, and ends when just those are no longer.
@@ -257,7 +257,7 @@ impl Machine {
             self.chunk.fail(&flight.plan, lost & set);
             self.lose(lost & set);
         } else {
-            self.chunk.abort(&flight.plan);
+            self.chunk.abort(&flight.plan, action);
         }
         for slot in (flight.plan.covers - self.chunk.current(Side::Device)).slots() {
             self.memory.device[slot as usize] = None;
@@ -453,7 +453,7 @@ impl Machine {
 }
 
 /// The list is bounded, names nothing twice and nothing outside the plan, and moves nothing without need.
-fn judge_actions(event: Event, plan: &Plan, before: &[BlockState; SLOTS]) {
+fn judge_actions(event: Event, plan: &Plan, before: &[BlockState; SLOTS], open: BlockSet) {
     let actions = plan.actions();
     assert!(actions.len() <= ACTIONS_MAX);
     let kind = |action: Action| match action {
@@ -491,7 +491,14 @@ fn judge_actions(event: Event, plan: &Plan, before: &[BlockState; SLOTS]) {
             };
             actions.iter().any(serves)
         };
-        assert!(plan.covers.slots().all(opens), "{event:?} leaves a block that faults again: {actions:?}");
+        // A launch takes what is open as it needs it; whoever faulted on what should be open is given it anew.
+        let stays = |slot: u32| {
+            matches!(event, Event::Acquire { .. }) && open.contains(slot) && !plan.closes(side).contains(slot)
+        };
+        assert!(
+            plan.covers.slots().all(|slot| opens(slot) || stays(slot)),
+            "{event:?} leaves a block that faults again: {actions:?}"
+        );
     }
 }
 

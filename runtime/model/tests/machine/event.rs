@@ -44,9 +44,7 @@ impl Event {
             | Self::Acquire { access: Access::Read, .. }
             | Self::WriteBack(_) => hold == Hold::Write,
             // The launch that holds the block may itself be what faults; a prefetch leaves held blocks alone.
-            Self::Fault { side: Side::Device, access: Access::Read, .. }
-            | Self::Prefetch { side: Side::Device, .. } => false,
-            Self::Fault { side: Side::Device, .. } => matches!(hold, Hold::Read(_)),
+            Self::Fault { side: Side::Device, .. } | Self::Prefetch { side: Side::Device, .. } => false,
             _ => hold != Hold::None,
         }
     }

@@ -1,0 +1,111 @@
+//! What a launch declares that it will touch, by chunk and block. It does *not* know what else is going on.
+
+use std::collections::BTreeMap;
+
+use crate::geometry::{BlockSet, ChunkIndex, Extent};
+
+/// A launch's declared blocks in one chunk; each block is in at most one of the sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChunkSets {
+    /// Only read.
+    pub reads: BlockSet,
+    /// Read and written, or written in part.
+    pub writes: BlockSet,
+    /// Every byte replaced, nothing read before.
+    pub overwrites: BlockSet,
+}
+
+impl ChunkSets {
+    /// All of its blocks.
+    #[must_use]
+    pub fn all(&self) -> BlockSet {
+        self.reads | self.writes | self.overwrites
+    }
+}
+
+/// A launch's declared blocks, by chunk in ascending order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeclaredSets {
+    chunks: Vec<(ChunkIndex, ChunkSets)>,
+    blocks: u64,
+}
+
+impl DeclaredSets {
+    /// From byte ranges. A block of which any part is written counts as written, one that is overwritten only in
+    /// part, too: the rest of it must survive.
+    #[must_use]
+    pub fn new(reads: &[Extent], writes: &[Extent], overwrites: &[Extent]) -> Self {
+        let mut chunks: BTreeMap<ChunkIndex, ChunkSets> = BTreeMap::new();
+        let each = |extents: &[Extent]| -> Vec<(ChunkIndex, BlockSet)> {
+            extents.iter().filter(|extent| extent.len > 0).flat_map(|extent| extent.chunks()).collect()
+        };
+        for (chunk, blocks) in each(reads) {
+            chunks.entry(chunk).or_default().reads |= blocks;
+        }
+        for (chunk, blocks) in each(writes).into_iter().chain(each(overwrites)) {
+            chunks.entry(chunk).or_default().writes |= blocks;
+        }
+        let whole: Vec<_> = overwrites.iter().map(|extent| extent.inner_blocks()).collect();
+        let partly: Vec<_> = each(writes);
+        for (chunk, blocks) in each(&whole) {
+            chunks.entry(chunk).or_default().overwrites |= blocks;
+        }
+        for (chunk, blocks) in partly {
+            let sets = chunks.entry(chunk).or_default();
+            sets.overwrites = sets.overwrites - blocks;
+        }
+        for sets in chunks.values_mut() {
+            // What is read as well must be there.
+            sets.overwrites = sets.overwrites - sets.reads;
+            sets.writes = sets.writes - sets.overwrites;
+            sets.reads = sets.reads - sets.writes;
+        }
+        let blocks = chunks.values().map(|sets| u64::from(sets.all().count())).sum();
+        Self { chunks: chunks.into_iter().collect(), blocks }
+    }
+
+    /// The chunks with their blocks.
+    pub fn chunks(&self) -> impl Iterator<Item = (ChunkIndex, ChunkSets)> + '_ {
+        self.chunks.iter().copied()
+    }
+
+    /// Number of blocks.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::{BLOCK, CHUNK};
+
+    fn extent(start: u64, len: u64) -> Extent {
+        Extent { start, len }
+    }
+
+    #[test]
+    fn each_block_is_in_the_strongest_set_only() {
+        let sets = DeclaredSets::new(&[extent(0, 4 * BLOCK)], &[extent(BLOCK, 1)], &[extent(3 * BLOCK, 3 * BLOCK)]);
+        let (_, only) = sets.chunks().next().unwrap();
+        assert_eq!(only.reads, BlockSet::of(0) | BlockSet::of(2));
+        assert_eq!(only.writes, BlockSet::of(1) | BlockSet::of(3), "block 3 is read as well as overwritten");
+        assert_eq!(only.overwrites, BlockSet::of(4) | BlockSet::of(5));
+        assert_eq!(sets.blocks(), 6);
+    }
+
+    #[test]
+    fn partly_overwritten_blocks_count_as_written() {
+        let sets = DeclaredSets::new(&[], &[], &[extent(BLOCK / 2, CHUNK)]);
+        let all: Vec<_> = sets.chunks().collect();
+        assert_eq!(all[0].1.writes, BlockSet::of(0));
+        assert_eq!(all[0].1.overwrites.count(), 31);
+        assert_eq!((all[1].1.writes, all[1].1.overwrites), (BlockSet::of(0), BlockSet::EMPTY));
+    }
+
+    #[test]
+    fn empty_ranges_declare_nothing() {
+        assert_eq!(DeclaredSets::new(&[extent(5, 0)], &[], &[extent(70_000, 0)]).blocks(), 0);
+    }
+}

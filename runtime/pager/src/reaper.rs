@@ -1,0 +1,33 @@
+//! The thread that looks after launches when nobody waits for them: it gives up what completed ones hold, so that
+//! parked threads go on, and admits those in the queue. It sleeps while there is nobody to help, and it does *not*
+//! drop anything of the application's.
+
+use std::sync::atomic::Ordering;
+
+use limosa_gpu::Timeline;
+use limosa_os::signal;
+
+use crate::core::Core;
+
+pub(crate) fn reap(core: &Core) {
+    signal::block_in_this_thread();
+    while !core.stopping() {
+        core.reaper_bell.wait();
+        core.reaper_bell.silence();
+        core.settle();
+        // From here on, who admits a launch rings; what was admitted before is in the list.
+        core.reaper_watches.store(true, Ordering::SeqCst);
+        loop {
+            let mut waits = vec![core.doorbell.next()];
+            waits.extend(core.scheduler.running());
+            if waits.len() == 1 || core.stopping() {
+                break;
+            }
+            if let Err(error) = Timeline::wait_any(&waits) {
+                core.noticed(error);
+            }
+            core.settle();
+        }
+        core.reaper_watches.store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,471 @@
+//! Admission: when a submitted launch gets its blocks and goes to the device, and when it gives them up.
+//!
+//! A launch is admitted when what it waits for is done, when no launch in flight holds its blocks against it, and
+//! when its set fits into the budget beside theirs; in the order of submission, except that a launch that waits for
+//! others lets those behind it pass. It then takes all of its blocks at once and holds them until it completes. So a
+//! launch that holds anything is running, and a running launch waits for nobody: there is no cycle. The scheduler has
+//! no thread of its own; whoever submits, waits, or is rung as the reaper moves it on.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use limosa_gpu::{GpuError, Queue, Refused, Submission, Ticket, Timeline};
+use limosa_model::policy::LaunchOrder;
+use limosa_model::{Access, BLOCK, BlockSet, ChunkIndex, ChunkSets, DeclaredSets, Extent};
+
+use crate::check::Declared;
+use crate::core::Core;
+use crate::counters::add;
+use crate::error::{LaunchFailure, PagerError};
+use crate::launch::Blame;
+
+/// A heap, among all of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeapId(u64);
+
+impl HeapId {
+    pub(crate) fn next() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self(COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// How far a launch has come.
+pub(crate) enum Phase {
+    /// In the scheduler's queue.
+    Pending,
+    /// Submitted to the device.
+    Submitted(Arc<Timeline>, Ticket),
+    /// It will never run. The error is given to the first who asks; others get a copy of its text.
+    Failed(Option<PagerError>, String),
+}
+
+/// A launch as everybody shares it. It keeps nothing of the application's.
+pub(crate) struct Record {
+    pub(crate) name: String,
+    /// The heap that it runs on: only that one's scheduler learns of its end.
+    pub(crate) heap: HeapId,
+    sets: DeclaredSets,
+    pub(crate) blame: Mutex<Option<Blame>>,
+    phase: Mutex<Phase>,
+    moved_on: Condvar,
+}
+
+impl Record {
+    pub(crate) fn new(name: String, heap: HeapId, sets: DeclaredSets) -> Arc<Self> {
+        let (phase, blame) = (Mutex::new(Phase::Pending), Mutex::new(None));
+        Arc::new(Self { name, heap, sets, blame, phase, moved_on: Condvar::new() })
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, phase: Phase) {
+        *self.phase() = phase;
+        self.moved_on.notify_all();
+    }
+
+    /// Waits until the launch is on the device. `None` if it will never be.
+    pub(crate) fn reach_device(&self) -> Option<(Arc<Timeline>, Ticket)> {
+        let mut phase = self.phase();
+        loop {
+            match &*phase {
+                Phase::Pending => phase = self.moved_on.wait(phase).unwrap_or_else(PoisonError::into_inner),
+                Phase::Submitted(timeline, ticket) => return Some((Arc::clone(timeline), *ticket)),
+                Phase::Failed(..) => return None,
+            }
+        }
+    }
+
+    /// Why the launch never ran: the error itself for the first who asks, its text for others.
+    pub(crate) fn why_not(&self) -> PagerError {
+        let (error, reason) = match &mut *self.phase() {
+            Phase::Failed(error, text) => (error.take(), text.clone()),
+            Phase::Pending | Phase::Submitted(..) => (None, "it is still to run".into()),
+        };
+        error.unwrap_or_else(|| PagerError::NotLaunched { kernel: self.name.clone(), reason })
+    }
+
+    fn fail(&self, error: PagerError) {
+        let text = error.to_string();
+        self.enter(Phase::Failed(Some(error), text));
+    }
+
+    /// Whether it has completed or failed.
+    pub(crate) fn is_done(&self) -> Result<bool, GpuError> {
+        match &*self.phase() {
+            Phase::Pending => Ok(false),
+            Phase::Submitted(timeline, ticket) => timeline.reached(*ticket),
+            Phase::Failed(..) => Ok(true),
+        }
+    }
+
+    /// Whether it has completed, or will never run.
+    pub(crate) fn is_over(&self) -> bool {
+        match &*self.phase() {
+            Phase::Pending => false,
+            Phase::Submitted(timeline, ticket) => has_reached(timeline, *ticket),
+            Phase::Failed(..) => true,
+        }
+    }
+
+    /// Whether it is on the device now.
+    pub(crate) fn is_running(&self) -> bool {
+        match &*self.phase() {
+            Phase::Submitted(timeline, ticket) => !has_reached(timeline, *ticket),
+            Phase::Pending | Phase::Failed(..) => false,
+        }
+    }
+}
+
+/// Whether the place in the timeline was reached. On a lost device everything was; another error of the driver's says
+/// nothing, so the launch counts as running.
+fn has_reached(timeline: &Timeline, ticket: Ticket) -> bool {
+    timeline.reached(ticket).unwrap_or_else(|error| matches!(error, GpuError::DeviceLost))
+}
+
+fn own_sets(blocks: BlockSet, access: Access, overwrite: bool) -> ChunkSets {
+    let none = ChunkSets::default();
+    match (access, overwrite) {
+        (Access::Read, _) => ChunkSets { reads: blocks, ..none },
+        (Access::Write, false) => ChunkSets { writes: blocks, ..none },
+        (Access::Write, true) => ChunkSets { overwrites: blocks, ..none },
+    }
+}
+
+/// A launch that has not been admitted.
+pub(crate) struct Pending {
+    pub(crate) record: Arc<Record>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) submission: Submission,
+    /// Launches that must be done before.
+    pub(crate) after: Vec<Arc<Record>>,
+    pub(crate) everything: bool,
+}
+
+struct Queued {
+    order: LaunchOrder,
+    pending: Pending,
+}
+
+#[derive(Default)]
+struct State {
+    submitted: u64,
+    queued: VecDeque<Queued>,
+    running: Vec<(Arc<Record>, Arc<Timeline>, Ticket)>,
+    held_blocks: u64,
+    /// What launches kept that never ran, for an application's thread to drop: it may do anything then.
+    discarded: Vec<Box<dyn Any + Send>>,
+}
+
+/// The launches of a heap, in order.
+#[derive(Default)]
+pub(crate) struct Scheduler {
+    /// Comes before the VRAM pool's lock and every cell's.
+    state: Mutex<State>,
+}
+
+impl Scheduler {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The launches on the device, to be waited for.
+    pub(crate) fn running(&self) -> Vec<(Arc<Timeline>, Ticket)> {
+        self.lock().running.iter().map(|(_, timeline, ticket)| (Arc::clone(timeline), *ticket)).collect()
+    }
+
+    /// The launches of a queue that are not on the device yet.
+    pub(crate) fn queued_on(&self, queue: &Arc<Queue>) -> Vec<Arc<Record>> {
+        let state = self.lock();
+        let own = state.queued.iter().filter(|queued| Arc::ptr_eq(&queued.pending.queue, queue));
+        own.map(|queued| Arc::clone(&queued.pending.record)).collect()
+    }
+}
+
+impl Core {
+    /// Takes a launch in, and admits what can be admitted.
+    ///
+    /// # Errors
+    /// [`PagerError::SetTooLarge`]: it could never be admitted.
+    pub(crate) fn submit(&self, pending: Pending) -> Result<(), PagerError> {
+        let (asked, budget) = (pending.record.sets.blocks() * BLOCK, self.vram.budget());
+        if asked > budget {
+            return Err(PagerError::SetTooLarge { kernel: pending.record.name.clone(), asked, budget });
+        }
+        let mut state = self.scheduler.lock();
+        if self.lost() {
+            // Whoever lost it has failed what was queued before.
+            return Err(GpuError::DeviceLost.into());
+        }
+        self.release_completed(&mut state);
+        let order = LaunchOrder(state.submitted);
+        state.submitted += 1;
+        let chunks: Vec<ChunkIndex> = pending.record.sets.chunks().map(|(chunk, _)| chunk).collect();
+        self.vram.lock().declared(order, &chunks);
+        state.queued.push_back(Queued { order, pending });
+        let lost = self.admit_ready(&mut state);
+        if !state.queued.is_empty() {
+            // Nobody may be waiting who would move it on.
+            self.reaper_bell.ring();
+        }
+        drop(state);
+        self.note_loss(lost);
+        Ok(())
+    }
+
+    fn note_loss(&self, lost: bool) {
+        if lost && !self.lost() {
+            self.lose_device();
+        }
+    }
+
+    /// Gives up what completed launches hold, and admits what can be admitted now.
+    pub(crate) fn settle(&self) {
+        let mut state = self.scheduler.lock();
+        self.release_completed(&mut state);
+        let lost = self.admit_ready(&mut state);
+        drop(state);
+        self.note_loss(lost);
+    }
+
+    /// Gives up what completed launches hold, without waiting for anybody. Gives whether it is worth trying again to
+    /// find room. For fault handlers: who admits a launch may be waiting for a move of theirs.
+    pub(crate) fn release_without_waiting(&self) -> bool {
+        let Ok(mut state) = self.scheduler.state.try_lock() else { return true };
+        let before = state.held_blocks;
+        self.release_completed(&mut state);
+        if !state.queued.is_empty() {
+            self.reaper_bell.ring();
+        }
+        state.held_blocks < before
+    }
+
+    fn release_completed(&self, state: &mut State) {
+        let done = |(_, timeline, ticket): &(Arc<Record>, Arc<Timeline>, Ticket)| has_reached(timeline, *ticket);
+        let (finished, running) = std::mem::take(&mut state.running).into_iter().partition(done);
+        state.running = running;
+        for (record, ..) in finished {
+            state.held_blocks -= record.sets.blocks();
+            for (chunk, sets) in record.sets.chunks() {
+                self.release_sets(chunk, sets);
+            }
+        }
+    }
+
+    fn release_sets(&self, chunk: ChunkIndex, sets: ChunkSets) {
+        // A lost device has taken the holds with it.
+        let (Some(cell), false) = (self.cells.get(chunk), self.lost()) else { return };
+        let mut state = cell.lock();
+        state.chunk.release(sets.reads, Access::Read);
+        state.chunk.release(sets.writes | sets.overwrites, Access::Write);
+        self.release(chunk, cell, state, sets.all());
+    }
+
+    /// Gives whether the device turned out to be lost, which the caller must note without the lock.
+    #[must_use]
+    fn admit_ready(&self, state: &mut State) -> bool {
+        let mut lost = false;
+        let mut waiting: Vec<Arc<Queue>> = Vec::new();
+        let mut at = 0;
+        while at < state.queued.len() {
+            let Pending { record, queue, after, .. } = &state.queued[at].pending;
+            let behind = waiting.iter().any(|other| Arc::ptr_eq(other, queue));
+            if behind || !after.iter().all(|other| other.is_over()) || self.touches_pinned(&record.sets) {
+                waiting.push(Arc::clone(queue));
+                at += 1;
+                continue;
+            }
+            let fits = (state.held_blocks + record.sets.blocks()) * BLOCK <= self.vram.budget();
+            let alone = !self.config.check || state.running.is_empty();
+            let admissible = alone && fits && self.can_hold(&record.sets);
+            // Whoever comes later must not overtake a large set, or it would never be admitted.
+            if !admissible && !self.lost() {
+                break;
+            }
+            let Some(Queued { order, pending }) = state.queued.remove(at) else { break };
+            let record = Arc::clone(&pending.record);
+            let admitted = self.admit(pending, &mut state.discarded);
+            // Only now: until all of its blocks are held, the policy must know that they are needed next.
+            let mut policy = self.vram.lock();
+            if admitted.is_ok() {
+                record.sets.chunks().for_each(|(chunk, _)| policy.used(chunk));
+            }
+            policy.settled(order);
+            drop(policy);
+            match admitted {
+                Ok((timeline, ticket)) => {
+                    state.held_blocks += record.sets.blocks();
+                    state.running.push((Arc::clone(&record), Arc::clone(&timeline), ticket));
+                    add(&self.counters.launches, 1);
+                    if self.reaper_watches.load(Ordering::SeqCst) {
+                        self.doorbell.ring();
+                    }
+                    record.enter(Phase::Submitted(timeline, ticket));
+                }
+                Err(error) => {
+                    lost |= matches!(error, PagerError::Gpu(GpuError::DeviceLost));
+                    record.fail(error);
+                }
+            }
+        }
+        lost
+    }
+
+    /// Whether some of the blocks are pinned: the launch then waits as for another launch, and lets others pass.
+    fn touches_pinned(&self, sets: &DeclaredSets) -> bool {
+        sets.chunks().any(|(chunk, sets)| {
+            let pinned = |cell: &crate::cell::Cell| !(cell.lock().chunk.pinned() & sets.all()).is_empty();
+            self.cells.get(chunk).is_some_and(pinned)
+        })
+    }
+
+    /// Makes the CPU the owner of `extent` and pins it. Under the scheduler's lock, so that no admission is half-way.
+    pub(crate) fn pin(&self, extent: Extent) -> Result<(), PagerError> {
+        loop {
+            let mut state = self.scheduler.lock();
+            self.release_completed(&mut state);
+            let held = extent.chunks().find_map(|(chunk, set)| {
+                let cell = self.cells.get(chunk)?;
+                let blocks = cell.lock();
+                (!(blocks.chunk.held() & set).is_empty()).then(|| (cell, cell.epoch()))
+            });
+            let Some((cell, epoch)) = held else { return self.pin_unheld(extent) };
+            drop(state);
+            self.reaper_bell.ring();
+            cell.wait(epoch);
+        }
+    }
+
+    fn pin_unheld(&self, extent: Extent) -> Result<(), PagerError> {
+        for (done, (chunk, set)) in extent.chunks().enumerate() {
+            if let Err(error) = self.transition(chunk, |blocks| blocks.pin(set)) {
+                extent.chunks().take(done).for_each(|(chunk, set)| self.unpin_blocks(chunk, set));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends one pin of `set`.
+    pub(crate) fn unpin_blocks(&self, chunk: ChunkIndex, set: BlockSet) {
+        if let Some(cell) = self.cells.get(chunk) {
+            let mut state = cell.lock();
+            state.chunk.unpin(set);
+            self.release(chunk, cell, state, set);
+        }
+    }
+
+    fn can_hold(&self, sets: &DeclaredSets) -> bool {
+        sets.chunks().all(|(chunk, sets)| {
+            let holdable =
+                |cell: &crate::cell::Cell| cell.lock().chunk.can_hold(sets.reads, sets.writes | sets.overwrites);
+            self.cells.get(chunk).is_none_or(holdable)
+        })
+    }
+
+    /// Takes the launch's blocks and submits it.
+    fn admit(
+        &self,
+        pending: Pending,
+        discarded: &mut Vec<Box<dyn Any + Send>>,
+    ) -> Result<(Arc<Timeline>, Ticket), PagerError> {
+        let Pending { record, queue, submission, everything, .. } = pending;
+        let mut held = Vec::new();
+        if let Err(error) = self.acquire_all(&record.sets, &mut held) {
+            discarded.push(submission.keep);
+            self.give_up(held);
+            return Err(error);
+        }
+        if self.config.check {
+            self.begin_check(Declared::new(record.sets.clone(), everything));
+        }
+        let mut log = self.launches.lock();
+        // SAFETY: whoever gave the launch to us has promised what this asks for.
+        match unsafe { queue.submit(submission) } {
+            Ok(ticket) => {
+                log.retain(|other| other.is_running());
+                log.push_back(record);
+                Ok((Arc::clone(queue.timeline()), ticket))
+            }
+            Err(refused) => {
+                let Refused { error, submission } = *refused;
+                drop(log);
+                discarded.push(submission.keep);
+                self.give_up(held);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn acquire_all(&self, sets: &DeclaredSets, held: &mut Vec<(ChunkIndex, ChunkSets)>) -> Result<(), PagerError> {
+        if self.lost() {
+            return Err(GpuError::DeviceLost.into());
+        }
+        // What is overwritten last: a launch that fails before leaves it as it was.
+        for overwriting in [false, true] {
+            for (chunk, sets) in sets.chunks() {
+                let wanted = if overwriting {
+                    [(sets.overwrites, Access::Write, true), (BlockSet::EMPTY, Access::Read, false)]
+                } else {
+                    [(sets.reads, Access::Read, false), (sets.writes, Access::Write, false)]
+                };
+                for (blocks, access, overwrite) in wanted.into_iter().filter(|(blocks, ..)| !blocks.is_empty()) {
+                    self.transition(chunk, |chunk| chunk.acquire(blocks, access, overwrite))?;
+                    held.push((chunk, own_sets(blocks, access, overwrite)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up what a launch held that will not run. What it would have overwritten holds nothing of anybody's now:
+    /// it reads as zeros.
+    fn give_up(&self, held: Vec<(ChunkIndex, ChunkSets)>) {
+        for (chunk, own) in held {
+            self.release_sets(chunk, own);
+            if !own.overwrites.is_empty() && !self.lost() {
+                let _ = self.transition(chunk, |blocks| blocks.discard(own.overwrites));
+            }
+        }
+    }
+
+    /// The device is lost: nothing is held any more, and nothing queued will run.
+    pub(crate) fn abandon_launches(&self) {
+        let mut state = self.scheduler.lock();
+        self.mark_lost();
+        state.running.clear();
+        state.held_blocks = 0;
+        for Queued { order, pending } in std::mem::take(&mut state.queued) {
+            self.vram.lock().settled(order);
+            let Pending { record, queue, submission, .. } = pending;
+            state.discarded.push(submission.keep);
+            // Whoever drops the queue itself waits for the launch to move on.
+            drop(queue);
+            record.fail(GpuError::DeviceLost.into());
+        }
+    }
+
+    /// Drops what launches kept that never ran. For threads of the application.
+    pub(crate) fn drop_discarded(&self) {
+        let discarded = std::mem::take(&mut self.scheduler.lock().discarded);
+        drop(discarded);
+    }
+}
+
+impl Record {
+    /// What went wrong with the kernel's accesses, if anything did.
+    pub(crate) fn failure(&self) -> Option<LaunchFailure> {
+        let blame = *self.blame.lock().unwrap_or_else(PoisonError::into_inner);
+        blame.map(|Blame { address, access, cause, count }| LaunchFailure {
+            kernel: self.name.clone(),
+            address,
+            access,
+            cause,
+            count,
+        })
+    }
+}
