@@ -11,6 +11,7 @@
 #![allow(clippy::cast_precision_loss, reason = "counts become figures with three digits")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot set up has nothing to report but why")]
 
+mod budget;
 mod buffer;
 mod ceiling;
 mod faults;
@@ -56,6 +57,11 @@ const BENCHES: &[Bench] = &[
         name: "triad",
         question: "Does a kernel on resident data run as fast as on the fastest raw Vulkan buffer?",
         run: triad::run,
+    },
+    Bench {
+        name: "budget",
+        question: "What does data beyond the device budget cost: making room, cyclic passes, the step at the edge?",
+        run: budget::run,
     },
     Bench { name: "launch", question: "What does an empty launch cost, submit to end of wait?", run: launch::run },
     Bench {
