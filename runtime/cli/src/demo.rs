@@ -1,5 +1,5 @@
-//! `limosa demo`: opens a context, has the graph ranked, and prints what came of it with a closing table. It computes
-//! nothing itself.
+//! `limosa demo`: opens a context, has the graph ranked, then a file larger than the device budget gone over, and
+//! prints what came of each with a closing table. It computes nothing itself.
 
 use std::io::Write;
 
@@ -7,18 +7,37 @@ use limosa::{Context, Counters, ResidencySummary};
 
 use crate::device;
 use crate::error::CliError;
+use crate::file::Source;
 use crate::graph::{self, Graph};
 use crate::memcpy::{self, Ceiling};
 use crate::options::Demo;
 use crate::pagerank::{self, Ranking, TOUCHES_AFTER};
 use crate::progress::Spinner;
+use crate::scan::{self, Scan};
 use crate::table::Table;
 use crate::transfer::{self, Move, ROUNDS};
-use crate::units::{bytes, count, gigabytes_per_second, per_second, rough, time};
+use crate::units::{bytes, count, float, gigabytes_per_second, per_second, rough, time};
 
 /// Runs the demonstration.
 pub(crate) fn run(options: &Demo, out: &mut impl Write) -> Result<(), CliError> {
     let graph = load(options)?;
+    let file = match options.file_limit {
+        0 => None,
+        limit => Some(Source::choose(options.file.as_deref(), limit)?),
+    };
+    let ceiling = rank(options, &graph, out)?;
+    match &file {
+        Some(source) => go_over(options, source, ceiling, out)?,
+        None => writeln!(out, "The file: left out, --file-limit is 0")?,
+    }
+    if cfg!(debug_assertions) {
+        writeln!(out, "This is a debug build, which checks itself: its times and rates say nothing.")?;
+    }
+    Ok(())
+}
+
+/// The first part. Answers the ceiling that it measured.
+fn rank(options: &Demo, graph: &Graph, out: &mut impl Write) -> Result<Ceiling, CliError> {
     let context = options.open()?;
     writeln!(out, "device  {}", device::describe(context.adapter()))?;
     let (class, view) = (device::CLASS, device::VIEW);
@@ -28,7 +47,7 @@ pub(crate) fn run(options: &Demo, out: &mut impl Write) -> Result<(), CliError> 
     writeln!(out, "        {nodes} nodes, {edges} edges, linked by the CPU's pointers in one heap")?;
     out.flush()?;
 
-    let ranking = pagerank::rank(&context, &graph, &options.settings())?;
+    let ranking = pagerank::rank(&context, graph, &options.settings())?;
     print_ranks(out, &ranking)?;
     out.flush()?;
     let ceiling = memcpy::measure();
@@ -36,18 +55,41 @@ pub(crate) fn run(options: &Demo, out: &mut impl Write) -> Result<(), CliError> 
     let array = transfer::fitting(&context, options.transfer);
     let moves = if array > 0 { transfer::measure(&context, array)? } else { Vec::new() };
 
-    writeln!(out, "\n{}", run_table(&context, options, &graph, &ranking, ceiling))?;
+    writeln!(out, "\n{}", run_table(&context, options, graph, &ranking, ceiling))?;
     writeln!(out, "{}", side_table(&ranking.ran))?;
     writeln!(out, "{}", residency_table(&ranking.residency))?;
     if moves.is_empty() {
         let why = if options.transfer == 0 { "--transfer is 0" } else { "the budget has no room for an array" };
-        writeln!(out, "Moves of a larger array: left out, {why}")?;
+        writeln!(out, "Moves of a larger array: left out, {why}\n")?;
     } else {
         writeln!(out, "{}", move_table(&moves, array, ceiling))?;
     }
-    if cfg!(debug_assertions) {
-        writeln!(out, "This is a debug build, which checks itself: its times and rates say nothing.")?;
-    }
+    out.flush()?;
+    Ok(ceiling)
+}
+
+/// The second part, in a context of its own.
+fn go_over(options: &Demo, source: &Source, ceiling: Ceiling, out: &mut impl Write) -> Result<(), CliError> {
+    writeln!(out, "file    {} ({})", source.name(), source.chosen)?;
+    let all = if source.len < source.size { " are read: the start, see --file-limit" } else { ", all of it" };
+    let (len, size) = (bytes(source.len), bytes(source.size));
+    writeln!(out, "        {len} of {size}{all}; the device budget is {}", bytes(scan::budget(source.len)))?;
+    out.flush()?;
+    let context = options.open_with(Some(scan::budget(source.len)))?;
+    let scan = scan::scan(&context, source)?;
+    let (byte, frequency) = scan.frequent;
+    let share = 100.0 * float(frequency) / float(scan.len);
+    let (blocks, distinct) = (count(scan.blocks as u64), count(scan.distinct as u64));
+    writeln!(
+        out,
+        "Fingerprints of {blocks} blocks of 64 KiB, {distinct} of them different; the most frequent byte is"
+    )?;
+    writeln!(
+        out,
+        "{byte:#04x} ({share:.1} % of all). Verified: each fingerprint and count equals the CPU twin's, which"
+    )?;
+    writeln!(out, "read the file anew.")?;
+    writeln!(out, "\n{}", file_table(&scan, scan::budget(source.len), ceiling))?;
     Ok(())
 }
 
@@ -136,6 +178,37 @@ fn move_table(moves: &[Move], array: u64, ceiling: Ceiling) -> Table {
         let gpu = counted.gpu_read_faults + counted.gpu_write_faults;
         table.row(name, [time(*elapsed), format!("{rate:.2}"), format!("{ratio:.2}"), count(cpu), count(gpu)]);
     }
+    table
+}
+
+fn file_table(scan: &Scan, budget: u64, ceiling: Ceiling) -> Table {
+    let Scan { len, window, ran, .. } = scan;
+    let mut table = Table::of_text("The file");
+    let rate = |bytes, elapsed| format!("{:.2} GB/s", gigabytes_per_second(bytes, elapsed));
+    table.row(
+        "read",
+        [format!("{} by read(2) into unified memory: {}", time(scan.read_time), rate(*len, scan.read_time))],
+    );
+    let (launches, passes) = (scan.launches, scan::PASSES.len());
+    table
+        .row("launches", [format!("{launches}, all queued ahead: {passes} passes over windows of {}", bytes(*window))]);
+    let seen = len * passes as u64;
+    let ratio = |rate: f64| if ceiling.rate > 0.0 { rate / ceiling.rate } else { 0.0 };
+    let of_memcpy = ratio(gigabytes_per_second(seen, scan.device_time));
+    let memcpy = format!("{of_memcpy:.2} of memcpy's {:.2} GB/s", ceiling.rate);
+    table.row("passes", [format!("{}: {}, {memcpy}", time(scan.device_time), rate(seen, scan.device_time))]);
+    let twin = format!("{}: {}, one thread", time(scan.twin_time), rate(seen, scan.twin_time));
+    table.row("the CPU twins", [twin]);
+    let evicted = format!("{} blocks of 64 KiB out of a budget of {}", count(ran.blocks_evicted), bytes(budget));
+    table.row("evictions", [evicted]);
+    let (up, down) = (ran.blocks_to_device * limosa::BLOCK, ran.blocks_to_host * limosa::BLOCK);
+    let moved = rate(up + down, scan.device_time);
+    table.row("moved", [format!("{} to the device, {} back: {moved} of that time", bytes(up), bytes(down))]);
+    let least = scan.least_loads * limosa::BLOCK;
+    let over = if least > 0 { float(up + down) / float(least) } else { 1.0 };
+    table.row("the least", [format!("{} (Belady, offline): {over:.3} of it moved", bytes(least))]);
+    let faults = ran.gpu_read_faults + ran.gpu_write_faults;
+    table.row("GPU faults", [format!("{}: what launches declare comes before they run", count(faults))]);
     table
 }
 

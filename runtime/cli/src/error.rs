@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::file::FileError;
 use crate::graph::GraphError;
 
 /// Why a command failed.
@@ -12,6 +13,9 @@ pub(crate) enum CliError {
     /// There is no graph to rank.
     #[error("demo: {0}")]
     Graph(#[from] GraphError),
+    /// There is no file to look at.
+    #[error("demo: {0}")]
+    File(#[from] FileError),
     /// The graph breaks its own promises: a defect of whoever read it.
     #[error("demo: an edge of the graph names a node that it does not have; report this")]
     BrokenGraph,
@@ -34,6 +38,22 @@ pub(crate) enum CliError {
     /// Words that moved came back changed.
     #[error("demo: verification failed: word {index} of the moved array is {found:#x} where {expected:#x} was written")]
     Moved { index: usize, found: u32, expected: u32 },
+    /// The device hashed a block otherwise than the CPU does.
+    #[error(
+        "demo: verification failed: block {block} of the file has the fingerprint {:016x}{:016x} where the CPU twin has \
+         {:016x}{:016x} ({wrong} of {blocks} blocks differ; did the file change meanwhile?)",
+        found[0], found[1], expected[0], expected[1]
+    )]
+    Fingerprint { block: usize, found: [u64; 2], expected: [u64; 2], wrong: usize, blocks: usize },
+    /// The device hashed another number of blocks.
+    #[error("demo: verification failed: {found} blocks have fingerprints where the CPU twin has {expected}")]
+    Blocks { found: usize, expected: usize },
+    /// The device counted bytes otherwise than the CPU does.
+    #[error(
+        "demo: verification failed: byte {byte:#04x} occurs {found} times in the file where the CPU twin counts \
+         {expected}"
+    )]
+    Count { byte: usize, found: u64, expected: u64 },
     /// The ranks did not settle.
     #[error(
         "demo: no convergence: the residual is {residual:.1e} after {iterations} iterations, above {limit:e}; allow more \

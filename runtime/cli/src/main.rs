@@ -16,6 +16,7 @@ mod demo;
 mod device;
 mod doctor;
 mod error;
+mod file;
 mod graph;
 #[allow(unsafe_code, reason = "what a kernel touches is its author's promise, given at each launch")]
 mod kernels;
@@ -23,6 +24,7 @@ mod memcpy;
 mod options;
 mod pagerank;
 mod progress;
+mod scan;
 mod table;
 mod transfer;
 mod units;
@@ -37,7 +39,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Rank a graph with the GPU following the CPU's pointers, verify the ranks, and say what moved
+    /// Rank a graph with the GPU following the CPU's pointers, go over a file larger than the device budget, verify
+    /// both, and say what moved
     Demo(options::Demo),
     /// Say what this machine allows, and for each thing missing the reason and the remedy
     Doctor(options::Doctor),

@@ -41,15 +41,25 @@ pub(crate) struct Demo {
     /// The array that is moved to measure rates: so many bytes, or fewer if the budget is small; 0: none
     #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_bytes)]
     pub(crate) transfer: u64,
+    /// The file of the second part [default: the largest file of the Rust toolchain]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The most that is read of the file, from its start; 0 leaves the second part out
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_bytes)]
+    pub(crate) file_limit: u64,
 }
 
 impl Demo {
     /// Opens the context that was asked for.
     pub(crate) fn open(&self) -> Result<Context, CliError> {
+        self.open_with(self.budget)
+    }
+
+    /// Opens a context with this device budget, whatever was asked for.
+    pub(crate) fn open_with(&self, budget: Option<u64>) -> Result<Context, CliError> {
         let _progress = Spinner::start("opening the device");
         let builder = Context::builder().device(self.device.clone()).fault_mode(self.fault_mode.into());
-        let builder =
-            self.budget.iter().fold(builder.check(self.check), |builder, bytes| builder.device_budget(*bytes));
+        let builder = budget.iter().fold(builder.check(self.check), |builder, bytes| builder.device_budget(*bytes));
         builder.build().map_err(CliError::Open)
     }
 

@@ -63,6 +63,55 @@ fn file(test: &str, contents: &str) -> PathBuf {
     path
 }
 
+/// A file of so many pseudo-random bytes, each 64 KiB of the second half equal to some of the first.
+fn noise(test: &str, len: usize) -> PathBuf {
+    let mut state = 1u64;
+    let mut words = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 32).to_le_bytes()
+    });
+    let mut bytes: Vec<u8> = words.by_ref().flat_map(|word| [word[0], word[1], word[2]]).take(len).collect();
+    let half = (len / (2 << 16)) << 16;
+    let (first, second) = bytes.split_at_mut(half);
+    second.chunks_mut(1 << 16).zip(first.chunks(1 << 16).rev()).for_each(|(to, from)| {
+        let shared = to.len().min(from.len());
+        to[..shared].copy_from_slice(&from[..shared]);
+    });
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.bin"));
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// The demo with a small graph and a file.
+fn demo_file(test: &str, path: &std::path::Path, extra: &[&str]) -> Output {
+    let graph = ring(test);
+    let mut command = limosa(&["demo", "--device", "cpu", "--transfer", "0", "--graph"]);
+    command.arg(graph).arg("--file").arg(path).args(extra).output().unwrap()
+}
+
+/// What the demo printed, of a file that it verified.
+fn verified_file(test: &str, len: usize, extra: &[&str]) -> Option<String> {
+    if !has_device(test) {
+        return None;
+    }
+    let path = noise(test, len);
+    let output = demo_file(test, &path, extra);
+    std::fs::remove_file(path).unwrap();
+    let (out, error) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success() && error.is_empty(), "{out}\n{error}");
+    for part in ["as asked for", "Verified: each fingerprint", "read(2)", "evictions", "Belady", "memcpy's"] {
+        assert!(out.contains(part), "{part:?} is not in:\n{out}");
+    }
+    Some(out)
+}
+
+/// The number in front of `unit` in the row of this name.
+fn number_in(out: &str, row: &str, unit: &str) -> f64 {
+    let line = out.lines().find(|line| line.trim_start().starts_with(row)).unwrap();
+    let before = line.split(unit).next().unwrap();
+    before.split_whitespace().last().unwrap().replace(',', "").parse().unwrap()
+}
+
 /// A ring of 300 nodes with chords, and 9 nodes that no edge leaves.
 fn ring(test: &str) -> PathBuf {
     let edges = (0..300).map(|i| format!("{i}\t{}\n{i} {}\n", (i + 1) % 300, i * i % 317));
@@ -74,7 +123,8 @@ fn demo(test: &str, extra: &[&str]) -> Option<String> {
         return None;
     }
     let path = ring(test);
-    let output = limosa(&["demo", "--transfer", "4MiB", "--graph"]).arg(path).args(extra).output().unwrap();
+    let output =
+        limosa(&["demo", "--transfer", "4MiB", "--file-limit", "0", "--graph"]).arg(path).args(extra).output().unwrap();
     let (out, error) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{out}\n{error}");
     assert!(error.is_empty(), "progress is for terminals only: {error}");
@@ -106,10 +156,14 @@ fn the_demo_ranks_the_bundled_graph() {
     if !has_device("cli_bundled") {
         return;
     }
-    let output = limosa(&["demo", "--transfer", "0", "--device", "cpu", "--budget", "64MiB"]).output().unwrap();
+    let output = limosa(&["demo", "--transfer", "0", "--file-limit", "4MiB", "--device", "cpu", "--budget", "64MiB"])
+        .output()
+        .unwrap();
     let out = text(&output.stdout);
     assert!(output.status.success(), "{out}\n{}", text(&output.stderr));
     assert!(out.contains("Debian") && out.contains(" 1. ") && out.contains("libc6"), "{out}");
+    // The default file is larger than 4 MiB: the toolchain's, or this program itself.
+    assert!(out.contains("the start, see --file-limit") && out.contains("Fingerprints of 64 blocks"), "{out}");
 }
 
 #[test]
@@ -123,6 +177,51 @@ fn a_malformed_edge_list_is_named_with_its_line() {
 fn a_missing_edge_list_is_named() {
     let output = limosa(&["demo", "--graph", "/nonexistent/list.txt"]).output().unwrap();
     assert_named_error(&output, &["/nonexistent/list.txt"]);
+}
+
+#[test]
+fn the_demo_goes_over_a_file_larger_than_the_budget() {
+    // The last block has an odd length.
+    let Some(out) = verified_file("cli_file", (32 << 20) + 12_345, &[]) else { return };
+    assert!(out.contains("Fingerprints of 513 blocks of 64 KiB, 257 of them different"), "{out}");
+    assert!(out.contains("the device budget is 8 MiB") && out.contains("68, all queued ahead"), "{out}");
+    // Belady's own number, of the library's own moves.
+    assert!(number_in(&out, "evictions", " blocks") > 0.0, "{out}");
+    assert!(number_in(&out, "the least", " of it moved") >= 1.0, "{out}");
+}
+
+#[test]
+fn the_demo_goes_over_a_file_with_faults_served_in_the_thread() {
+    let extra = ["--fault-mode", "in-thread", "--check"];
+    let Some(out) = verified_file("cli_file_in_thread", 20 << 20, &extra) else { return };
+    assert!(out.contains("Fingerprints of 320 blocks"), "{out}");
+}
+
+#[test]
+fn files_of_a_few_bytes_are_verified_too() {
+    for (test, len) in [("cli_file_one", 1), ("cli_file_odd", 70_001)] {
+        let Some(out) = verified_file(test, len, &[]) else { return };
+        assert!(out.contains(&format!("Fingerprints of {} blocks", len.div_ceil(1 << 16))), "{out}");
+        assert!(number_in(&out, "the least", " of it moved") <= 1.0, "{out}");
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_empty_or_none_is_named_before_anything_runs() {
+    let empty = file("cli_empty", "");
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let missing = std::path::Path::new("/nonexistent/bytes.bin");
+    let cases = [
+        (missing, &["cannot read /nonexistent/bytes.bin", "No such file"][..]),
+        (&empty, &["cli_empty.txt is empty"]),
+        (folder, &["is a directory", "--file"]),
+        (std::path::Path::new("/dev/zero"), &["/dev/zero is not a regular file"]),
+    ];
+    for (path, parts) in cases {
+        let output = demo_file("cli_bad_file", path, &[]);
+        assert_named_error(&output, parts);
+        assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+    }
 }
 
 #[test]

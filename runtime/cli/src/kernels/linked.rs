@@ -133,12 +133,14 @@ pub(crate) struct Ranker {
     kernel: Kernel,
     queue: Queue,
     damping: f32,
+    /// Whether pages are to come by the kernel's own faults, or are declared.
+    by_faults: bool,
 }
 
 impl Ranker {
     pub(crate) fn new(context: &Context, damping: f32) -> Result<Self> {
         let kernel = context.kernel(pagerank::KERNEL.name, pagerank::KERNEL.spirv)?;
-        Ok(Self { kernel, queue: context.queue()?, damping })
+        Ok(Self { kernel, queue: context.queue()?, damping, by_faults: context.serves_undeclared() })
     }
 
     /// Runs an iteration and waits for it.
@@ -150,12 +152,18 @@ impl Ranker {
             assert!(offset_of!(pagerank::Args, damping) == 36 && offset_of!(pagerank::Args, iteration) == 40);
         }
         let count = graph.nodes.len();
-        let launch = self.queue.launch(&self.kernel, count as u64).with_reads(&graph.edges);
-        let launch = launch.writes(&mut graph.nodes).value(size_of::<Node>() as u64).value(count as u64);
+        let first = graph.nodes.ptr(0);
+        let launch = self.queue.launch(&self.kernel, count as u64).pointer(first);
+        let launch = if self.by_faults {
+            launch.keeps(graph.nodes.raw()).keeps(graph.edges.raw())
+        } else {
+            launch.with_reads(&graph.edges).with_writes(&mut graph.nodes)
+        };
+        let launch = launch.value(size_of::<Node>() as u64).value(count as u64);
         let launch = launch.writes(graph.totals.as_mut_vec());
         let launch = launch.value(pagerank::inverse(count)).value(self.damping).value(graph.iterations).value(0u32);
         // SAFETY: the kernel follows the pointers of the nodes and edges, which stay among these (see the module), and
-        // writes nodes and totals; both are declared, edges as read.
+        // writes nodes and totals. What is not declared is kept, and `graph` is borrowed until the launch has completed.
         unsafe { launch.submit() }?.wait()?;
         graph.iterations += 1;
         Ok(())

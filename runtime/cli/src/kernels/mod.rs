@@ -2,7 +2,9 @@
 //! its author to promise. What is public here is safe: each type keeps what its launches rely on.
 
 mod linked;
+mod scan;
 mod words;
 
 pub(crate) use linked::{LinkedGraph, Ranker};
+pub(crate) use scan::{FileInMemory, Findings, Pass, SEEDS, Scanner, Turn};
 pub(crate) use words::{PAGE_WORDS, WordKernels};

@@ -12,13 +12,15 @@ pub(crate) struct WordKernels {
     fill: Kernel,
     probe: Kernel,
     queue: Queue,
+    /// Whether a touched page is to come by the kernel's own fault, or is declared.
+    by_faults: bool,
 }
 
 impl WordKernels {
     pub(crate) fn new(context: &Context) -> Result<Self> {
         let fill = context.kernel(fill::KERNEL.name, fill::KERNEL.spirv)?;
         let probe = context.kernel(probe::KERNEL.name, probe::KERNEL.spirv)?;
-        Ok(Self { fill, probe, queue: context.queue()? })
+        Ok(Self { fill, probe, queue: context.queue()?, by_faults: context.serves_undeclared() })
     }
 
     /// Makes every word `value`.
@@ -34,10 +36,11 @@ impl WordKernels {
     pub(crate) fn touch_pages(&self, words: &mut UnifiedVec<u32>, mask: u32) -> Result<()> {
         let touches = words.len().div_ceil(PAGE_WORDS) as u64;
         let first = words.raw().ptr();
-        let launch = self.queue.launch(&self.probe, touches).writes(words).pointer(first);
+        let launch = self.queue.launch(&self.probe, touches).pointer(first).pointer(first);
+        let launch = if self.by_faults { launch.keeps(words.raw()) } else { launch.with_writes(words) };
         let launch = launch.value((PAGE_WORDS * size_of::<u32>()) as u64).value(touches).value(mask).value(0u32);
         // SAFETY: source and target of the probe are the same words of the array, one a page, each the business of
-        // one invocation; the array is declared as written.
+        // one invocation. The array is kept, and borrowed until the launch has completed.
         unsafe { launch.submit() }?.wait()
     }
 }
