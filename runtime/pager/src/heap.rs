@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use limosa_gpu::{Device, DeviceKind, ImportedRange, Kernel, Translation};
+use limosa_gpu::{Device, DeviceKind, ImportedRange, Kernel, Timeline, Translation};
 use limosa_model::{
     Arena, ArenaError, BlockSet, CHUNK, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side, Verdict,
 };
@@ -328,7 +328,25 @@ impl Heap {
         if side == Side::Device && asked > budget {
             return Err(PagerError::RangeTooLarge { asked, budget });
         }
-        extent.chunks().try_for_each(|(chunk, set)| self.core.transition(chunk, |blocks| blocks.prefetch(side, set)))
+        extent.chunks().try_for_each(|(chunk, set)| self.prefetch_chunk(side, chunk, set))
+    }
+
+    /// Prefetches blocks of one chunk. Where launches in flight hold what would have to make room, it waits for them.
+    fn prefetch_chunk(&self, side: Side, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
+        loop {
+            let any_before = !self.core.scheduler.running().is_empty();
+            match self.core.transition(chunk, |blocks| blocks.prefetch(side, set)) {
+                Err(PagerError::DeviceMemoryFull { budget }) => {
+                    let running = self.core.scheduler.running();
+                    if !any_before && running.is_empty() {
+                        return Err(PagerError::DeviceMemoryFull { budget });
+                    }
+                    Timeline::wait_any(&running).map_err(|error| self.noticed(error))?;
+                    self.core.settle();
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Makes the CPU the only owner of `extent`, opens it, and keeps it so until [`Self::unpin`]: its frames may be given
