@@ -99,7 +99,7 @@ impl LaunchQueue {
     /// no reference of Rust's to what it writes exists meanwhile (to what it reads, no exclusive one).
     ///
     /// # Errors
-    /// [`PagerError::SetTooLarge`], [`PagerError::ForeignEvent`], and those of [`Queue::check`]; the launch will not happen then. What goes wrong
+    /// [`PagerError::SetTooLarge`], [`PagerError::ForeignEvent`], and those of [`Submission::check`]; the launch will not happen then. What goes wrong
     /// later is told by the event.
     pub unsafe fn launch(&self, launch: Launch) -> Result<LaunchEvent, PagerError> {
         let core = self.heap.core();
