@@ -29,7 +29,7 @@ impl Prefetch {
             0 => {
                 self.data.put_on_host(self.value.into());
                 let taken = self.prefetch(Side::Device, piece);
-                assert_eq!(self.data.vec().residency_summary().both, self.bytes as u64);
+                assert_eq!(self.data.vec().residency_summary().device, self.bytes as u64);
                 taken
             }
             1 => {
