@@ -77,6 +77,11 @@ impl Core {
         loop {
             let mut state = cell.lock();
             match self.decide(chunk, &mut state, &mut event) {
+                Verdict::Go(plan) if plan.actions().is_empty() => {
+                    // Only a hold to be entered: nobody can have met the busy blocks.
+                    state.chunk.commit(&plan);
+                    return Ok(());
+                }
                 Verdict::Go(mut plan) => {
                     drop(state);
                     if self.config.check {
