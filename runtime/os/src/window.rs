@@ -102,8 +102,8 @@ impl FaultWindow {
         self.wake(extent)
     }
 
-    /// Opens a whole chunk for writing with one huge mapping where the file's pages allow it: some eight times
-    /// cheaper than page by page. During the call the chunk is open to everyone, so its data must be in place already.
+    /// Opens a whole chunk for writing with one huge mapping where the file's pages allow it: far cheaper
+    /// than page by page. During the call the chunk is open to everyone, so its data must be in place already.
     ///
     /// # Errors
     /// [`OsError::Mapping`]; the chunk then still faults as before.

@@ -3,9 +3,7 @@
 //! Before a launch everything is closed to the GPU, and what it declared only to read is opened for reading only, so
 //! that any other access faults and is seen. It does *not* see accesses within a block of which a part is declared.
 
-use limosa_model::{Access, Block, BlockSet, DeclaredSets, Side, Verdict};
-
-use limosa_os::copy::Caching;
+use limosa_model::{Access, Block, BlockSet, DeclaredSets, Side};
 
 use crate::config::DeviceClass;
 use crate::core::Core;
@@ -64,46 +62,6 @@ impl Core {
             (true, _) => self.declared().as_ref().is_none_or(|declared| declared.allows(offset, access)),
             (false, DeviceClass::Declared) => self.cells.get(block.chunk()).is_some_and(held),
             (false, DeviceClass::Faulting) => true,
-        }
-    }
-
-    /// The cell of a chunk is asked for a transition until nothing is in the way. Not for fault handlers: it waits.
-    pub(crate) fn transition(
-        &self,
-        chunk: limosa_model::ChunkIndex,
-        mut event: impl FnMut(&mut limosa_model::Chunk) -> Verdict,
-    ) -> Result<(), crate::error::PagerError> {
-        let cell = self.cells.get(chunk).ok_or_else(|| self.not_allocated(chunk.extent()))?;
-        loop {
-            let mut state = cell.lock();
-            match self.decide(chunk, &mut state, &mut event) {
-                Verdict::Go(plan) if plan.actions().is_empty() => {
-                    // Only a hold to be entered: nobody can have met the busy blocks.
-                    state.chunk.commit(&plan);
-                    return Ok(());
-                }
-                Verdict::Go(mut plan) => {
-                    drop(state);
-                    if self.config.check {
-                        plan.withhold_writing(Side::Device);
-                    }
-                    match self.carry_out(chunk, cell, &plan, Caching::Bypass) {
-                        Err(crate::error::PagerError::DeviceMemoryBusy) => std::thread::yield_now(),
-                        done => return done,
-                    }
-                }
-                Verdict::Done => return Ok(()),
-                Verdict::Wait(blocks) => {
-                    let epoch = cell.epoch();
-                    let held = !(blocks & state.chunk.held()).is_empty();
-                    drop(state);
-                    if held {
-                        self.reaper_bell.ring();
-                    }
-                    cell.wait(epoch);
-                }
-                Verdict::Refuse(refusal, blocks) => return Err(self.refusal(chunk, refusal, blocks)),
-            }
         }
     }
 }

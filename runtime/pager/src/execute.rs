@@ -45,6 +45,46 @@ impl Core {
         }
     }
 
+    /// The cell of a chunk is asked for a transition until nothing is in the way. Not for fault handlers: it waits.
+    pub(crate) fn transition(
+        &self,
+        chunk: ChunkIndex,
+        mut event: impl FnMut(&mut limosa_model::Chunk) -> Verdict,
+    ) -> Result<(), PagerError> {
+        let cell = self.cells.get(chunk).ok_or_else(|| self.not_allocated(chunk.extent()))?;
+        loop {
+            let mut state = cell.lock();
+            match self.decide(chunk, &mut state, &mut event) {
+                Verdict::Go(plan) if plan.actions().is_empty() => {
+                    // Only a hold to be entered: nobody can have met the busy blocks.
+                    state.chunk.commit(&plan);
+                    return Ok(());
+                }
+                Verdict::Go(mut plan) => {
+                    drop(state);
+                    if self.config.check {
+                        plan.withhold_writing(Side::Device);
+                    }
+                    match self.carry_out(chunk, cell, &plan, Caching::Bypass) {
+                        Err(PagerError::DeviceMemoryBusy) => std::thread::yield_now(),
+                        done => return done,
+                    }
+                }
+                Verdict::Done => return Ok(()),
+                Verdict::Wait(blocks) => {
+                    let epoch = cell.epoch();
+                    let held = !(blocks & state.chunk.held()).is_empty();
+                    drop(state);
+                    if held {
+                        self.reaper_bell.ring();
+                    }
+                    cell.wait(epoch);
+                }
+                Verdict::Refuse(refusal, blocks) => return Err(self.refusal(chunk, refusal, blocks)),
+            }
+        }
+    }
+
     /// Does what the plan says and ends it. On an error the blocks keep the state that they had.
     pub(crate) fn carry_out(
         &self,

@@ -211,12 +211,8 @@ impl Heap {
     /// [`PagerError::NotAllocated`]; [`PagerError::Os`] if a part could not be unmapped, which then stays out of use.
     pub fn free(&self, start: u64) -> Result<(), PagerError> {
         let mut arena = self.arena();
-        // Out of the arena last: until then nobody else can be given the blocks. The handlers never take this lock.
-        let Some(extent) = arena.containing(start).filter(|extent| extent.start == start) else {
-            return Err(self.core.not_allocated(Extent { start, len: 0 }));
-        };
+        // The lock keeps the blocks from being given to somebody else before they are free; handlers never take it.
         let Placement { fresh_blocks, .. } = arena.free(start).map_err(|error| self.arena_error(error))?;
-        debug_assert!(extent.start == start);
         let Some(blocks) = fresh_blocks else { return Ok(()) };
         let mut result = Ok(());
         for (chunk, set) in blocks.chunks() {
