@@ -193,13 +193,13 @@ fn a_launch_holds_the_ranges_that_it_declares_and_no_more() {
         let mut vec = counted(&kit, 40);
         let middle = 10 * BLOCK_WORDS..12 * BLOCK_WORDS;
         let gate = Gate::close(&kit, &kit.queue);
-        let before = kit.heap().counters();
         let (target, words) = (vec.ptr(middle.start), middle.len() as u64);
         let launch = kit.queue.launch(&kit.fill, words.div_ceil(fill::ITEMS)).pointer(target).value(words);
         // SAFETY: fill writes the declared range.
         let event =
             unsafe { launch.value(5u32).value(0u32).with_writes_of(&mut vec, middle.clone()).submit() }.unwrap();
-        assert_eq!(since(&kit, &before).blocks_to_device, 2);
+        // Not the heap's counter: the gate's own fault may come at any time.
+        assert_eq!(vec.residency_summary().device, 2 * limosa::BLOCK);
         // Beside the range nobody waits.
         for block in [0, 9, 12, 39] {
             poke(&vec, block * BLOCK_WORDS, 9);
