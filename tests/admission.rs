@@ -59,7 +59,7 @@ impl Gate {
         // SAFETY: lookup touches the block only, which is kept; the CPU's store below is one aligned word.
         let event = unsafe { launch.submit() }.unwrap();
         let offset = base.address() - kit.heap().range().start.0;
-        let at_device = GpuPtr::from_address(kit.heap().device_range().start.0 + offset);
+        let at_device = GpuPtr::from_address(kit.heap().device_range().unwrap().start.0 + offset);
         Self { _memory: memory, at_device, event }
     }
 

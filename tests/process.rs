@@ -94,7 +94,7 @@ fn a_forked_child_has_no_heap_and_its_parent_does_not_mind() {
         let open = data.ptr(0).as_ptr();
         let mut closed = kit.heap().vec_with(BLOCK_WORDS, |_| 6u32).unwrap();
         kit.fill(&mut closed, 8).unwrap().wait().unwrap();
-        let device = kit.heap().device_range().start.0 as *mut u32;
+        let device = kit.heap().device_range().unwrap().start.0 as *mut u32;
         let targets = [open, closed.ptr(0).as_ptr(), device];
         with_faults_going_on(&kit, || {
             for word in targets {

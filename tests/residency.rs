@@ -16,7 +16,7 @@ const PAGES: usize = 16;
 fn page_tables(heap: &Heap, vec: &UnifiedVec<u32>) -> Vec<[(bool, bool); 2]> {
     let extent = vec.raw().extent();
     let blocks = usize::try_from(extent.len.div_ceil(BLOCK)).unwrap();
-    let [cpu, gpu] = [heap.range(), heap.device_range()].map(|range| {
+    let [cpu, gpu] = [heap.range(), heap.device_range().unwrap()].map(|range| {
         let pages = pagemap::mapped(range.start.offset(extent.start), blocks * PAGES).unwrap();
         let block = |pages: &[bool]| (pages.iter().any(|page| *page), pages.iter().all(|page| *page));
         pages.chunks(PAGES).map(block).collect::<Vec<_>>()

@@ -45,7 +45,7 @@ impl Heap {
         let starts: [u64; 3] = std::array::from_fn(|which| self.vecs[which].raw().extent().start);
         let bytes = self.vecs[0].raw().len();
         assert!(starts[1] == starts[0] + bytes && starts[2] == starts[1] + bytes, "the arrays lie apart: {starts:x?}");
-        (self.context.heap().device_range().start.0 + starts[0]) as *mut u8
+        (self.context.heap().device_range().unwrap().start.0 + starts[0]) as *mut u8
     }
 
     fn gpu_faults(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! Opening a device with a heap. One context has one device and one heap; nothing is process-wide.
 
-use limosa_gpu::{Adapter, Device, DeviceChoice, Instance};
-use limosa_pager::{DeviceClass, FaultMode, HeapConfig, Machine};
+use limosa_gpu::{Adapter, Device, DeviceChoice, DeviceKind, Instance, Translation};
+use limosa_pager::{DeviceClass, FaultMode, HeapConfig, Machine, ViewKind};
 
 use crate::Result;
 use crate::heap::Heap;
@@ -43,14 +43,31 @@ impl Context {
     /// What a kernel's access to memory that is not on the device does.
     #[must_use]
     pub fn device_class(&self) -> DeviceClass {
-        self.heap.inner.config().device_class
+        self.heap.inner.device_class()
+    }
+
+    /// How the device reaches the heap.
+    #[must_use]
+    pub fn view(&self) -> ViewKind {
+        self.heap.inner.view()
+    }
+
+    /// The better views that were tried or ruled out before, with the reason.
+    #[must_use]
+    pub fn refused_views(&self) -> &[(ViewKind, String)] {
+        self.heap.inner.refused_views()
+    }
+
+    /// How kernels turn the CPU's pointers into theirs.
+    #[must_use]
+    pub fn translation(&self) -> Translation {
+        self.heap.inner.translation()
     }
 
     /// Whether launches may leave out what they touch: where kernels can fault, and nobody checks.
     #[must_use]
     pub fn serves_undeclared(&self) -> bool {
-        let config = self.heap.inner.config();
-        config.device_class == DeviceClass::Faulting && !config.check
+        self.device_class() == DeviceClass::Faulting && !self.heap.inner.config().check
     }
 
     /// A new in-order queue.
@@ -90,7 +107,8 @@ pub struct ContextBuilder {
     host_limit: Option<u64>,
     device_budget: Option<u64>,
     fault_mode: FaultMode,
-    device_class: DeviceClass,
+    view: Option<ViewKind>,
+    device_class: Option<DeviceClass>,
     poison_stale: bool,
     check: bool,
 }
@@ -103,7 +121,8 @@ impl Default for ContextBuilder {
             host_limit: None,
             device_budget: None,
             fault_mode: FaultMode::HandlerThread,
-            device_class: DeviceClass::Faulting,
+            view: None,
+            device_class: None,
             poison_stale: cfg!(debug_assertions),
             check: false,
         }
@@ -132,7 +151,8 @@ impl ContextBuilder {
         self
     }
 
-    /// The most bytes of VRAM; at least [`crate::DEVICE_BUDGET_MIN`]. Default on software devices: a quarter of the machine's RAM.
+    /// The most bytes of VRAM; at least [`crate::DEVICE_BUDGET_MIN`]. Default: three
+    /// quarters of the device's memory; on software devices a quarter of the machine's RAM.
     #[must_use]
     pub fn device_budget(mut self, bytes: u64) -> Self {
         self.device_budget = Some(bytes);
@@ -146,11 +166,18 @@ impl ContextBuilder {
         self
     }
 
+    /// How the device is to reach the heap. Default: the best way that passes the self-test.
+    #[must_use]
+    pub fn view(mut self, view: ViewKind) -> Self {
+        self.view = Some(view);
+        self
+    }
+
     /// Treats the device as of this class, also if it could do more: to try on a software device what a program does
-    /// where kernels cannot fault. Default: Faulting.
+    /// where kernels cannot fault. Default: the best that it has with its view.
     #[must_use]
     pub fn device_class(mut self, class: DeviceClass) -> Self {
-        self.device_class = class;
+        self.device_class = Some(class);
         self
     }
 
@@ -181,11 +208,16 @@ impl ContextBuilder {
         let adapter = instance.choose(&self.device)?;
         let device = Device::open(&instance, adapter)?;
         let memory = Machine::memory_total();
+        let ample = match device.adapter.kind {
+            DeviceKind::Cpu => memory / 4,
+            _ => device.adapter.limits.device_memory / 4 * 3,
+        };
         let config = HeapConfig {
             heap_bytes: self.heap_bytes,
             host_limit: self.host_limit.unwrap_or(memory / 4 * 3),
-            device_budget: self.device_budget.unwrap_or(memory / 4),
+            device_budget: self.device_budget.unwrap_or(ample),
             fault_mode: self.fault_mode,
+            view: self.view,
             device_class: self.device_class,
             poison_stale: self.poison_stale,
             check: self.check,

@@ -79,9 +79,9 @@ impl Heap {
         self.inner.range()
     }
 
-    /// The addresses under which the software GPU's page table lies: for tests that look into page tables.
+    /// The addresses under which a software GPU's page table lies: for tests that look into page tables.
     #[must_use]
-    pub fn device_range(&self) -> HostRange {
+    pub fn device_range(&self) -> Option<HostRange> {
         self.inner.device_range()
     }
 

@@ -36,13 +36,14 @@ pub use error::{Error, GpuError, LaunchFailure, OsError, PagerError, TouchCause}
 pub use heap::Heap;
 pub use kernel::Kernel;
 pub use launch::{Event, Launch, Queue};
-pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits};
+pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits, Translation};
 pub use limosa_model::policy::fewest_loads;
 pub use limosa_model::{Access, BLOCK, BlockState, CHUNK, ChunkIndex, Copies, Hold, Side};
 #[cfg(feature = "inject")]
 pub use limosa_pager::inject;
 pub use limosa_pager::{
     Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, FaultMode, Faults, Machine, Residency, ResidencySummary,
+    ViewKind,
 };
 pub use pin::HostPin;
 pub use pointer::GpuPtr;

@@ -40,7 +40,7 @@ pub(crate) fn run(options: &Demo, out: &mut impl Write) -> Result<(), CliError> 
 fn rank(options: &Demo, graph: &Graph, out: &mut impl Write) -> Result<Ceiling, CliError> {
     let context = options.open()?;
     writeln!(out, "device  {}", device::describe(context.adapter()))?;
-    let (class, view) = (device::CLASS, device::VIEW);
+    let (class, view) = (format!("{:?}", context.device_class()), context.view());
     writeln!(out, "class   {class}, through {view}; its self-test passed: a kernel's accesses move pages by faults")?;
     writeln!(out, "graph   {}", graph.source)?;
     let (nodes, edges) = (count(graph.node_count as u64), count(graph.edges.len() as u64));

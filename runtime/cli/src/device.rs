@@ -2,12 +2,6 @@
 
 use limosa::{Adapter, Backing, DeviceChoice, DeviceKind, Heap};
 
-/// The class of every device that a context opens on, and the view it gets. The library has no other yet, and does
-/// not say which it used.
-pub(crate) const CLASS: &str = "Faulting";
-/// See [`CLASS`].
-pub(crate) const VIEW: &str = "ImportView";
-
 /// A device as the user names it: an index, a kind, or a part of its name.
 pub(crate) fn parse_choice(text: &str) -> Result<DeviceChoice, String> {
     if text.is_empty() {

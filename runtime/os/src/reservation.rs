@@ -37,6 +37,26 @@ impl Reservation {
         Ok(Self { base, len: wanted })
     }
 
+    /// Reserves `len` bytes, rounded up to whole chunks, from the chunk boundary `base` on.
+    ///
+    /// # Errors
+    /// [`OsError::AddressSpace`] where something is there already, or `base` is no chunk boundary.
+    pub fn at_address(base: HostAddr, len: u64) -> Result<Self, OsError> {
+        let failed = |source| OsError::AddressSpace { bytes: len, source };
+        let wanted = usize::try_from(round_up(len.max(1), CHUNK)).map_err(|_| failed(too_large()))?;
+        let base = usize::try_from(base.0).map_err(|_| failed(too_large()))?;
+        if base == 0 || !base.is_multiple_of(to_usize(CHUNK)) {
+            return Err(failed(std::io::Error::from_raw_os_error(libc::EINVAL)));
+        }
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+        // SAFETY: the flags keep it from replacing anything.
+        let raw = unsafe { libc::mmap(base as *mut libc::c_void, wanted, libc::PROT_NONE, flags, -1, 0) };
+        if raw == libc::MAP_FAILED {
+            return Err(failed(std::io::Error::last_os_error()));
+        }
+        Ok(Self { base, len: wanted })
+    }
+
     /// First address.
     #[must_use]
     pub fn base(&self) -> HostAddr {

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use limosa_model::{Access, CHUNK, Extent, HostRange, PAGE};
+use limosa_model::{Access, CHUNK, Extent, HostAddr, HostRange, PAGE};
 
 use crate::error::OsError;
 use crate::inject::{self, Call, Defect};
@@ -31,7 +31,7 @@ pub struct FaultWindow {
 }
 
 impl FaultWindow {
-    /// Maps `len` bytes of `file` with nothing open.
+    /// Maps `len` bytes of `file` with nothing open, at the address `wish` if that is free.
     ///
     /// # Safety
     /// A thread that touches the window sleeps until its fault is served: the caller reads [`Self::faults`] (or, with
@@ -39,9 +39,15 @@ impl FaultWindow {
     ///
     /// # Errors
     /// [`OsError::NoUserfaultfd`], [`OsError::KernelTooOld`], [`OsError::AddressSpace`], [`OsError::Mapping`].
-    pub unsafe fn new(file: Arc<MemoryFile>, len: u64, delivery: Delivery) -> Result<Self, OsError> {
+    pub unsafe fn new(
+        file: Arc<MemoryFile>,
+        len: u64,
+        delivery: Delivery,
+        wish: Option<HostAddr>,
+    ) -> Result<Self, OsError> {
         let uffd = Userfaultfd::open(delivery)?;
-        let reservation = Reservation::new(len)?;
+        let at_wish = wish.and_then(|base| Reservation::at_address(base, len).ok());
+        let reservation = at_wish.map_or_else(|| Reservation::new(len), Ok)?;
         map_file(&reservation, &file)?;
         let (start, bytes) = reservation.at(Extent { start: 0, len: reservation.len() });
         // SAFETY: the caller serves the faults.

@@ -45,6 +45,8 @@ pub(crate) struct CellState {
     pub(crate) stand_in: PerSide<BlockSet>,
     /// Those on the device for which there was not even a frame: zeros of nobody's are mapped in their place.
     pub(crate) substituted: BlockSet,
+    /// Whether the chunk's device frames were made as one huge page: giving a part back unmaps all of it.
+    pub(crate) one_page: bool,
     /// Host frames never used since they were reserved.
     pub(crate) unused_frames: BlockSet,
     /// Whether the chunk's host frames are reserved.

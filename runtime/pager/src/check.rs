@@ -39,7 +39,7 @@ impl Core {
             loop {
                 let mut state = cell.lock();
                 if state.chunk.busy().is_empty() {
-                    if self.sides.device.window.close(chunk.extent()).is_ok() {
+                    if self.view.close(chunk, BlockSet::ALL).is_ok() {
                         state.chunk.unmapped(Side::Device, BlockSet::ALL);
                         state.huge.device = false;
                     }
@@ -58,7 +58,7 @@ impl Core {
     pub(crate) fn declares(&self, offset: u64, access: Access) -> bool {
         let block = Block::containing(offset);
         let held = |cell: &crate::cell::Cell| cell.lock().chunk.held().contains(block.slot());
-        match (self.config.check, self.config.device_class) {
+        match (self.config.check, self.class) {
             (true, _) => self.declared().as_ref().is_none_or(|declared| declared.allows(offset, access)),
             (false, DeviceClass::Declared) => self.cells.get(block.chunk()).is_some_and(held),
             (false, DeviceClass::Faulting) => true,

@@ -1,7 +1,11 @@
 //! What a heap is opened with. No defaults are hidden elsewhere.
 
 use limosa_model::CHUNK;
+use limosa_model::geometry::round_up;
 use limosa_os::Delivery;
+
+use crate::error::PagerError;
+use crate::view::ViewKind;
 
 /// Who serves the faults of CPU threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,12 +47,28 @@ pub struct HeapConfig {
     pub device_budget: u64,
     /// Who serves CPU faults.
     pub fault_mode: FaultMode,
-    /// The class of the device, which may be set lower than what it could do.
-    pub device_class: DeviceClass,
+    /// How the device reaches the heap; `None`: the best way that passes the self-test.
+    pub view: Option<ViewKind>,
+    /// The class of the device, which may be set lower than what it could do; `None`: the best of the view.
+    pub device_class: Option<DeviceClass>,
     /// Overwrite copies that are no longer current with 0xA5, so that a use of one shows.
     pub poison_stale: bool,
     /// Check every GPU access against the launch's declared sets; launches then run one at a time.
     pub check: bool,
+}
+
+impl HeapConfig {
+    /// The heap's length: whole chunks.
+    pub(crate) fn len(&self) -> u64 {
+        round_up(self.heap_bytes.max(CHUNK), CHUNK)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), PagerError> {
+        if self.device_budget < DEVICE_BUDGET_MIN {
+            return Err(PagerError::BudgetTooSmall { given: self.device_budget, minimum: DEVICE_BUDGET_MIN });
+        }
+        Ok(())
+    }
 }
 
 /// The smallest budget: what the self-test needs, which reads across two chunks and writes across two others.

@@ -8,47 +8,26 @@ use crossbeam::queue::ArrayQueue;
 use limosa_gpu::{Device, Doorbell};
 use limosa_model::policy::DeclaredNext;
 use limosa_model::{BlockSet, CHUNK, ChunkIndex, HostAddr, HostRange, Side};
-use limosa_os::{Delivery, FaultWindow, HugePages, Mapping, MemoryFile, Wakeup};
+use limosa_os::{HugePages, Wakeup};
 
-use crate::cell::{Cells, PerSide};
+use crate::cell::Cells;
 use crate::check::Declared;
-use crate::config::{DEVICE_BUDGET_MIN, HeapConfig};
+use crate::config::{DeviceClass, HeapConfig};
 use crate::counters::LiveCounters;
 use crate::error::PagerError;
 use crate::launch::LaunchLog;
 use crate::scheduler::{HeapId, Scheduler};
+use crate::side::{SideMemory, SideOptions};
+use crate::view::DeviceView;
 use crate::vram::Vram;
-
-/// One end of migration: the frames, our mapping of them, and the window through which they are used.
-pub(crate) struct SideMemory {
-    /// First: nothing may fault on a file that is gone.
-    pub(crate) window: FaultWindow,
-    pub(crate) mapping: Mapping,
-    /// Rings for the side's handler thread.
-    pub(crate) bell: Wakeup,
-}
-
-impl SideMemory {
-    fn new(what: &'static str, len: u64, limit: u64, config: &HeapConfig, side: Side) -> Result<Self, PagerError> {
-        // Host frames are reserved by the chunk, device frames by the block where chunks are used sparsely.
-        let (delivery, huge) = match side {
-            Side::Host => (config.fault_mode.delivery(), HugePages::Always),
-            Side::Device => (Delivery::Thread, HugePages::OnRequest),
-        };
-        let file = Arc::new(MemoryFile::create(what, len, limit, huge)?);
-        // SAFETY: the handlers are started with the heap and stopped when it is dropped, when nothing that could
-        // touch the window is left.
-        let window = unsafe { FaultWindow::new(Arc::clone(&file), len, delivery)? };
-        Ok(Self { window, mapping: Mapping::new(file, len)?, bell: Wakeup::new()? })
-    }
-}
 
 /// Chunks that wait to be read ahead, at most; more are forgotten.
 const READ_AHEAD_QUEUE: usize = 64;
 
 /// The shared part of a heap.
 pub(crate) struct Core {
-    pub(crate) sides: PerSide<SideMemory>,
+    pub(crate) host: SideMemory,
+    pub(crate) view: Box<dyn DeviceView>,
     pub(crate) cells: Cells,
     pub(crate) vram: Vram,
     pub(crate) counters: LiveCounters,
@@ -67,6 +46,8 @@ pub(crate) struct Core {
     /// Chunks to bring to the host when nothing else is to be done. Lock-free, so that signal mode may push.
     pub(crate) read_ahead: ArrayQueue<ChunkIndex>,
     pub(crate) config: HeapConfig,
+    /// What a kernel's access to memory that is not on the device does.
+    pub(crate) class: DeviceClass,
     /// Chunks with pages that stand in for a kernel's data.
     pub(crate) stand_in_chunks: AtomicU64,
     stopping: AtomicBool,
@@ -74,17 +55,22 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(device: &Arc<Device>, config: HeapConfig) -> Result<Self, PagerError> {
-        if config.device_budget < DEVICE_BUDGET_MIN {
-            return Err(PagerError::BudgetTooSmall { given: config.device_budget, minimum: DEVICE_BUDGET_MIN });
-        }
-        let len = limosa_model::geometry::round_up(config.heap_bytes.max(CHUNK), CHUNK);
-        let device_limit = config.device_budget.saturating_add(crate::stand_in::STAND_IN_BYTES);
+    /// The shared part of a heap whose device is reached by `view`.
+    pub(crate) fn new(device: &Arc<Device>, view: Box<dyn DeviceView>, config: HeapConfig) -> Result<Self, PagerError> {
+        let len = config.len();
+        let best = if view.faulting().is_some() { DeviceClass::Faulting } else { DeviceClass::Declared };
+        let host = SideMemory::new(SideOptions {
+            what: "host memory",
+            len,
+            limit: config.host_limit,
+            delivery: config.fault_mode.delivery(),
+            // Frames are reserved by the chunk.
+            huge: HugePages::Always,
+            wish: view.wish(),
+        })?;
         Ok(Self {
-            sides: PerSide {
-                host: SideMemory::new("host memory", len, config.host_limit, &config, Side::Host)?,
-                device: SideMemory::new("software device memory", len, device_limit, &config, Side::Device)?,
-            },
+            host,
+            view,
             cells: Cells::new(len / CHUNK),
             vram: Vram::new(config.device_budget, Box::<DeclaredNext>::default()),
             counters: LiveCounters::default(),
@@ -96,6 +82,7 @@ impl Core {
             reaper_watches: AtomicBool::new(false),
             declared: Mutex::new(None),
             read_ahead: ArrayQueue::new(READ_AHEAD_QUEUE),
+            class: config.device_class.unwrap_or(best),
             config,
             stand_in_chunks: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
@@ -103,9 +90,25 @@ impl Core {
         })
     }
 
+    /// The memory of a side whose accesses that miss are faults.
+    pub(crate) fn memory(&self, side: Side) -> Option<&SideMemory> {
+        match side {
+            Side::Host => Some(&self.host),
+            Side::Device => self.view.faulting(),
+        }
+    }
+
+    /// Unmaps blocks on `side`.
+    pub(crate) fn close(&self, side: Side, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
+        match side {
+            Side::Host => Ok(self.host.close(chunk, blocks)?),
+            Side::Device => self.view.close(chunk, blocks),
+        }
+    }
+
     /// Where the application's view is.
     pub(crate) fn host_range(&self) -> HostRange {
-        self.sides.host.window.range()
+        self.host.window.range()
     }
 
     /// The CPU's address of a heap offset.
@@ -119,16 +122,18 @@ impl Core {
 
     /// Wakes the threads of `side` that are parked on `blocks`.
     pub(crate) fn wake(&self, side: Side, chunk: ChunkIndex, blocks: BlockSet) {
+        let Some(memory) = self.memory(side) else { return };
         for (first, count) in blocks.runs() {
             // Fails only on a range that is not registered, where nobody can be parked.
-            let _ = self.sides.get(side).window.wake(chunk.run(first, count));
+            let _ = memory.window.wake(chunk.run(first, count));
         }
     }
 
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        self.sides.host.bell.ring();
-        self.sides.device.bell.ring();
+        for memory in [Side::Host, Side::Device].into_iter().filter_map(|side| self.memory(side)) {
+            memory.bell.ring();
+        }
         self.reaper_bell.ring();
         self.doorbell.ring();
     }

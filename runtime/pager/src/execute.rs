@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use limosa_model::{Access, Action, BLOCKS_PER_CHUNK, BlockSet, ChunkIndex, Plan, Side, Verdict};
+use limosa_model::{Access, Action, BlockSet, ChunkIndex, Plan, Side, Verdict};
 use limosa_os::copy::Caching;
 use limosa_os::inject::{Defect, seeded};
 
@@ -39,7 +39,7 @@ impl Core {
         if plan.closes(side).is_empty() || !*state.huge.get(side) || seeded(zap_defect(side)) {
             return;
         }
-        if self.sides.get(side).window.close(chunk.extent()).is_ok() {
+        if self.close(side, chunk, BlockSet::ALL).is_ok() {
             state.chunk.unmapped(side, BlockSet::ALL);
             *state.huge.get_mut(side) = false;
         }
@@ -128,7 +128,7 @@ impl Core {
         plan.forgo_hold();
         state.chunk.commit(&plan);
         for side in [Side::Host, Side::Device] {
-            if self.close(chunk, side, plan.covers).is_ok() {
+            if self.close(side, chunk, plan.covers).is_ok() {
                 state.chunk.unmapped(side, plan.covers);
             }
         }
@@ -156,24 +156,15 @@ impl Core {
 
     fn act(&self, chunk: ChunkIndex, action: Action, caching: Caching) -> Result<(), PagerError> {
         match action {
-            Action::Close(side, blocks) => self.close(chunk, side, blocks),
+            Action::Close(side, _) if seeded(zap_defect(side)) => Ok(()),
+            Action::Close(side, blocks) => self.close(side, chunk, blocks),
             Action::Zero(side, blocks) => {
                 add(&self.counters.blocks_zeroed, blocks.count().into());
-                if !seeded(Defect::SkipZero) {
-                    self.fill(chunk, side, blocks, 0);
-                }
-                Ok(())
+                if seeded(Defect::SkipZero) { Ok(()) } else { self.fill(chunk, side, blocks, 0) }
             }
-            Action::Copy(side, blocks) => {
-                self.copy(chunk, side, blocks, caching);
-                Ok(())
-            }
-            Action::Stale(side, blocks) => {
-                if self.config.poison_stale {
-                    self.fill(chunk, side, blocks, STALE_BYTE);
-                }
-                Ok(())
-            }
+            Action::Copy(side, blocks) => self.copy(chunk, side, blocks, caching),
+            Action::Stale(side, blocks) if self.config.poison_stale => self.fill(chunk, side, blocks, STALE_BYTE),
+            Action::Stale(..) => Ok(()),
             Action::GiveFrames(Side::Device, _) => {
                 self.vram.note_idle(chunk);
                 Ok(())
@@ -185,37 +176,28 @@ impl Core {
         }
     }
 
-    fn close(&self, chunk: ChunkIndex, side: Side, blocks: BlockSet) -> Result<(), PagerError> {
-        if seeded(zap_defect(side)) {
-            return Ok(());
-        }
-        for (first, count) in blocks.runs() {
-            self.sides.get(side).window.close(chunk.run(first, count))?;
+    fn fill(&self, chunk: ChunkIndex, side: Side, blocks: BlockSet, byte: u8) -> Result<(), PagerError> {
+        // SAFETY: the plan has taken the frames and closed the mappings of these blocks, which are busy.
+        unsafe {
+            match side {
+                Side::Host => self.host.fill(chunk, blocks, byte),
+                Side::Device => self.view.fill(chunk, blocks, byte)?,
+            }
         }
         Ok(())
     }
 
-    fn fill(&self, chunk: ChunkIndex, side: Side, blocks: BlockSet, byte: u8) {
-        for (first, count) in blocks.runs() {
-            // SAFETY: the plan has taken the frames and closed the mappings of these blocks, which are busy.
-            unsafe { self.sides.get(side).mapping.fill(chunk.run(first, count), byte) };
-        }
-    }
-
-    fn copy(&self, chunk: ChunkIndex, to: Side, blocks: BlockSet, caching: Caching) {
-        let (from, counter, defect) = match to {
-            Side::Host => (Side::Device, &self.counters.blocks_to_host, Defect::SkipCopyDown),
-            Side::Device => (Side::Host, &self.counters.blocks_to_device, Defect::SkipCopyUp),
+    fn copy(&self, chunk: ChunkIndex, to: Side, blocks: BlockSet, caching: Caching) -> Result<(), PagerError> {
+        let (counter, defect) = match to {
+            Side::Host => (&self.counters.blocks_to_host, Defect::SkipCopyDown),
+            Side::Device => (&self.counters.blocks_to_device, Defect::SkipCopyUp),
         };
         add(counter, blocks.count().into());
         if seeded(defect) {
-            return;
+            return Ok(());
         }
-        for (first, count) in blocks.runs() {
-            let extent = chunk.run(first, count);
-            // SAFETY: the plan has taken the frames of both sides, and closed every mapping that may write them.
-            unsafe { self.sides.get(to).mapping.copy_from(&self.sides.get(from).mapping, extent, caching) };
-        }
+        // SAFETY: the plan has taken the frames of both sides, and closed every mapping that may write them.
+        unsafe { self.view.copy(&self.host.mapping, to, chunk, blocks, caching) }
     }
 
     fn open(
@@ -226,17 +208,15 @@ impl Core {
         blocks: BlockSet,
         access: Access,
     ) -> Result<(), PagerError> {
-        let window = &self.sides.get(side).window;
-        if blocks.is_all() && access == Access::Write {
+        if blocks.is_all() && access == Access::Write && (side == Side::Host || self.view.maps_huge()) {
             // Known before it is, so that no partial close can come in between unnoticed: all blocks are busy.
             *cell.lock().huge.get_mut(side) = true;
             add(&self.counters.chunks_opened, 1);
-            return Ok(window.open_chunk(chunk.run(0, BLOCKS_PER_CHUNK))?);
         }
-        for (first, count) in blocks.runs() {
-            window.open(chunk.run(first, count), access)?;
+        match side {
+            Side::Host => Ok(self.host.open(chunk, blocks, access)?),
+            Side::Device => self.view.open(chunk, blocks, access),
         }
-        Ok(())
     }
 }
 

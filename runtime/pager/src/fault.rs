@@ -9,6 +9,7 @@ use crate::cell::{Cell, CellState};
 use crate::core::Core;
 use crate::counters::add;
 use crate::error::{PagerError, TouchCause};
+use crate::side::SideMemory;
 use limosa_model::{Access, Block, BlockSet, Refusal, Side, Verdict, growth};
 use limosa_os::copy::Caching;
 
@@ -120,7 +121,8 @@ impl Core {
         }
         let rights = if writable { Access::Write } else { Access::Read };
         // Under the lock, so that no plan closes the block meanwhile.
-        self.sides.get(side).window.reopen(block.chunk().run(slot, 1), rights).is_ok()
+        let reopen = |memory: &SideMemory| memory.window.reopen(block.chunk().run(slot, 1), rights).is_ok();
+        self.memory(side).is_some_and(reopen)
     }
 
     fn window(&self, side: Side, slot: u32, access: Access, state: &CellState, streaming: bool) -> BlockSet {
@@ -157,7 +159,7 @@ impl Core {
                 break;
             }
         }
-        self.sides.host.bell.ring();
+        self.host.bell.ring();
     }
 
     /// Brings one chunk to the host ahead of a stream, if it continues the allocation of the chunk before and

@@ -12,6 +12,7 @@ use crate::core::Core;
 use crate::error::{PagerError, TouchCause};
 use crate::fault::Served;
 use crate::reaper::reap;
+use crate::side::SideMemory;
 
 /// The running handlers of a heap; stops them when dropped.
 pub(crate) struct Handlers {
@@ -25,8 +26,10 @@ impl Handlers {
     pub(crate) fn start(core: &Arc<Core>) -> Result<Self, PagerError> {
         let mut handlers = Self { core: Arc::clone(core), signal: None, threads: Vec::new() };
         for (name, side) in [("limosa-cpu", Side::Host), ("limosa-gpu", Side::Device)] {
-            let core = Arc::clone(core);
-            handlers.threads.push(spawn(name, move || serve_all(&core, side))?);
+            if core.memory(side).is_some() {
+                let core = Arc::clone(core);
+                handlers.threads.push(spawn(name, move || serve_all(&core, side))?);
+            }
         }
         let shared = Arc::clone(core);
         handlers.threads.push(spawn("limosa-launch", move || reap(&shared))?);
@@ -71,13 +74,13 @@ impl Drop for AbortOnPanic {
 
 fn serve_all(core: &Core, side: Side) {
     signal::block_in_this_thread();
-    let memory = core.sides.get(side);
+    let Some(memory) = core.memory(side) else { return };
     let mut suspects = Suspects::default();
     while !core.stopping() {
         memory.window.wait(&memory.bell);
         memory.bell.silence();
         // Faults first; a chunk is read ahead only when none is pending.
-        while serve_pending(core, side, &mut suspects) || side == Side::Host && core.read_ahead_one() {}
+        while serve_pending(core, memory, side, &mut suspects) || side == Side::Host && core.read_ahead_one() {}
     }
 }
 
@@ -113,10 +116,10 @@ impl Suspects {
     }
 }
 
-fn serve_pending(core: &Core, side: Side, suspects: &mut Suspects) -> bool {
+fn serve_pending(core: &Core, memory: &SideMemory, side: Side, suspects: &mut Suspects) -> bool {
     suspects.batch += 1;
-    let served = core.sides.get(side).window.faults(|fault| {
-        let range = core.sides.get(side).window.range();
+    let served = memory.window.faults(|fault| {
+        let range = memory.window.range();
         // The kernel reports addresses of the registered range only.
         let Some(offset) = range.offset_of(fault.address) else { return };
         let block = Block::containing(offset);
@@ -132,7 +135,7 @@ fn serve_pending(core: &Core, side: Side, suspects: &mut Suspects) -> bool {
                 return;
             }
             core.launches.blame(core.address(offset), fault.access, TouchCause::Undeclared);
-            if core.config.device_class == DeviceClass::Declared {
+            if core.class == DeviceClass::Declared {
                 core.stand_in_device(offset);
                 return;
             }

@@ -6,80 +6,99 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use limosa_gpu::{Device, DeviceKind, ImportedRange, Kernel, Timeline, Translation};
+use limosa_gpu::{Device, Kernel, Timeline, Translation};
 use limosa_model::{
     Arena, ArenaError, BlockSet, CHUNK, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side, Verdict,
 };
 use limosa_os::{Backing, OsError};
 
-use crate::config::HeapConfig;
+use crate::config::{DeviceClass, HeapConfig};
 use crate::core::Core;
 use crate::counters::Counters;
 use crate::error::PagerError;
 use crate::handler::Handlers;
 use crate::residency::{Residency, ResidencySummary};
+use crate::view::{self, ViewKind};
 
 /// Host chunks kept for the next allocation after everything in them was freed: 128 MiB.
 const WARM_CHUNKS_MAX: u64 = 64;
 
 /// A heap in use. It lives as long as anything allocated from it, or any launch on it, is kept.
 pub struct Heap {
-    /// First: while it is dropped, the handlers still serve.
-    _import: ImportedRange,
-    _handlers: Handlers,
     translation: Translation,
+    refused: Vec<(ViewKind, String)>,
     arena: Mutex<Arena>,
     warm_chunks: AtomicU64,
     host_bytes: AtomicU64,
+    /// Stopped when the device has let go of the view, which they serve until then.
+    _handlers: Handlers,
     core: Arc<Core>,
     device: Arc<Device>,
 }
 
 impl Heap {
-    /// Opens a heap on `device` and runs the self-test.
+    /// Opens a heap on `device` through the first view that passes the self-test.
     ///
     /// # Errors
     /// [`PagerError::NoView`], [`PagerError::SelfTest`], [`PagerError::BudgetTooSmall`], [`PagerError::Os`],
     /// [`PagerError::Gpu`].
     pub fn open(device: &Arc<Device>, config: HeapConfig) -> Result<Arc<Self>, PagerError> {
-        let adapter = &device.adapter;
-        if let Some(reason) = Self::unsupported(adapter.kind) {
-            return Err(PagerError::NoView { device: adapter.name.clone(), reason: reason.into() });
+        config.check()?;
+        let (mut refused, mut first) = (Vec::new(), None);
+        for kind in [ViewKind::Import, ViewKind::Sparse] {
+            let suits = view::suits(kind, device, &config);
+            match suits.and_then(|()| Self::open_with(device, kind, config, &refused)) {
+                Ok(heap) => return Ok(heap),
+                Err(error) => {
+                    refused.push((kind, error.to_string()));
+                    // What a view fails of tells more than that another does not suit.
+                    let plain = matches!(error, PagerError::NoView { .. });
+                    first = first.filter(|other| plain || !matches!(other, PagerError::NoView { .. })).or(Some(error));
+                }
+            }
         }
-        let core = Arc::new(Core::new(device, config)?);
+        let none = || PagerError::NoView { device: device.adapter.name.clone(), reason: "there is no view".into() };
+        Err(first.unwrap_or_else(none))
+    }
+
+    fn open_with(
+        device: &Arc<Device>,
+        kind: ViewKind,
+        config: HeapConfig,
+        refused: &[(ViewKind, String)],
+    ) -> Result<Arc<Self>, PagerError> {
+        let core = Arc::new(Core::new(device, view::open(kind, device, &config)?, config)?);
         let handlers = Handlers::start(&core)?;
-        let window = core.sides.device.window.range();
-        // SAFETY: `core` keeps the window reserved, and the handlers serve it, as long as the heap lives.
-        let import = unsafe { ImportedRange::new(device, window)? };
-        let delta = import.base().delta_from(core.host_range().start);
-        let translation = if delta == 0 { Translation::Identity } else { Translation::Delta(delta) };
-        let arena = Mutex::new(Arena::new(core.host_range().len));
-        let (warm_chunks, host_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        let device = Arc::clone(device);
         let heap = Arc::new(Self {
-            _import: import,
+            translation: core.view.attach(core.host_range().start)?,
+            refused: refused.to_vec(),
+            arena: Mutex::new(Arena::new(core.host_range().len)),
+            warm_chunks: AtomicU64::new(0),
+            host_bytes: AtomicU64::new(0),
             _handlers: handlers,
-            translation,
-            arena,
-            warm_chunks,
-            host_bytes,
             core,
-            device,
+            device: Arc::clone(device),
         });
         heap.self_test()?;
         Ok(heap)
     }
 
-    /// Why devices of this kind cannot back a heap, if so.
+    /// How the device reaches the heap.
     #[must_use]
-    pub fn unsupported(kind: DeviceKind) -> Option<&'static str> {
-        match kind {
-            DeviceKind::Cpu => None,
-            _ => Some(
-                "a real GPU's driver pins what it imports, so pages cannot migrate below it; the view for such \
-                 devices (SparseView, class Declared) is not built yet",
-            ),
-        }
+    pub fn view(&self) -> ViewKind {
+        self.core.view.kind()
+    }
+
+    /// The better views that were tried or ruled out before, with the reason.
+    #[must_use]
+    pub fn refused_views(&self) -> &[(ViewKind, String)] {
+        &self.refused
+    }
+
+    /// What a kernel's access to memory that is not on the device does.
+    #[must_use]
+    pub fn device_class(&self) -> DeviceClass {
+        self.core.class
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -112,10 +131,10 @@ impl Heap {
         self.core.host_range()
     }
 
-    /// The range that the GPU's page table stands for on this device.
+    /// The range of this process's addresses that is the device's page table, where it is one.
     #[must_use]
-    pub fn device_range(&self) -> HostRange {
-        self.core.sides.device.window.range()
+    pub fn device_range(&self) -> Option<HostRange> {
+        self.core.view.faulting().map(|memory| memory.window.range())
     }
 
     /// The CPU's address of an offset.
@@ -133,13 +152,13 @@ impl Heap {
     /// The pages behind it.
     #[must_use]
     pub fn backing(&self) -> &Backing {
-        self.core.sides.host.mapping.file().backing()
+        self.core.host.mapping.file().backing()
     }
 
     /// Whether system calls may be given any address in the heap.
     #[must_use]
     pub fn serves_system_calls(&self) -> bool {
-        self.core.sides.host.window.serves_system_calls()
+        self.core.host.window.serves_system_calls()
     }
 
     /// Counters since it was opened.
@@ -171,7 +190,7 @@ impl Heap {
     /// # Errors
     /// [`PagerError::Os`].
     pub fn device_frames_resident(&self) -> Result<u64, PagerError> {
-        Ok(self.core.sides.device.mapping.file().resident_bytes()?)
+        self.core.view.resident_bytes()
     }
 
     fn arena(&self) -> MutexGuard<'_, Arena> {
@@ -261,7 +280,7 @@ impl Heap {
             return Err(OsError::OutOfMemory { what: "host memory", bytes: CHUNK, limit }.into());
         }
         // Without the cell's lock, since this can take long; the arena's lock keeps others away.
-        self.core.sides.host.mapping.populate(chunk.extent())?;
+        self.core.host.mapping.populate(chunk.extent())?;
         self.host_bytes.fetch_add(CHUNK, Ordering::Relaxed);
         let mut state = cell.lock();
         state.host_reserved = true;
@@ -302,7 +321,7 @@ impl Heap {
         state.huge.host = false;
         // The caller holds the arena's lock, so nothing is allocated here meanwhile.
         drop(state);
-        if self.core.sides.host.mapping.file().discard(chunk.extent()).is_ok() {
+        if self.core.host.mapping.file().discard(chunk.extent()).is_ok() {
             let mut state = self.core.cells.get_or_make(chunk).lock();
             state.host_reserved = false;
             state.unused_frames = BlockSet::EMPTY;
@@ -449,5 +468,12 @@ impl Heap {
             ArenaError::Alignment(align) => PagerError::Alignment(align),
             ArenaError::NotAllocated(start) => self.core.not_allocated(Extent { start, len: 0 }),
         }
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // Nobody has a launch in flight: each keeps the heap.
+        self.core.view.detach();
     }
 }

@@ -25,7 +25,9 @@ mod reaper;
 mod residency;
 mod scheduler;
 mod selftest;
+mod side;
 mod stand_in;
+mod view;
 mod vram;
 
 /// Faults of our own making, and a look into the page tables: for tests.
@@ -44,3 +46,4 @@ pub use launch::{Launch, LaunchEvent, LaunchMark, LaunchQueue};
 pub use limosa_os::machine::{Faults, Machine};
 pub use limosa_os::{Backing, OsError};
 pub use residency::{Residency, ResidencySummary};
+pub use view::ViewKind;

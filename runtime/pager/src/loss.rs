@@ -18,7 +18,7 @@ impl Core {
                 match state.chunk.device_lost() {
                     Ok(blocks) => {
                         // A simulated loss leaves kernels running: they get stand-ins from here on.
-                        let _ = self.sides.device.window.close(chunk.extent());
+                        let _ = self.view.close(chunk, BlockSet::ALL);
                         state.huge.device = false;
                         lost.extend(blocks.runs().map(|(first, count)| chunk.run(first, count)));
                         self.release(chunk, cell, state, BlockSet::ALL);
@@ -50,7 +50,7 @@ impl Core {
             let Some(cell) = self.cells.get(chunk) else { continue };
             let mut state = cell.lock();
             let repaired = state.chunk.repair(blocks);
-            if !(repaired & state.stand_in.host).is_empty() && self.sides.host.window.close(chunk.extent()).is_ok() {
+            if !(repaired & state.stand_in.host).is_empty() && self.host.window.close(chunk.extent()).is_ok() {
                 state.chunk.unmapped(Side::Host, BlockSet::ALL);
                 state.huge.host = false;
                 state.stand_in.host = BlockSet::EMPTY;

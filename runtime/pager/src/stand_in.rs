@@ -31,7 +31,7 @@ impl Core {
     pub(crate) fn stand_in_host(&self, offset: u64) {
         let block = Block::containing(offset);
         let extent = block.chunk().run(block.slot(), 1);
-        let window = &self.sides.host.window;
+        let window = &self.host.window;
         let poisoned = match self.cells.get(block.chunk()) {
             Some(cell) => {
                 // Under the lock, so that whoever allocates or repairs the block finds the page, and takes it away.
@@ -55,7 +55,7 @@ impl Core {
             self.clear_device_stand_ins();
         }
         let cell = self.cells.get_or_make(chunk);
-        let device = &self.sides.device;
+        let Some(device) = self.view.faulting() else { return };
         let _pool = self.vram.lock();
         let mut state = cell.lock();
         if state.stand_in.device.is_empty() {
@@ -80,7 +80,7 @@ impl Core {
         if self.stand_in_chunks.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let device = &self.sides.device;
+        let Some(device) = self.view.faulting() else { return };
         let _pool = self.vram.lock();
         for (chunk, cell) in self.cells.iter() {
             let mut state = cell.lock();
@@ -114,14 +114,12 @@ impl Core {
         }
         let there = *state.stand_in.get(side) & blocks;
         for (first, count) in there.runs() {
-            self.sides.get(side).window.close(chunk.run(first, count))?;
+            self.close(side, chunk, BlockSet::run(first, count))?;
         }
         if side == Side::Device {
             let frames = self.cells.get(chunk).map_or(BlockSet::EMPTY, Cell::frames);
             // Pages that only stood in were never counted: they go.
-            for (first, count) in (there - frames).runs() {
-                let _ = self.sides.device.mapping.file().discard(chunk.run(first, count));
-            }
+            self.view.give(chunk, there - frames);
         }
         *state.stand_in.get_mut(side) = *state.stand_in.get(side) - there;
         if side == Side::Device && !there.is_empty() && state.stand_in.device.is_empty() {
@@ -134,9 +132,10 @@ impl Core {
 impl Core {
     /// Has the file's pages in the place of zeros of nobody's again.
     fn restore_substituted(&self, chunk: ChunkIndex, state: &mut CellState, blocks: BlockSet) {
+        let Some(device) = self.view.faulting() else { return };
         for (first, count) in (state.substituted & blocks).runs() {
             // What cannot be restored stays as it is: kernels that touch it compute with zeros, and fail.
-            if self.sides.device.window.restore(chunk.run(first, count)).is_ok() {
+            if device.window.restore(chunk.run(first, count)).is_ok() {
                 state.substituted = state.substituted - BlockSet::run(first, count);
             }
         }

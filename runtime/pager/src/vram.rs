@@ -101,8 +101,9 @@ impl Core {
         if !missing.is_empty() {
             let dense = cell.frames().is_empty() && missing.count() >= DENSE_MIN;
             if dense && self.make_room(policy.as_mut(), BLOCKS_PER_CHUNK, chunk, covers) == Room::Made {
-                self.sides.device.mapping.populate_huge(chunk.extent())?;
+                self.view.take(chunk, BlockSet::ALL)?;
                 self.add_frames(cell, BlockSet::ALL);
+                cell.lock().one_page = self.view.maps_huge();
                 policy.used(chunk);
                 return Ok(());
             }
@@ -114,8 +115,9 @@ impl Core {
             // Known to the policy before, so that frames of a half-failed attempt can be taken again.
             policy.used(chunk);
             for (first, count) in missing.runs() {
-                self.sides.device.mapping.populate(chunk.run(first, count))?;
-                self.add_frames(cell, BlockSet::run(first, count));
+                let run = BlockSet::run(first, count);
+                self.view.take(chunk, run)?;
+                self.add_frames(cell, run);
             }
         }
         policy.used(chunk);
@@ -144,8 +146,15 @@ impl Core {
             let unheld = |cell: &Cell| !(cell.frames() - cell.lock().chunk.held()).is_empty();
             *victim != spare && self.cells.get(*victim).is_some_and(unheld)
         };
-        let victims: Vec<_> = policy.victims().filter(evictable).take(VICTIMS_MAX).collect();
-        for victim in victims {
+        // A launch's blocks beside a victim's in one huge page would be unmapped with it: such victims come last.
+        let shaken = |victim: &ChunkIndex| {
+            self.cells
+                .get(*victim)
+                .map(Cell::lock)
+                .is_some_and(|state| state.one_page && !state.chunk.held().is_empty())
+        };
+        let (last, first): (Vec<_>, Vec<_>) = policy.victims().filter(evictable).take(VICTIMS_MAX).partition(shaken);
+        for victim in first.into_iter().chain(last) {
             moving |= self.evict(victim, blocks, BlockSet::EMPTY);
             self.free_idle_frames(policy, victim);
             if enough() {
@@ -188,22 +197,16 @@ impl Core {
         let mut state = cell.lock();
         let used = state.chunk.current(Side::Device) | state.chunk.busy() | state.stand_in.device;
         let idle = cell.frames() - used;
-        let file = self.sides.device.mapping.file();
-        let whole = cell.frames().is_all();
-        let mut freed = BlockSet::EMPTY;
-        for (first, count) in idle.runs() {
-            // What cannot be given back stays counted.
-            if file.discard(chunk.run(first, count)).is_ok() {
-                freed |= BlockSet::run(first, count);
-            }
-        }
+        // What cannot be given back stays counted.
+        let freed = self.view.give(chunk, idle);
         if freed.is_empty() {
             return;
         }
         // Neither a huge mapping nor the mappings of a huge page survive the loss of a part of it.
-        if (state.huge.device || whole) && self.sides.device.window.close(chunk.extent()).is_ok() {
+        if (state.huge.device || state.one_page) && self.view.close(chunk, BlockSet::ALL).is_ok() {
             state.chunk.unmapped(Side::Device, BlockSet::ALL);
             state.huge.device = false;
+            state.one_page = false;
         }
         cell.frames.fetch_and(!freed.0, Ordering::AcqRel);
         self.vram.used_blocks.fetch_sub(freed.count().into(), Ordering::Relaxed);

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use limosa::{Adapter, Context, DeviceChoice, Error, Instance, Machine};
 
-use crate::device::{CLASS, VIEW};
 use crate::error::{CliError, with_causes};
 use crate::options;
 use crate::progress::Spinner;
@@ -82,10 +81,10 @@ fn examine_device(adapter: Adapter, defaults: &mut Defaults) -> Device {
             defaults.heap_bytes = heap.range().len;
             defaults.device_budget_bytes = heap.device_budget();
             device.usable = true;
-            device.class = Some(CLASS);
-            device.view = Some(VIEW);
+            device.class = Some(format!("{:?}", context.device_class()));
+            device.view = Some(context.view().to_string());
             device.self_test = "passed";
-            device.translation = Some(Translation::of(heap));
+            device.translation = Some(Translation::of(context.translation()));
         }
         Err(error) => {
             if matches!(error, Error::Pager(limosa::PagerError::SelfTest { .. })) {

@@ -1,6 +1,6 @@
 //! What doctor found, in the form of its JSON: names of fields are names of keys, and stay. Keys may be added.
 
-use limosa::{Adapter, Backing, Faults, Heap, OsError};
+use limosa::{Adapter, Backing, Faults, OsError};
 use serde::Serialize;
 
 use crate::device::kind_word;
@@ -41,8 +41,8 @@ pub(super) struct Device {
     /// What limosa needs and the driver lacks.
     pub(super) missing: Vec<String>,
     pub(super) usable: bool,
-    pub(super) class: Option<&'static str>,
-    pub(super) view: Option<&'static str>,
+    pub(super) class: Option<String>,
+    pub(super) view: Option<String>,
     /// `passed`, `failed` or `not_run`.
     pub(super) self_test: &'static str,
     pub(super) translation: Option<Translation>,
@@ -143,11 +143,11 @@ impl Device {
 }
 
 impl Translation {
-    /// The library does not say which it uses; an imported range has its own address on software devices, so the
-    /// distance of the two ranges is what is added.
-    pub(super) fn of(heap: &Heap) -> Self {
-        let delta = heap.device_range().start.0.wrapping_sub(heap.range().start.0);
-        Self { kind: if delta == 0 { "identity" } else { "delta" }, delta: format!("{delta:#x}") }
+    pub(super) fn of(translation: limosa::Translation) -> Self {
+        match translation {
+            limosa::Translation::Identity => Self { kind: "identity", delta: "0x0".into() },
+            limosa::Translation::Delta(delta) => Self { kind: "delta", delta: format!("{delta:#x}") },
+        }
     }
 }
 

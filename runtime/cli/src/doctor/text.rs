@@ -49,8 +49,8 @@ fn device_table(device: &Device) -> Table {
     let mut table = Table::of_text(format!("Device {}: {}", device.index, device.name));
     table.row("kind", [device.kind.to_owned()]);
     table.row("driver", [format!("{}, Vulkan {}", device.driver, device.api)]);
-    table.row("class", [device.class.unwrap_or("none").to_owned()]);
-    table.row("view", [device.view.unwrap_or("none").to_owned()]);
+    table.row("class", [device.class.clone().unwrap_or_else(|| "none".to_owned())]);
+    table.row("view", [device.view.clone().unwrap_or_else(|| "none".to_owned())]);
     table.row("self-test", [device.self_test.replace('_', " ")]);
     if let Some(translation) = &device.translation {
         table.row("translation", [format!("{} ({})", translation.kind, translation.delta)]);

@@ -1,0 +1,116 @@
+//! `ImportView`: software VRAM. A memory file of ours is the frames, a window on it the page table, imported into Vulkan
+//! once; what a kernel touches in vain is a fault like any other. It does *not* work on devices that pin what they import.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use limosa_gpu::{Device, ImportedRange, Translation};
+use limosa_model::{Access, BlockSet, ChunkIndex, HostAddr, Side};
+use limosa_os::copy::Caching;
+use limosa_os::{Delivery, HugePages, Mapping};
+
+use super::{DeviceView, ViewKind};
+use crate::error::PagerError;
+use crate::side::{SideMemory, SideOptions};
+
+pub(crate) struct ImportView {
+    device: Arc<Device>,
+    memory: SideMemory,
+    /// While attached.
+    import: Mutex<Option<ImportedRange>>,
+}
+
+impl ImportView {
+    /// A view of `len` bytes with at most `limit` bytes of frames.
+    pub(crate) fn new(device: &Arc<Device>, len: u64, limit: u64) -> Result<Self, PagerError> {
+        let memory = SideMemory::new(SideOptions {
+            what: "software device memory",
+            len,
+            limit,
+            delivery: Delivery::Thread,
+            // Frames are made by the block where chunks are used sparsely.
+            huge: HugePages::OnRequest,
+            wish: None,
+        })?;
+        Ok(Self { device: Arc::clone(device), memory, import: Mutex::new(None) })
+    }
+}
+
+impl DeviceView for ImportView {
+    fn kind(&self) -> ViewKind {
+        ViewKind::Import
+    }
+
+    fn wish(&self) -> Option<HostAddr> {
+        // Both views are in this process: they cannot have the same address.
+        None
+    }
+
+    fn attach(&self, host: HostAddr) -> Result<Translation, PagerError> {
+        // SAFETY: the window stays reserved as long as `self`, and is served until `detach`.
+        let import = unsafe { ImportedRange::new(&self.device, self.memory.window.range())? };
+        let delta = import.base().delta_from(host);
+        *self.import.lock().unwrap_or_else(PoisonError::into_inner) = Some(import);
+        Ok(if delta == 0 { Translation::Identity } else { Translation::Delta(delta) })
+    }
+
+    fn detach(&self) {
+        *self.import.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn take(&self, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
+        let mapping = &self.memory.mapping;
+        if blocks.is_all() {
+            return Ok(mapping.populate_huge(chunk.extent())?);
+        }
+        Ok(blocks.runs().try_for_each(|(first, count)| mapping.populate(chunk.run(first, count)))?)
+    }
+
+    fn give(&self, chunk: ChunkIndex, blocks: BlockSet) -> BlockSet {
+        let file = self.memory.mapping.file();
+        let given = blocks.runs().filter(|(first, count)| file.discard(chunk.run(*first, *count)).is_ok());
+        given.fold(BlockSet::EMPTY, |given, (first, count)| given | BlockSet::run(first, count))
+    }
+
+    fn open(&self, chunk: ChunkIndex, blocks: BlockSet, access: Access) -> Result<(), PagerError> {
+        Ok(self.memory.open(chunk, blocks, access)?)
+    }
+
+    fn close(&self, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
+        Ok(self.memory.close(chunk, blocks)?)
+    }
+
+    fn maps_huge(&self) -> bool {
+        true
+    }
+
+    unsafe fn copy(
+        &self,
+        host: &Mapping,
+        to: Side,
+        chunk: ChunkIndex,
+        blocks: BlockSet,
+        caching: Caching,
+    ) -> Result<(), PagerError> {
+        let own = &self.memory.mapping;
+        let (target, source) = if to == Side::Host { (host, own) } else { (own, host) };
+        for (first, count) in blocks.runs() {
+            // SAFETY: as the caller promises.
+            unsafe { target.copy_from(source, chunk.run(first, count), caching) };
+        }
+        Ok(())
+    }
+
+    unsafe fn fill(&self, chunk: ChunkIndex, blocks: BlockSet, byte: u8) -> Result<(), PagerError> {
+        // SAFETY: as the caller promises.
+        unsafe { self.memory.fill(chunk, blocks, byte) };
+        Ok(())
+    }
+
+    fn faulting(&self) -> Option<&SideMemory> {
+        Some(&self.memory)
+    }
+
+    fn resident_bytes(&self) -> Result<u64, PagerError> {
+        Ok(self.memory.mapping.file().resident_bytes()?)
+    }
+}

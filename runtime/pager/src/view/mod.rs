@@ -1,0 +1,127 @@
+//! The device's end of migration: its frames, and its page table for a heap.
+//!
+//! What differs between devices is here and nowhere else in the pager. A view does what plans say, and does *not* know
+//! block states: who calls has made the blocks busy, so that nobody else uses their frames.
+
+mod import;
+
+use std::fmt;
+use std::sync::Arc;
+
+use limosa_gpu::{Device, DeviceKind, Translation};
+use limosa_model::{Access, BlockSet, ChunkIndex, HostAddr, Side};
+use limosa_os::Mapping;
+use limosa_os::copy::Caching;
+
+use crate::config::{DeviceClass, HeapConfig};
+use crate::error::PagerError;
+use crate::side::SideMemory;
+use crate::stand_in::STAND_IN_BYTES;
+
+use import::ImportView;
+
+/// How a device reaches a heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewKind {
+    /// An address range of ours, imported once, whose pages we map: software devices.
+    Import,
+    /// Sparse buffers, whose memory is bound as it is needed: GPUs with memory of their own.
+    Sparse,
+}
+
+impl fmt::Display for ViewKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Import => "ImportView",
+            Self::Sparse => "SparseView",
+        })
+    }
+}
+
+/// The frames and the page table of a device for one heap.
+pub(crate) trait DeviceView: Send + Sync {
+    fn kind(&self) -> ViewKind;
+
+    /// The address at which the CPU's view had best be, so that both sides' addresses are equal.
+    fn wish(&self) -> Option<HostAddr>;
+
+    /// Begins: from here on kernels may use the view, and what faults is served. Gives how they translate pointers.
+    fn attach(&self, host: HostAddr) -> Result<Translation, PagerError>;
+
+    /// Ends it: no kernel runs any more. What faults meanwhile is still served.
+    fn detach(&self);
+
+    /// Makes frames for blocks that have none; all of the chunk at once in one piece. Their contents are arbitrary.
+    fn take(&self, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError>;
+
+    /// Gives the blocks' frames back. Gives those of which that worked.
+    fn give(&self, chunk: ChunkIndex, blocks: BlockSet) -> BlockSet;
+
+    /// Makes the blocks' frames the ones that kernels find, once the launch to come begins.
+    fn open(&self, chunk: ChunkIndex, blocks: BlockSet, access: Access) -> Result<(), PagerError>;
+
+    /// Lets accesses fault, where the device can.
+    fn close(&self, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError>;
+
+    /// Whether all of a chunk is mapped as one where it is opened as one, so that closing a part takes all away.
+    fn maps_huge(&self) -> bool;
+
+    /// Copies the blocks between their frames here and `host`'s, *to* this side. A copy to the host is allowed in
+    /// signal mode.
+    ///
+    /// # Safety
+    /// The frames of both sides are there; nobody writes the source or uses the target meanwhile.
+    unsafe fn copy(
+        &self,
+        host: &Mapping,
+        to: Side,
+        chunk: ChunkIndex,
+        blocks: BlockSet,
+        caching: Caching,
+    ) -> Result<(), PagerError>;
+
+    /// Sets every byte of the blocks.
+    ///
+    /// # Safety
+    /// Their frames are there, and nobody else uses them meanwhile.
+    unsafe fn fill(&self, chunk: ChunkIndex, blocks: BlockSet, byte: u8) -> Result<(), PagerError>;
+
+    /// The memory behind the view where kernels' accesses that miss are faults.
+    fn faulting(&self) -> Option<&SideMemory>;
+
+    /// Bytes of memory that the frames take, as the system counts them.
+    fn resident_bytes(&self) -> Result<u64, PagerError>;
+}
+
+/// Whether a view can be tried.
+pub(crate) fn suits(kind: ViewKind, device: &Device, config: &HeapConfig) -> Result<(), PagerError> {
+    let adapter = &device.adapter;
+    let reason = if config.view.is_some_and(|wanted| wanted != kind) {
+        "another view was asked for"
+    } else {
+        match kind {
+            ViewKind::Import if adapter.kind != DeviceKind::Cpu => {
+                "its driver pins what it imports, so pages cannot migrate below it (ImportView is for software devices)"
+            }
+            ViewKind::Sparse if config.device_class == Some(DeviceClass::Faulting) => {
+                "the class Faulting was asked for, and accesses to sparse memory do not fault"
+            }
+            ViewKind::Sparse if config.check => "check mode needs a device whose accesses fault",
+            _ => return Ok(()),
+        }
+    };
+    Err(PagerError::NoView { device: adapter.name.clone(), reason: format!("{kind}: {reason}") })
+}
+
+/// Opens a view.
+pub(crate) fn open(
+    kind: ViewKind,
+    device: &Arc<Device>,
+    config: &HeapConfig,
+) -> Result<Box<dyn DeviceView>, PagerError> {
+    let limit = config.device_budget.saturating_add(STAND_IN_BYTES);
+    match kind {
+        ViewKind::Import => Ok(Box::new(ImportView::new(device, config.len(), limit)?)),
+        ViewKind::Sparse => Err(PagerError::NoView { device: device.adapter.name.clone(), reason: "not yet".into() }),
+    }
+}
