@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ash::{Entry, vk};
 
 use crate::error::GpuError;
+use crate::inject::VulkanCall;
 
 /// What kind of device it is, as its driver says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +78,21 @@ pub struct Limits {
     pub import_alignment: u64,
     /// Bytes of device-local memory.
     pub device_memory: u64,
+    /// Bytes of addresses that the driver gives to sparse ranges, as it says; 0 where there are none. A larger range is
+    /// not refused for it: lavapipe says 2 GiB and makes far more, so the driver's answer at creation counts.
+    pub sparse_address_space: u64,
 }
 
 /// A physical device and what limosa found out about it.
 #[derive(Clone, Debug)]
 pub struct Adapter {
     pub(crate) physical: vk::PhysicalDevice,
+    /// That of the compute queue.
     pub(crate) queue_family: u32,
+    /// That which binds sparse memory, if there is one.
+    pub(crate) sparse_family: Option<u32>,
+    /// That which copies.
+    pub(crate) transfer_family: u32,
     /// Position among the machine's devices.
     pub index: usize,
     /// As the driver names it.
@@ -98,6 +107,8 @@ pub struct Adapter {
     pub limits: Limits,
     /// What limosa needs and it lacks; empty if it can be used.
     pub missing: Vec<String>,
+    /// What a sparse range needs and it lacks; empty if one can be tried.
+    pub sparse_missing: Vec<String>,
 }
 
 /// The Vulkan loader with an instance of ours.
@@ -118,11 +129,8 @@ impl Instance {
         let application = vk::ApplicationInfo::default().engine_name(c"limosa").api_version(vk::API_VERSION_1_3);
         let create = vk::InstanceCreateInfo::default().application_info(&application);
         // SAFETY: the structures live through the call.
-        match unsafe { entry.create_instance(&create, None) } {
-            Ok(raw) => Ok(Arc::new(Self { raw, _entry: entry })),
-            Err(vk::Result::ERROR_INCOMPATIBLE_DRIVER) => Err(GpuError::NoDevice),
-            Err(error) => Err(GpuError::of("vkCreateInstance", error)),
-        }
+        let raw = VulkanCall::CreateInstance.make(|| unsafe { entry.create_instance(&create, None) })?;
+        Ok(Arc::new(Self { raw, _entry: entry }))
     }
 
     /// The machine's devices, usable or not.
@@ -131,8 +139,7 @@ impl Instance {
     /// [`GpuError::Driver`].
     pub fn adapters(&self) -> Result<Vec<Adapter>, GpuError> {
         // SAFETY: a query on a live instance.
-        let devices = unsafe { self.raw.enumerate_physical_devices() };
-        let devices = devices.map_err(|error| GpuError::of("vkEnumeratePhysicalDevices", error))?;
+        let devices = VulkanCall::EnumerateDevices.make(|| unsafe { self.raw.enumerate_physical_devices() })?;
         Ok(devices.into_iter().enumerate().map(|(index, physical)| self.inspect(index, physical)).collect())
     }
 
@@ -190,7 +197,7 @@ impl Instance {
             )
         };
         let basic = properties.properties;
-        let compute = queues.iter().position(|family| family.queue_flags.contains(vk::QueueFlags::COMPUTE));
+        let families = Families::of(&queues);
         let version = (vk::api_version_major(basic.api_version), vk::api_version_minor(basic.api_version));
         let importable = has(&extensions, ash::ext::external_memory_host::NAME);
         let mut missing = Vec::new();
@@ -199,14 +206,20 @@ impl Instance {
         } else {
             missing.extend(self.missing_features(physical));
         }
-        if compute.is_none() {
+        if families.compute.is_none() {
             missing.push("a compute queue".into());
+        }
+        let mut sparse_missing = self.missing_sparse_features(physical);
+        if families.sparse.is_none() {
+            sparse_missing.push("a queue that binds sparse memory".into());
         }
         let local = memory.memory_heaps_as_slice().iter();
         let local = local.filter(|heap| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL));
         Adapter {
             physical,
-            queue_family: compute.and_then(|family| u32::try_from(family).ok()).unwrap_or(0),
+            queue_family: families.compute.unwrap_or(0),
+            sparse_family: families.sparse,
+            transfer_family: families.transfer.or(families.compute).unwrap_or(0),
             index,
             name: text(basic.device_name_as_c_str()),
             kind: kind(basic.device_type),
@@ -221,8 +234,10 @@ impl Instance {
                 shared_bytes: basic.limits.max_compute_shared_memory_size,
                 import_alignment: if importable { host.min_imported_host_pointer_alignment } else { 0 },
                 device_memory: local.map(|heap| heap.size).sum(),
+                sparse_address_space: basic.limits.sparse_address_space_size,
             },
             missing,
+            sparse_missing,
         }
     }
 
@@ -241,7 +256,42 @@ impl Instance {
             (v13.synchronization2, "synchronization2"),
             (v13.maintenance4, "maintenance4"),
         ];
-        needed.iter().filter(|(there, _)| *there == vk::FALSE).map(|(_, name)| (*name).to_owned()).collect()
+        absent(&needed)
+    }
+
+    fn missing_sparse_features(&self, physical: vk::PhysicalDevice) -> Vec<String> {
+        // SAFETY: a query on a live instance.
+        let features = unsafe { self.raw.get_physical_device_features(physical) };
+        absent(&[
+            (features.sparse_binding, "sparseBinding"),
+            (features.sparse_residency_buffer, "sparseResidencyBuffer"),
+            // A frame is reached through a sparse range by kernels, and through a buffer of its own by copies.
+            (features.sparse_residency_aliased, "sparseResidencyAliased"),
+        ])
+    }
+}
+
+/// The queue families that limosa uses, each by its index.
+struct Families {
+    compute: Option<u32>,
+    sparse: Option<u32>,
+    /// One that does nothing but copy: its work runs beside kernels.
+    transfer: Option<u32>,
+}
+
+impl Families {
+    fn of(queues: &[vk::QueueFamilyProperties]) -> Self {
+        let find = |wanted: &dyn Fn(vk::QueueFlags) -> bool| {
+            let mut families = (0u32..).zip(queues).filter(|(_, family)| family.queue_count > 0);
+            families.find(|(_, family)| wanted(family.queue_flags)).map(|(index, _)| index)
+        };
+        let compute = find(&|flags| flags.contains(vk::QueueFlags::COMPUTE));
+        let both = vk::QueueFlags::SPARSE_BINDING | vk::QueueFlags::COMPUTE;
+        let binds = compute.and_then(|index| queues.get(index as usize)).is_some_and(|f| f.queue_flags.contains(both));
+        let sparse = if binds { compute } else { find(&|flags| flags.contains(vk::QueueFlags::SPARSE_BINDING)) };
+        let besides = vk::QueueFlags::SPARSE_BINDING | vk::QueueFlags::PROTECTED;
+        let transfer = find(&|flags| flags & !besides == vk::QueueFlags::TRANSFER);
+        Self { compute, sparse, transfer }
     }
 }
 
@@ -260,6 +310,10 @@ fn kind(kind: vk::PhysicalDeviceType) -> DeviceKind {
         vk::PhysicalDeviceType::CPU => DeviceKind::Cpu,
         _ => DeviceKind::Other,
     }
+}
+
+fn absent(features: &[(vk::Bool32, &str)]) -> Vec<String> {
+    features.iter().filter(|(there, _)| *there == vk::FALSE).map(|(_, name)| (*name).to_owned()).collect()
 }
 
 fn text(bytes: Result<&CStr, std::ffi::FromBytesUntilNulError>) -> String {

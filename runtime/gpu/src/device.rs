@@ -1,17 +1,25 @@
-//! A device in use: the logical device with its one compute queue. It runs nothing by itself.
+//! A device in use: the logical device with its hardware queues. It runs nothing by itself.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use ash::vk;
 
 use crate::adapter::{Adapter, Instance};
 use crate::error::GpuError;
+use crate::hardware::HardwareQueue;
+use crate::inject::VulkanCall;
 
 /// A logical device; kept alive by everything made on it.
 pub struct Device {
     pub(crate) raw: ash::Device,
-    /// The one hardware queue. Vulkan wants submissions to it one at a time.
-    pub(crate) queue: Mutex<vk::Queue>,
+    /// The queue that runs kernels. Where one family does several of these jobs, its one queue does.
+    pub(crate) compute: Arc<HardwareQueue>,
+    /// The queue that copies.
+    pub(crate) transfer: Arc<HardwareQueue>,
+    /// The queue that binds sparse memory, where sparse ranges can be tried.
+    pub(crate) sparse: Option<Arc<HardwareQueue>>,
+    /// The families whose queues use buffers: one, or two that use them together.
+    pub(crate) sharing: Vec<u32>,
     /// What it is.
     pub adapter: Adapter,
     /// After the device, which must go first.
@@ -36,6 +44,9 @@ impl Device {
             shader_int64: there.features.shader_int64,
             shader_int16: there.features.shader_int16,
             shader_float64: there.features.shader_float64,
+            sparse_binding: there.features.sparse_binding,
+            sparse_residency_buffer: there.features.sparse_residency_buffer,
+            sparse_residency_aliased: there.features.sparse_residency_aliased,
             ..Default::default()
         };
         // The queried structures are passed back as they are: everything that is supported is enabled.
@@ -46,8 +57,12 @@ impl Device {
         v12.buffer_device_address_multi_device = vk::FALSE;
         v11.protected_memory = vk::FALSE;
         v13.robust_image_access = vk::FALSE;
-        let queues =
-            [vk::DeviceQueueCreateInfo::default().queue_family_index(adapter.queue_family).queue_priorities(&[1.0])];
+        let mut families: Vec<u32> = [adapter.queue_family, adapter.transfer_family].into();
+        families.extend(adapter.sparse_family);
+        families.sort_unstable();
+        families.dedup();
+        let queue = |family: &u32| vk::DeviceQueueCreateInfo::default().queue_family_index(*family);
+        let queues: Vec<_> = families.iter().map(|family| queue(family).queue_priorities(&[1.0])).collect();
         let names = [ash::ext::external_memory_host::NAME.as_ptr()];
         let extensions = if adapter.limits.import_alignment > 0 { &names[..] } else { &[] };
         let create = vk::DeviceCreateInfo::default()
@@ -58,23 +73,35 @@ impl Device {
             .push_next(&mut v12)
             .push_next(&mut v13);
         // SAFETY: the structures live through the call, and only supported features are asked for.
-        let raw = unsafe { instance.raw.create_device(adapter.physical, &create, None) };
-        let raw = raw.map_err(|error| GpuError::of("vkCreateDevice", error))?;
-        // SAFETY: the queue was asked for above.
-        let queue = unsafe { raw.get_device_queue(adapter.queue_family, 0) };
-        Ok(Arc::new(Self { raw, queue: Mutex::new(queue), adapter, instance: Arc::clone(instance) }))
+        let raw =
+            VulkanCall::CreateDevice.make(|| unsafe { instance.raw.create_device(adapter.physical, &create, None) })?;
+        // One family has one queue here, so one lock.
+        let new = |family: u32| Arc::new(HardwareQueue::new(&raw, family));
+        let compute = new(adapter.queue_family);
+        let same = |family: u32, queue: &Arc<HardwareQueue>| (queue.family == family).then(|| Arc::clone(queue));
+        let transfer = same(adapter.transfer_family, &compute).unwrap_or_else(|| new(adapter.transfer_family));
+        let sparse = adapter
+            .sparse_family
+            .filter(|_| adapter.sparse_missing.is_empty())
+            .map(|family| same(family, &compute).or_else(|| same(family, &transfer)).unwrap_or_else(|| new(family)));
+        let mut sharing = vec![adapter.queue_family, adapter.transfer_family];
+        sharing.dedup();
+        Ok(Arc::new(Self { raw, compute, transfer, sparse, sharing, adapter, instance: Arc::clone(instance) }))
     }
 
-    /// Index of a memory type among `allowed` (a bit each), host-visible if there is one.
-    pub(crate) fn memory_type(&self, allowed: u32) -> Option<u32> {
+    /// Index of a memory type among `allowed` (a bit each): the first that has all flags of the first preference that
+    /// any of them has. Types that need a feature which is not enabled are left out.
+    pub(crate) fn memory_type(&self, allowed: u32, preferences: &[vk::MemoryPropertyFlags]) -> Option<u32> {
+        let special = vk::MemoryPropertyFlags::PROTECTED
+            | vk::MemoryPropertyFlags::LAZILY_ALLOCATED
+            | vk::MemoryPropertyFlags::DEVICE_COHERENT_AMD;
         // SAFETY: a query on a live instance.
         let memory = unsafe { self.instance.raw.get_physical_device_memory_properties(self.adapter.physical) };
-        let visible = |index: &u32| {
-            let properties = memory.memory_types_as_slice().get(*index as usize).map(|kind| kind.property_flags);
-            properties.is_some_and(|flags| flags.contains(vk::MemoryPropertyFlags::HOST_VISIBLE))
-        };
-        let mut candidates = (0..memory.memory_type_count).filter(|index| allowed >> index & 1 == 1);
-        candidates.clone().find(visible).or_else(|| candidates.next())
+        let types = (0u32..).zip(memory.memory_types_as_slice()).map(|(index, kind)| (index, kind.property_flags));
+        let types: Vec<_> =
+            types.filter(|(index, flags)| allowed >> index & 1 == 1 && !flags.intersects(special)).collect();
+        let first = |wanted: &vk::MemoryPropertyFlags| types.iter().find(|(_, flags)| flags.contains(*wanted));
+        preferences.iter().find_map(first).map(|(index, _)| *index)
     }
 }
 

@@ -40,6 +40,28 @@ pub enum GpuError {
         /// What happened.
         reason: String,
     },
+    /// The device cannot make a sparse range.
+    #[error("{device} cannot make a sparse range of {bytes} bytes: {reason}")]
+    Sparse {
+        /// The device's name.
+        device: String,
+        /// Bytes of the range.
+        bytes: u64,
+        /// What happened.
+        reason: String,
+    },
+    /// Bytes of a sparse range or of a frame that cannot be used so.
+    #[error("{what} of {len} bytes at offset {start}: {reason}")]
+    Extent {
+        /// What was to be done.
+        what: &'static str,
+        /// The first byte's offset.
+        start: u64,
+        /// Length in bytes.
+        len: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The SPIR-V is not valid.
     #[error("{name}: not a valid SPIR-V module: {reason}")]
     InvalidSpirv {
@@ -129,6 +151,7 @@ impl GpuError {
         match result {
             vk::Result::ERROR_OUT_OF_HOST_MEMORY | vk::Result::ERROR_OUT_OF_DEVICE_MEMORY => Self::OutOfMemory { call },
             vk::Result::ERROR_DEVICE_LOST => Self::DeviceLost,
+            vk::Result::ERROR_INCOMPATIBLE_DRIVER => Self::NoDevice,
             other => Self::Driver { call, code: other.to_string() },
         }
     }

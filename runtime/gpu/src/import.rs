@@ -10,6 +10,7 @@ use limosa_model::{DeviceAddr, HostRange};
 
 use crate::device::Device;
 use crate::error::GpuError;
+use crate::inject::VulkanCall;
 
 const HOST_ALLOCATION: vk::ExternalMemoryHandleTypeFlags = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
 
@@ -79,12 +80,14 @@ impl ImportedRange {
         let pointer = range.start.0 as *mut std::ffi::c_void;
         let mut properties = vk::MemoryHostPointerPropertiesEXT::default();
         let query = extension.fp().get_memory_host_pointer_properties_ext;
-        // SAFETY: the caller's range is reserved; the structure is ours.
-        let answer = unsafe { query(raw.handle(), HOST_ALLOCATION, pointer, &mut properties) };
-        answer.result().map_err(|error| GpuError::of("vkGetMemoryHostPointerPropertiesEXT", error))?;
+        VulkanCall::HostPointerProperties.make(|| {
+            // SAFETY: the caller's range is reserved; the structure is ours.
+            unsafe { query(raw.handle(), HOST_ALLOCATION, pointer, &mut properties) }.result()
+        })?;
+        let preferences = [vk::MemoryPropertyFlags::HOST_VISIBLE, vk::MemoryPropertyFlags::empty()];
         let kind = self
             .device
-            .memory_type(properties.memory_type_bits)
+            .memory_type(properties.memory_type_bits, &preferences)
             .ok_or(GpuError::Driver { call: "vkGetMemoryHostPointerPropertiesEXT", code: "no memory type".into() })?;
 
         let mut import =
@@ -96,25 +99,24 @@ impl ImportedRange {
             .push_next(&mut import)
             .push_next(&mut flags);
         // SAFETY: the structures live through the call; the caller keeps the range.
-        let memory = unsafe { raw.allocate_memory(&allocate, None) };
-        let memory = memory.map_err(|error| GpuError::of("vkAllocateMemory", error))?;
+        let memory = VulkanCall::AllocateMemory.make(|| unsafe { raw.allocate_memory(&allocate, None) })?;
 
         let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(HOST_ALLOCATION);
         let usage = vk::BufferUsageFlags::STORAGE_BUFFER | vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
         let create = vk::BufferCreateInfo::default().size(range.len).usage(usage).push_next(&mut external);
         // SAFETY: the structures live through the calls; what was made is destroyed if a later step fails.
         unsafe {
-            let buffer = match raw.create_buffer(&create, None) {
+            let buffer = match VulkanCall::CreateBuffer.make(|| raw.create_buffer(&create, None)) {
                 Ok(buffer) => buffer,
                 Err(error) => {
                     raw.free_memory(memory, None);
-                    return Err(GpuError::of("vkCreateBuffer", error));
+                    return Err(error);
                 }
             };
             let segment = Segment { buffer, memory };
-            if let Err(error) = raw.bind_buffer_memory(buffer, memory, 0) {
+            if let Err(error) = VulkanCall::BindBufferMemory.make(|| raw.bind_buffer_memory(buffer, memory, 0)) {
                 self.destroy(&segment);
-                return Err(GpuError::of("vkBindBufferMemory", error));
+                return Err(error);
             }
             let address = raw.get_buffer_device_address(&vk::BufferDeviceAddressInfo::default().buffer(buffer));
             Ok((segment, DeviceAddr(address)))

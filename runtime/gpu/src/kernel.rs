@@ -4,10 +4,12 @@ use std::ffi::CString;
 use std::sync::Arc;
 
 use ash::vk;
+use limosa_model::DeviceAddr;
 use limosa_shaders::translation;
 
 use crate::device::Device;
 use crate::error::GpuError;
+use crate::inject::VulkanCall;
 use crate::spirv::{self, KernelInterface};
 
 /// How kernels turn a CPU pointer into a device address: limosa.glsl's modes.
@@ -17,6 +19,8 @@ pub enum Translation {
     Identity,
     /// They differ by this constant (wrapping).
     Delta(u64),
+    /// They differ by a number for each part of the heap, in the table at this address.
+    Table(DeviceAddr),
 }
 
 impl Translation {
@@ -24,6 +28,7 @@ impl Translation {
         match self {
             Self::Identity => translation::Mode::Identity as u32,
             Self::Delta(_) => translation::Mode::Delta as u32,
+            Self::Table(_) => translation::Mode::Table as u32,
         }
     }
 
@@ -33,6 +38,7 @@ impl Translation {
         match self {
             Self::Identity => 0,
             Self::Delta(delta) => delta,
+            Self::Table(table) => table.0,
         }
     }
 }
@@ -165,8 +171,7 @@ fn layout(device: &Device, argument_bytes: u32) -> Result<vk::PipelineLayout, Gp
     let ranges = if argument_bytes == 0 { &[] } else { &range[..] };
     let create = vk::PipelineLayoutCreateInfo::default().push_constant_ranges(ranges);
     // SAFETY: the structures live through the call.
-    let layout = unsafe { device.raw.create_pipeline_layout(&create, None) };
-    layout.map_err(|error| GpuError::of("vkCreatePipelineLayout", error))
+    VulkanCall::CreatePipelineLayout.make(|| unsafe { device.raw.create_pipeline_layout(&create, None) })
 }
 
 fn pipeline(
@@ -178,8 +183,7 @@ fn pipeline(
 ) -> Result<vk::Pipeline, GpuError> {
     let create = vk::ShaderModuleCreateInfo::default().code(spirv);
     // SAFETY: the words were parsed as a module; the structures live through the call.
-    let module = unsafe { device.raw.create_shader_module(&create, None) };
-    let module = module.map_err(|error| GpuError::of("vkCreateShaderModule", error))?;
+    let module = VulkanCall::CreateShaderModule.make(|| unsafe { device.raw.create_shader_module(&create, None) })?;
     let mode = translation.mode().to_ne_bytes();
     let entries = [vk::SpecializationMapEntry::default().constant_id(translation::CONSTANT_ID).size(mode.len())];
     let specialization = vk::SpecializationInfo::default().map_entries(&entries).data(&mode);
@@ -191,15 +195,13 @@ fn pipeline(
     let create = [vk::ComputePipelineCreateInfo::default().stage(stage).layout(layout)];
     // SAFETY: the structures live through the call; the module may go as soon as the pipeline is made.
     let made = unsafe {
-        let made = device.raw.create_compute_pipelines(vk::PipelineCache::null(), &create, None);
+        let made = VulkanCall::CreatePipeline.make(|| {
+            let made = device.raw.create_compute_pipelines(vk::PipelineCache::null(), &create, None);
+            made.map_err(|(_, error)| error)
+        });
         device.raw.destroy_shader_module(module, None);
-        made
+        made?
     };
-    match made {
-        Ok(pipelines) => pipelines
-            .first()
-            .copied()
-            .ok_or(GpuError::Driver { call: "vkCreateComputePipelines", code: "no pipeline".into() }),
-        Err((_, error)) => Err(GpuError::of("vkCreateComputePipelines", error)),
-    }
+    let none = || GpuError::Driver { call: VulkanCall::CreatePipeline.name(), code: "no pipeline".into() };
+    made.first().copied().ok_or_else(none)
 }

@@ -1,22 +1,35 @@
 //! Everything that limosa asks of Vulkan, and all unsafe code that asking takes.
 //!
-//! Device choice, imported address ranges, kernels from SPIR-V, queues on timeline semaphores. VkResults become
-//! meanings here and go no further up. The crate does *not* know block states or move data on its own.
+//! Device choice, imported address ranges, sparse ranges with the frames bound to them, copies, kernels from SPIR-V,
+//! queues on timeline semaphores. VkResults become meanings here and go no further up. The crate does *not* know block states or move data on its own.
 
 mod adapter;
+mod bind;
+mod buffer;
 mod device;
 mod error;
+mod frame;
+mod hardware;
 mod import;
 pub mod inject;
 mod kernel;
 mod queue;
+mod slot;
+mod sparse;
 mod spirv;
+mod stager;
+mod timeline;
 
 pub use adapter::{Adapter, DeviceChoice, DeviceKind, Instance, Limits};
+pub use bind::Bind;
 pub use device::Device;
 pub use error::GpuError;
+pub use frame::{Frame, FrameKind, FramePool};
 pub use import::ImportedRange;
 pub use kernel::{Kernel, Translation};
 pub use limosa_shaders::probe as self_test;
-pub use queue::{Doorbell, Queue, Refused, Submission, Ticket, Timeline};
+pub use queue::{Queue, Refused, Submission};
+pub use sparse::SparseRange;
 pub use spirv::KernelInterface;
+pub use stager::Stager;
+pub use timeline::{Bound, Doorbell, Ticket, Timeline};
