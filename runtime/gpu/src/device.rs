@@ -1,6 +1,6 @@
 //! A device in use: the logical device with its hardware queues. It runs nothing by itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ash::vk;
 
@@ -20,6 +20,8 @@ pub struct Device {
     pub(crate) sparse: Option<Arc<HardwareQueue>>,
     /// The families whose queues use buffers: one, or two that use them together.
     pub(crate) sharing: Vec<u32>,
+    /// Semaphores that nobody uses any more, but perhaps a thread of the driver's.
+    retired: Mutex<Vec<vk::Semaphore>>,
     /// What it is.
     pub adapter: Adapter,
     /// After the device, which must go first.
@@ -86,7 +88,13 @@ impl Device {
             .map(|family| same(family, &compute).or_else(|| same(family, &transfer)).unwrap_or_else(|| new(family)));
         let mut sharing = vec![adapter.queue_family, adapter.transfer_family];
         sharing.dedup();
-        Ok(Arc::new(Self { raw, compute, transfer, sparse, sharing, adapter, instance: Arc::clone(instance) }))
+        let (retired, instance) = (Mutex::default(), Arc::clone(instance));
+        Ok(Arc::new(Self { raw, compute, transfer, sparse, sharing, retired, adapter, instance }))
+    }
+
+    /// Destroys `semaphore`, of which nobody makes use any more, with the device.
+    pub(crate) fn retire(&self, semaphore: vk::Semaphore) {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(semaphore);
     }
 
     /// Index of a memory type among `allowed` (a bit each): the first that has all flags of the first preference that
@@ -111,6 +119,9 @@ impl Drop for Device {
         // which may be destroyed as well.
         unsafe {
             let _ = self.raw.device_wait_idle();
+            for semaphore in self.retired.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+                self.raw.destroy_semaphore(semaphore, None);
+            }
             self.raw.destroy_device(None);
         }
     }

@@ -38,8 +38,12 @@ impl HardwareQueue {
             return Err(GpuError::DeviceLost);
         }
         let buffers = [vk::CommandBufferSubmitInfo::default().command_buffer(commands)];
-        let waits: Vec<_> = after.iter().map(|(timeline, ticket)| timeline.at(*ticket)).collect();
-        let signals = [done.0.at(done.1)];
+        let at = |semaphore, ticket: Ticket| {
+            let all = vk::PipelineStageFlags2::ALL_COMMANDS;
+            vk::SemaphoreSubmitInfo::default().semaphore(semaphore).value(ticket.0).stage_mask(all)
+        };
+        let waits: Vec<_> = after.iter().map(|(timeline, ticket)| at(timeline.awaited(), *ticket)).collect();
+        let signals = [at(done.0.signalled(), done.1)];
         let submit = [vk::SubmitInfo2::default()
             .wait_semaphore_infos(&waits)
             .command_buffer_infos(&buffers)
@@ -64,13 +68,14 @@ impl HardwareQueue {
         if inject::device_lost() {
             return Err(GpuError::DeviceLost);
         }
-        let (semaphores, waits, signals) = ([timeline.semaphore()], [before.0], [done.0]);
+        let (awaited, waits) = ([timeline.awaited()], [before.0]);
+        let (signalled, signals) = ([timeline.signalled()], [done.0]);
         let mut values =
             vk::TimelineSemaphoreSubmitInfo::default().wait_semaphore_values(&waits).signal_semaphore_values(&signals);
         let bind = [vk::BindSparseInfo::default()
-            .wait_semaphores(&semaphores)
+            .wait_semaphores(&awaited)
             .buffer_binds(binds)
-            .signal_semaphores(&semaphores)
+            .signal_semaphores(&signalled)
             .push_next(&mut values)];
         let queue = self.lock();
         // SAFETY: the lock makes us the queue's only user; the structures live through the call; the rest is promised.

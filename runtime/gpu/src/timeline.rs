@@ -1,5 +1,6 @@
 //! Timelines: how far work on the device has come, and waiting for it. They do *not* know what the work is.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ash::vk;
@@ -18,6 +19,8 @@ pub type Bound = (Arc<Timeline>, Ticket);
 /// How far a queue has come. It keeps nothing alive but the device, so that anyone may look, also a fault handler.
 pub struct Timeline {
     semaphore: vk::Semaphore,
+    /// Whether the device has waited for it.
+    awaited: AtomicBool,
     device: Arc<Device>,
 }
 
@@ -27,7 +30,7 @@ impl Timeline {
         let create = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
         // SAFETY: the structures live through the call.
         let semaphore = VulkanCall::CreateSemaphore.make(|| unsafe { device.raw.create_semaphore(&create, None) })?;
-        Ok(Arc::new(Self { semaphore, device: Arc::clone(device) }))
+        Ok(Arc::new(Self { semaphore, awaited: AtomicBool::new(false), device: Arc::clone(device) }))
     }
 
     /// Whether `ticket` has been reached.
@@ -76,16 +79,15 @@ impl Timeline {
         VulkanCall::ReadSemaphore.make(|| unsafe { self.device.raw.get_semaphore_counter_value(self.semaphore) })
     }
 
-    pub(crate) fn semaphore(&self) -> vk::Semaphore {
+    /// For a submission that reaches a ticket.
+    pub(crate) fn signalled(&self) -> vk::Semaphore {
         self.semaphore
     }
 
-    /// The semaphore at `ticket`, for a submission that signals it or waits for it.
-    pub(crate) fn at(&self, ticket: Ticket) -> vk::SemaphoreSubmitInfo<'static> {
-        vk::SemaphoreSubmitInfo::default()
-            .semaphore(self.semaphore)
-            .value(ticket.0)
-            .stage_mask(vk::PipelineStageFlags2::ALL_COMMANDS)
+    /// For a submission that waits for a ticket.
+    pub(crate) fn awaited(&self) -> vk::Semaphore {
+        self.awaited.store(true, Ordering::Relaxed);
+        self.semaphore
     }
 }
 
@@ -124,7 +126,14 @@ impl Doorbell {
 
 impl Drop for Timeline {
     fn drop(&mut self) {
-        // SAFETY: whoever signals it waits for the last signal before it lets go of its timeline.
-        unsafe { self.device.raw.destroy_semaphore(self.semaphore, None) };
+        // Whoever signals it waits for the last signal before it lets go of it, and who waits for it keeps it. Still,
+        // Mesa 25.0's submission thread may look at what it waited for after it has said that the work is done: such a
+        // semaphore goes with the device.
+        if *self.awaited.get_mut() {
+            self.device.retire(self.semaphore);
+        } else {
+            // SAFETY: nobody uses it, as said.
+            unsafe { self.device.raw.destroy_semaphore(self.semaphore, None) };
+        }
     }
 }
