@@ -323,3 +323,31 @@ fn text(bytes: Result<&CStr, std::ffi::FromBytesUntilNulError>) -> String {
 fn has(extensions: &[vk::ExtensionProperties], name: &CStr) -> bool {
     extensions.iter().any(|extension| extension.extension_name_as_c_str() == Ok(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_job_gets_the_family_that_does_it_best() {
+        const C: vk::QueueFlags = vk::QueueFlags::COMPUTE;
+        const G: vk::QueueFlags = vk::QueueFlags::GRAPHICS;
+        const S: vk::QueueFlags = vk::QueueFlags::SPARSE_BINDING;
+        const T: vk::QueueFlags = vk::QueueFlags::TRANSFER;
+        const V: vk::QueueFlags = vk::QueueFlags::VIDEO_DECODE_KHR;
+        let of = |flags: &[vk::QueueFlags]| {
+            let family = |flags: &vk::QueueFlags| vk::QueueFamilyProperties {
+                queue_flags: *flags,
+                queue_count: 1,
+                ..Default::default()
+            };
+            let families = Families::of(&flags.iter().map(family).collect::<Vec<_>>());
+            (families.compute, families.sparse, families.transfer)
+        };
+        assert_eq!(of(&[G | C | T | S]), (Some(0), Some(0), None), "one family for all, as lavapipe has it");
+        assert_eq!(of(&[G | C | T | S, T | S, C | T | S, V | T]), (Some(0), Some(0), Some(1)), "as NVIDIA has it");
+        assert_eq!(of(&[G | C | T, C | T, V | T, S]), (Some(0), Some(3), None), "as radv has it");
+        assert_eq!(of(&[G | T, C | T]), (Some(1), None, None));
+        assert_eq!(of(&[T]), (None, None, Some(0)));
+    }
+}

@@ -1,6 +1,6 @@
 //! An in-order queue on a timeline semaphore. What is in flight owns what it uses; completion gives it back.
 //!
-//! Several queues share the device's one hardware queue. There is no completion thread: finished work is retired by
+//! Several queues share the device's one hardware queue for kernels. There is no completion thread: finished work is retired by
 //! the next call that waits or asks for it. It does *not* order work on different queues.
 
 use std::any::Any;
@@ -140,7 +140,7 @@ impl Queue {
     /// Waits until `ticket` is reached, and retires what has completed.
     ///
     /// # Errors
-    /// [`GpuError::DeviceLost`].
+    /// [`GpuError::DeviceLost`], [`GpuError::OutOfMemory`].
     pub fn wait(&self, ticket: Ticket) -> Result<(), GpuError> {
         self.timeline.wait(ticket)?;
         self.retire()
@@ -149,7 +149,7 @@ impl Queue {
     /// Waits for everything submitted so far.
     ///
     /// # Errors
-    /// [`GpuError::DeviceLost`].
+    /// [`GpuError::DeviceLost`], [`GpuError::OutOfMemory`].
     pub fn wait_idle(&self) -> Result<(), GpuError> {
         let last = Ticket(self.lock().last);
         self.wait(last)
@@ -158,7 +158,7 @@ impl Queue {
     /// Gives back what completed launches kept.
     ///
     /// # Errors
-    /// [`GpuError::DeviceLost`].
+    /// [`GpuError::DeviceLost`], [`GpuError::OutOfMemory`].
     pub fn retire(&self) -> Result<(), GpuError> {
         let completed = self.timeline.value()?;
         let mut state = self.lock();

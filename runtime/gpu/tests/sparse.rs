@@ -228,7 +228,7 @@ fn the_cpu_sees_what_kernels_wrote_in_a_mapped_frame() {
 #[test]
 fn frames_come_back() {
     let Some(Bench { pool, .. }) = bench("frames_come_back") else { return };
-    // Far more in turn than a machine has memory for.
+    // 8 GiB in turn, and frames of one time do not overlap.
     for _ in 0..64 {
         let frames: Vec<_> = (0..64).map(|_| frame(&pool)).collect();
         let mut places: Vec<_> = frames.iter().filter_map(|frame| frame.mapped()).collect();
