@@ -108,6 +108,9 @@ pub struct ContextBuilder {
     device_budget: Option<u64>,
     fault_mode: FaultMode,
     view: Option<ViewKind>,
+    segment_limit: Option<u64>,
+    staged_copies: bool,
+    mappings_limit: Option<u64>,
     device_class: Option<DeviceClass>,
     poison_stale: bool,
     check: bool,
@@ -122,6 +125,9 @@ impl Default for ContextBuilder {
             device_budget: None,
             fault_mode: FaultMode::HandlerThread,
             view: None,
+            segment_limit: None,
+            staged_copies: false,
+            mappings_limit: None,
             device_class: None,
             poison_stale: cfg!(debug_assertions),
             check: false,
@@ -173,6 +179,32 @@ impl ContextBuilder {
         self
     }
 
+    /// The largest buffer to ask of the driver for a [`ViewKind::Sparse`], in bytes; a larger heap is made of several,
+    /// and kernels translate pointers by a table. Default: the driver's own limit.
+    #[must_use]
+    pub fn segment_limit(mut self, bytes: u64) -> Self {
+        self.segment_limit = Some(bytes);
+        self
+    }
+
+    /// Copies to and from device memory by the device through buffers, also where the CPU could do it: to try on a
+    /// software device what happens on a GPU with memory that the CPU cannot map. Only for [`ViewKind::Sparse`].
+    /// Default: only where it must be.
+    #[must_use]
+    pub fn staged_copies(mut self, staged: bool) -> Self {
+        self.staged_copies = staged;
+        self
+    }
+
+    /// The most pieces that bound device memory may lie in: more of it is evicted then. Only for [`ViewKind::Sparse`].
+    /// Default: half of vm.max_map_count on software devices, whose drivers make a mapping for each piece and lose
+    /// those beyond that limit in silence; else none.
+    #[must_use]
+    pub fn mappings_limit(mut self, pieces: u64) -> Self {
+        self.mappings_limit = Some(pieces);
+        self
+    }
+
     /// Treats the device as of this class, also if it could do more: to try on a software device what a program does
     /// where kernels cannot fault. Default: the best that it has with its view.
     #[must_use]
@@ -218,6 +250,9 @@ impl ContextBuilder {
             device_budget: self.device_budget.unwrap_or(ample),
             fault_mode: self.fault_mode,
             view: self.view,
+            segment_limit: self.segment_limit,
+            staged_copies: self.staged_copies,
+            mappings_limit: self.mappings_limit,
             device_class: self.device_class,
             poison_stale: self.poison_stale,
             check: self.check,

@@ -172,7 +172,8 @@ impl<'a> Launch<'a> {
         self.used.push(Use { memory: Arc::clone(memory), extent, declared });
     }
 
-    /// No argument: the kernel may touch anything on the heap.
+    /// No argument: the kernel may touch anything on the heap. Where it cannot fault, it then holds all that is allocated,
+    /// which must fit into the budget.
     pub fn with_whole_heap(mut self) -> Self {
         self.everything = true;
         self
@@ -205,6 +206,7 @@ impl<'a> Launch<'a> {
             writes: extents(Declared::Writes),
             overwrites: extents(Declared::Overwrites),
             everything: self.everything,
+            undeclared: self.used.iter().any(|one| one.declared == Declared::Nothing),
             after: self.after,
             keep: Box::new(keep),
         };

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use history::{Outcome, run};
 use limosa::inject::{self, Defect};
-use limosa::{DeviceClass, FaultMode};
+use limosa::{ContextBuilder, DeviceClass, FaultMode, ViewKind};
 
 /// Injection is process-wide, and so is the machine's speed: one oracle at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -34,8 +34,12 @@ fn operations() -> u64 {
 }
 
 fn coherent(name: &str, mode: FaultMode, class: DeviceClass, budget: u64) {
-    let _alone = alone();
     let builder = common::builder().fault_mode(mode).device_class(class).device_budget(budget);
+    coherent_with(name, builder);
+}
+
+fn coherent_with(name: &str, builder: ContextBuilder) {
+    let _alone = alone();
     let Some(context) = common::context(name, builder) else { return };
     let outcome = run(&context, operations(), 0x11_05A);
     println!("{name}: {outcome}");
@@ -43,6 +47,7 @@ fn coherent(name: &str, mode: FaultMode, class: DeviceClass, budget: u64) {
     println!("{name}: {counters:?}");
     assert_eq!(outcome.defects, Vec::<String>::new());
     assert!(outcome.cpu_operations >= operations() && outcome.gpu_operations >= operations());
+    let (class, budget) = (context.device_class(), context.heap().device_budget());
     // An oracle on a heap that does not migrate proves nothing.
     for (count, what) in [
         (counters.cpu_read_faults, "CPU reads"),
@@ -99,11 +104,26 @@ fn coherent_on_a_device_that_cannot_fault() {
     coherent("oracle, declared, in thread", FaultMode::InThread, DeviceClass::Declared, budget);
 }
 
+#[test]
+fn coherent_on_sparse_memory() {
+    // As above: frames change hands all the time.
+    let builder = || common::builder().view(ViewKind::Sparse).device_budget(14 << 20);
+    coherent_with("oracle, sparse, handler thread", builder().fault_mode(FaultMode::HandlerThread));
+    coherent_with("oracle, sparse, in thread", builder().fault_mode(FaultMode::InThread));
+    let staged = builder().staged_copies(true).segment_limit(4 << 20);
+    coherent_with("oracle, sparse, copied by the device, several buffers", staged.clone());
+    coherent_with("oracle, sparse, copied by the device, in thread", staged.fault_mode(FaultMode::InThread));
+}
+
 fn catches(defect: Defect) {
+    catches_with(defect, common::builder());
+}
+
+fn catches_with(defect: Defect, builder: ContextBuilder) {
     let _alone = alone();
     for mode in [FaultMode::HandlerThread, FaultMode::InThread] {
         let name = format!("oracle with {defect:?}, {mode:?}");
-        let Some(context) = common::context(&name, common::builder().fault_mode(mode)) else { return };
+        let Some(context) = common::context(&name, builder.clone().fault_mode(mode)) else { return };
         let seeded = Seeded::new(defect);
         let Outcome { defects, .. } = run(&context, 1_000_000, 7);
         drop(seeded);
@@ -145,4 +165,25 @@ fn catches_a_skipped_registration() {
 #[test]
 fn catches_blocks_that_were_not_zeroed() {
     catches(Defect::SkipZero);
+}
+
+/// On sparse memory nothing but holds and bindings keeps the sides apart.
+fn sparse() -> ContextBuilder {
+    common::builder().view(ViewKind::Sparse).device_budget(14 << 20)
+}
+
+#[test]
+fn catches_launches_that_hold_nothing() {
+    catches_with(Defect::SkipHold, sparse());
+}
+
+#[test]
+fn catches_blocks_that_are_not_bound_anew() {
+    catches_with(Defect::SkipRebind, sparse());
+}
+
+#[test]
+fn catches_a_stale_translation() {
+    catches_with(Defect::StaleTranslation, sparse());
+    catches(Defect::StaleTranslation);
 }

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use limosa::{Context, Counters, ResidencySummary};
+use limosa::{Context, Counters, DeviceClass, ResidencySummary};
 
 use crate::device;
 use crate::error::CliError;
@@ -41,7 +41,11 @@ fn rank(options: &Demo, graph: &Graph, out: &mut impl Write) -> Result<Ceiling, 
     let context = options.open()?;
     writeln!(out, "device  {}", device::describe(context.adapter()))?;
     let (class, view) = (format!("{:?}", context.device_class()), context.view());
-    writeln!(out, "class   {class}, through {view}; its self-test passed: a kernel's accesses move pages by faults")?;
+    let means = match context.device_class() {
+        DeviceClass::Faulting => "a kernel's accesses move pages by faults",
+        DeviceClass::Declared => "what launches declare is moved before they run",
+    };
+    writeln!(out, "class   {class}, through {view}; its self-test passed: {means}")?;
     writeln!(out, "graph   {}", graph.source)?;
     let (nodes, edges) = (count(graph.node_count as u64), count(graph.edges.len() as u64));
     writeln!(out, "        {nodes} nodes, {edges} edges, linked by the CPU's pointers in one heap")?;

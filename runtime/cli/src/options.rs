@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use limosa::{Context, DeviceChoice, FaultMode};
+use limosa::{Context, DeviceChoice, FaultMode, ViewKind};
 
 use crate::device::parse_choice;
 use crate::error::CliError;
@@ -26,6 +26,9 @@ pub(crate) struct Demo {
     /// Who serves the faults of the CPU's threads
     #[arg(long, value_enum, default_value_t = Mode::Handler)]
     pub(crate) fault_mode: Mode,
+    /// How the device reaches the heap [default: the best way that passes the self-test]
+    #[arg(long, value_enum)]
+    pub(crate) view: Option<View>,
     /// Check each GPU access against what its launch declared (slower)
     #[arg(long)]
     pub(crate) check: bool,
@@ -59,6 +62,7 @@ impl Demo {
     pub(crate) fn open_with(&self, budget: Option<u64>) -> Result<Context, CliError> {
         let _progress = Spinner::start("opening the device");
         let builder = Context::builder().device(self.device.clone()).fault_mode(self.fault_mode.into());
+        let builder = self.view.iter().fold(builder, |builder, view| builder.view((*view).into()));
         let builder = budget.iter().fold(builder.check(self.check), |builder, bytes| builder.device_budget(*bytes));
         builder.build().map_err(CliError::Open)
     }
@@ -91,6 +95,24 @@ impl From<Mode> for FaultMode {
         match mode {
             Mode::Handler => Self::HandlerThread,
             Mode::InThread => Self::InThread,
+        }
+    }
+}
+
+/// How the device reaches the heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum View {
+    /// By an imported range, whose accesses fault: software devices
+    Import,
+    /// By sparse buffers, to which what launches declare is bound
+    Sparse,
+}
+
+impl From<View> for ViewKind {
+    fn from(view: View) -> Self {
+        match view {
+            View::Import => Self::Import,
+            View::Sparse => Self::Sparse,
         }
     }
 }

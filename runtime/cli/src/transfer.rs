@@ -73,7 +73,11 @@ impl Mover<'_> {
         let down = self.timed("device to host, prefetch", |_, words| words.prefetch_to_host())?;
         self.expect(|_| round)?;
         self.write(|index| pattern(index, !round))?;
-        let faults_up = self.timed("host to device, GPU faults", |kernels, words| {
+        let by_launch = match self.context.serves_undeclared() {
+            true => "host to device, GPU faults",
+            false => "host to device, by a launch's set",
+        };
+        let faults_up = self.timed(by_launch, |kernels, words| {
             kernels.touch_pages(words, u32::MAX) // the kernel flips a word a page
         })?;
         let flipped = |index: usize| if index.is_multiple_of(PAGE_WORDS) { u32::MAX } else { 0 };

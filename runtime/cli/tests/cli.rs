@@ -276,6 +276,10 @@ fn doctor_writes_json_with_its_keys() {
     let device = devices.iter().find(|device| device["usable"] == true).unwrap();
     assert_eq!((&device["class"], &device["view"]), (&"Faulting".into(), &"ImportView".into()));
     assert_eq!((&device["kind"], &device["self_test"]), (&"cpu".into(), &"passed".into()));
+    let views = device["views"].as_array().unwrap();
+    let classes: Vec<_> = views.iter().map(|view| (&view["view"], &view["class"], &view["self_test"])).collect();
+    assert_eq!(classes[0], (&"ImportView".into(), &"Faulting".into(), &"passed".into()));
+    assert_eq!(classes[1], (&"SparseView".into(), &"Declared".into(), &"passed".into()));
     for key in ["index", "name", "driver", "api", "limits", "missing", "translation", "problem"] {
         assert!(device.get(key).is_some(), "{key}");
     }

@@ -64,6 +64,15 @@ impl DeclaredSets {
         Self { chunks: chunks.into_iter().collect(), blocks }
     }
 
+    /// Blocks to be written, by chunk in ascending order.
+    #[must_use]
+    pub fn writing(blocks: impl Iterator<Item = (ChunkIndex, BlockSet)>) -> Self {
+        let chunks: Vec<_> =
+            blocks.map(|(chunk, writes)| (chunk, ChunkSets { writes, ..ChunkSets::default() })).collect();
+        let blocks = chunks.iter().map(|(_, sets)| u64::from(sets.writes.count())).sum();
+        Self { chunks, blocks }
+    }
+
     /// The chunks with their blocks.
     pub fn chunks(&self) -> impl Iterator<Item = (ChunkIndex, ChunkSets)> + '_ {
         self.chunks.iter().copied()

@@ -13,12 +13,26 @@ pub enum Caching {
     Bypass,
 }
 
+/// Copies `len` bytes.
+///
+/// # Safety
+/// As for [`std::ptr::copy_nonoverlapping`] on bytes.
+pub unsafe fn copy(target: *mut u8, source: *const u8, len: usize, caching: Caching) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match caching {
+            Caching::Keep => std::ptr::copy_nonoverlapping(source, target, len),
+            Caching::Bypass => stream(target, source, len),
+        }
+    }
+}
+
 /// Copies `len` bytes with stores that bypass the cache where the machine has them.
 ///
 /// # Safety
 /// As for [`std::ptr::copy_nonoverlapping`] on bytes.
 #[cfg(target_arch = "x86_64")]
-pub unsafe fn stream(target: *mut u8, source: *const u8, len: usize) {
+unsafe fn stream(target: *mut u8, source: *const u8, len: usize) {
     use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
     const LINE: usize = 64;
     if !target.addr().is_multiple_of(16) || !len.is_multiple_of(LINE) {
@@ -54,7 +68,7 @@ pub unsafe fn stream(target: *mut u8, source: *const u8, len: usize) {
 /// # Safety
 /// As for [`std::ptr::copy_nonoverlapping`] on bytes.
 #[cfg(not(target_arch = "x86_64"))]
-pub unsafe fn stream(target: *mut u8, source: *const u8, len: usize) {
+unsafe fn stream(target: *mut u8, source: *const u8, len: usize) {
     // SAFETY: the caller's promise.
     unsafe { std::ptr::copy_nonoverlapping(source, target, len) };
 }

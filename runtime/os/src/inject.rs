@@ -40,6 +40,12 @@ pub enum Defect {
     SkipReregister,
     /// New blocks are not zeroed.
     SkipZero,
+    /// A launch holds nothing while it runs.
+    SkipHold,
+    /// Blocks are not bound where kernels look for them.
+    SkipRebind,
+    /// Kernels are given another translation of pointers than the view's.
+    StaleTranslation,
 }
 
 #[cfg(feature = "inject")]

@@ -45,6 +45,12 @@ impl Machine {
         meminfo("MemTotal:")
     }
 
+    /// vm.max_map_count: mappings that a process may have; 0 if /proc is not there.
+    #[must_use]
+    pub fn map_count_max() -> u64 {
+        number("/proc/sys/vm/max_map_count")
+    }
+
     /// Looks.
     #[must_use]
     pub fn probe() -> Self {
@@ -64,7 +70,7 @@ impl Machine {
                 .map(|file| file.backing().clone()),
             memory_total: meminfo("MemTotal:"),
             memory_available: meminfo("MemAvailable:"),
-            map_count_max: number("/proc/sys/vm/max_map_count"),
+            map_count_max: Self::map_count_max(),
             processors: std::thread::available_parallelism().map_or(1, Into::into),
         }
     }

@@ -81,12 +81,16 @@ impl Mapping {
         let (source, _) = from.reservation.at(extent);
         // SAFETY: both ranges were checked to lie in mappings of different files, so they do not overlap; the caller
         // promises that they are reserved and not written.
-        unsafe {
-            match caching {
-                Caching::Keep => std::ptr::copy_nonoverlapping(source.cast::<u8>(), target.cast(), len),
-                Caching::Bypass => copy::stream(target.cast(), source.cast(), len),
-            }
-        }
+        unsafe { copy::copy(target.cast(), source.cast(), len, caching) };
+    }
+
+    /// Where `extent` is, for copies by other means; valid as long as `self`.
+    ///
+    /// # Panics
+    /// If it lies outside.
+    #[must_use]
+    pub fn pointer(&self, extent: Extent) -> *mut u8 {
+        self.reservation.at(extent).0.cast()
     }
 
     /// Sets every byte of `extent` to `byte`.

@@ -49,6 +49,12 @@ pub struct HeapConfig {
     pub fault_mode: FaultMode,
     /// How the device reaches the heap; `None`: the best way that passes the self-test.
     pub view: Option<ViewKind>,
+    /// The largest buffer to ask of the driver for [`ViewKind::Sparse`], in bytes; `None`: its own limit.
+    pub segment_limit: Option<u64>,
+    /// Copies through the driver, also where the CPU could use device memory itself ([`ViewKind::Sparse`]).
+    pub staged_copies: bool,
+    /// The most pieces that bindings may lie in; `None`: what the driver takes ([`ViewKind::Sparse`]).
+    pub mappings_limit: Option<u64>,
     /// The class of the device, which may be set lower than what it could do; `None`: the best of the view.
     pub device_class: Option<DeviceClass>,
     /// Overwrite copies that are no longer current with 0xA5, so that a use of one shows.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam::queue::ArrayQueue;
 use limosa_gpu::{Device, Doorbell};
 use limosa_model::policy::DeclaredNext;
-use limosa_model::{BlockSet, CHUNK, ChunkIndex, HostAddr, HostRange, Side};
+use limosa_model::{Access, BlockSet, CHUNK, ChunkIndex, DeclaredSets, HostAddr, HostRange, Side};
 use limosa_os::{HugePages, Wakeup};
 
 use crate::cell::Cells;
@@ -23,6 +23,9 @@ use crate::vram::Vram;
 
 /// Chunks that wait to be read ahead, at most; more are forgotten.
 const READ_AHEAD_QUEUE: usize = 64;
+
+/// Faulting threads that wait for the handler in signal mode at a time; more of them ask again.
+const POSTED_MAX: usize = 256;
 
 /// The shared part of a heap.
 pub(crate) struct Core {
@@ -45,12 +48,16 @@ pub(crate) struct Core {
     pub(crate) declared: Mutex<Option<Declared>>,
     /// Chunks to bring to the host when nothing else is to be done. Lock-free, so that signal mode may push.
     pub(crate) read_ahead: ArrayQueue<ChunkIndex>,
+    /// CPU accesses that signal mode leaves to the handler thread, by offset.
+    pub(crate) posted: ArrayQueue<(u64, Access)>,
     pub(crate) config: HeapConfig,
     /// What a kernel's access to memory that is not on the device does.
     pub(crate) class: DeviceClass,
     /// Chunks with pages that stand in for a kernel's data.
     pub(crate) stand_in_chunks: AtomicU64,
     stopping: AtomicBool,
+    /// A call of the driver's has told of a loss of the device that is still to be dealt with.
+    pub(crate) losing: AtomicBool,
     lost: AtomicBool,
 }
 
@@ -70,9 +77,8 @@ impl Core {
         })?;
         Ok(Self {
             host,
-            view,
             cells: Cells::new(len / CHUNK),
-            vram: Vram::new(config.device_budget, Box::<DeclaredNext>::default()),
+            vram: Vram::new(view.frames_for(config.device_budget), Box::<DeclaredNext>::default()),
             counters: LiveCounters::default(),
             launches: LaunchLog::default(),
             scheduler: Scheduler::default(),
@@ -82,10 +88,13 @@ impl Core {
             reaper_watches: AtomicBool::new(false),
             declared: Mutex::new(None),
             read_ahead: ArrayQueue::new(READ_AHEAD_QUEUE),
+            posted: ArrayQueue::new(POSTED_MAX),
+            view,
             class: config.device_class.unwrap_or(best),
             config,
             stand_in_chunks: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            losing: AtomicBool::new(false),
             lost: AtomicBool::new(false),
         })
     }
@@ -118,6 +127,12 @@ impl Core {
 
     pub(crate) fn declared(&self) -> MutexGuard<'_, Option<Declared>> {
         self.declared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that is allocated, to be written.
+    pub(crate) fn whole_heap(&self) -> DeclaredSets {
+        let chunks = self.cells.iter().map(|(chunk, cell)| (chunk, cell.lock().chunk.allocated()));
+        DeclaredSets::writing(chunks.filter(|(_, blocks)| !blocks.is_empty()))
     }
 
     /// Wakes the threads of `side` that are parked on `blocks`.

@@ -51,6 +51,17 @@ pub enum PagerError {
     /// VRAM is full of blocks that are under a move: it can be tried again at once. Never leaves the pager.
     #[error("device memory is full of blocks under a move")]
     DeviceMemoryBusy,
+    /// Device memory lies in more pieces than the driver can map.
+    #[error(
+        "device memory would lie in {needed} pieces, but the driver can map {limit}: declare larger ranges at a time, or \
+         raise vm.max_map_count"
+    )]
+    TooManyBindings {
+        /// Pieces there would be.
+        needed: u64,
+        /// Pieces there may be.
+        limit: u64,
+    },
     /// The device cannot back a heap.
     #[error("{device} cannot back a unified heap: {reason}")]
     NoView {

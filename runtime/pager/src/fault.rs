@@ -5,6 +5,8 @@
 
 use std::sync::atomic::Ordering;
 
+use limosa_gpu::GpuError;
+
 use crate::cell::{Cell, CellState};
 use crate::core::Core;
 use crate::counters::add;
@@ -60,6 +62,7 @@ impl Core {
                         Served::Done
                     }
                     Err(PagerError::DeviceMemoryFull { .. }) => self.try_with_less(cell, block, access),
+                    Err(PagerError::Gpu(GpuError::DeviceLost)) => self.await_loss(side, block, cell),
                     Err(_) => Served::Refused(TouchCause::NotMapped),
                 }
             }
@@ -80,6 +83,21 @@ impl Core {
             Verdict::Refuse(Refusal::Unallocated, _) => Served::Refused(TouchCause::NotAllocated),
             Verdict::Refuse(Refusal::Poisoned, _) => Served::Refused(TouchCause::Poisoned),
         }
+    }
+
+    /// The driver said that the device is lost: parks the thread until that has been dealt with, which is not done here,
+    /// since it waits for moves.
+    fn await_loss(&self, side: Side, block: Block, cell: &Cell) -> Served {
+        let mut state = cell.lock();
+        if self.lost() {
+            drop(state);
+            self.wake(side, block.chunk(), BlockSet::of(block.slot()));
+            return Served::Done;
+        }
+        *state.parked.get_mut(side) |= BlockSet::of(block.slot());
+        self.losing.store(true, Ordering::SeqCst);
+        self.reaper_bell.ring();
+        Served::Parked(cell.epoch())
     }
 
     /// There was no room for what growth would have brought along: tries without it, and with the room that completed

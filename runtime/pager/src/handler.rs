@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-use limosa_model::{Access, Block, BlockSet, HostAddr, Side};
+use limosa_model::{Access, Block, BlockSet, ChunkIndex, HostAddr, Side};
 use limosa_os::{OsError, signal};
 
+use crate::cell::Cell;
 use crate::config::{DeviceClass, FaultMode};
 use crate::core::Core;
 use crate::error::{PagerError, TouchCause};
@@ -80,7 +81,9 @@ fn serve_all(core: &Core, side: Side) {
         memory.window.wait(&memory.bell);
         memory.bell.silence();
         // Faults first; a chunk is read ahead only when none is pending.
-        while serve_pending(core, memory, side, &mut suspects) || side == Side::Host && core.read_ahead_one() {}
+        while serve_pending(core, memory, side, &mut suspects)
+            || side == Side::Host && (core.serve_posted(&mut suspects) || core.read_ahead_one())
+        {}
     }
 }
 
@@ -166,6 +169,11 @@ unsafe impl signal::ServeInThread for InThread {
     fn serve(&self, address: HostAddr, access: Option<Access>) -> bool {
         let Some(offset) = self.core.host_range().offset_of(address) else { return false };
         let access = access.unwrap_or_else(|| self.likely_access(offset));
+        if let (false, Some(cell)) =
+            (self.core.view.copies_in_place(), self.core.cells.get(ChunkIndex::containing(offset)))
+        {
+            return self.core.post(cell, offset, access);
+        }
         loop {
             match self.core.serve(Side::Host, offset, access) {
                 Served::Done => return true,
@@ -193,8 +201,45 @@ impl InThread {
 }
 
 impl Core {
+    /// Leaves a fault to the handler thread, and waits for it: for signal mode, where a copy may take the driver. Gives
+    /// whether the access may be tried again.
+    fn post(&self, cell: &Cell, offset: u64, access: Access) -> bool {
+        let state = cell.lock();
+        if state.stand_in.host.contains(Block::containing(offset).slot()) {
+            return false;
+        }
+        let epoch = cell.epoch();
+        drop(state);
+        while self.posted.push((offset, access)).is_err() {
+            std::thread::yield_now();
+        }
+        self.host.bell.ring();
+        cell.wait(epoch);
+        true
+    }
+
+    /// Serves one of the faults left to the handler thread.
+    fn serve_posted(&self, suspects: &mut Suspects) -> bool {
+        let Some((offset, access)) = self.posted.pop() else { return false };
+        let Some(cell) = self.cells.get(ChunkIndex::containing(offset)) else { return true };
+        match self.serve(Side::Host, offset, access) {
+            // Whoever releases the block wakes the thread.
+            Served::Parked(_) => {}
+            Served::Done => cell.released(),
+            Served::Refused(cause) => {
+                // The thread may have gone on without us, and the block be gone.
+                if suspects.confirm(Block::containing(offset)) {
+                    self.complain(self.address(offset), access, cause);
+                    self.stand_in_host(offset);
+                }
+                cell.released();
+            }
+        }
+        true
+    }
+
     fn wait_for_release(&self, offset: u64, epoch: u32) {
-        if let Some(cell) = self.cells.get(limosa_model::ChunkIndex::containing(offset)) {
+        if let Some(cell) = self.cells.get(ChunkIndex::containing(offset)) {
             cell.wait(epoch);
         }
     }

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use limosa_gpu::{Device, Kernel, Timeline, Translation};
 use limosa_model::{
-    Arena, ArenaError, BlockSet, CHUNK, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side, Verdict,
+    Arena, ArenaError, BLOCK, BlockSet, CHUNK, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side, Verdict,
 };
+use limosa_os::inject::{Defect, seeded};
 use limosa_os::{Backing, OsError};
 
 use crate::config::{DeviceClass, HeapConfig};
@@ -49,6 +50,8 @@ impl Heap {
             let suits = view::suits(kind, device, &config);
             match suits.and_then(|()| Self::open_with(device, kind, config, &refused)) {
                 Ok(heap) => return Ok(heap),
+                // What the system refuses does not depend on the view.
+                Err(error @ PagerError::Os(_)) => return Err(error),
                 Err(error) => {
                     refused.push((kind, error.to_string()));
                     // What a view fails of tells more than that another does not suit.
@@ -115,6 +118,14 @@ impl Heap {
     #[must_use]
     pub fn translation(&self) -> Translation {
         self.translation
+    }
+
+    /// The word that every argument block on this heap begins with.
+    pub(crate) fn translation_word(&self) -> u64 {
+        match self.translation {
+            Translation::Delta(delta) if seeded(Defect::StaleTranslation) => delta.wrapping_add(BLOCK),
+            translation => translation.word(),
+        }
     }
 
     /// Makes a kernel for this heap.
@@ -349,11 +360,12 @@ impl Heap {
     /// Prefetches blocks of one chunk. Where launches in flight hold what would have to make room, it waits for them.
     fn prefetch_chunk(&self, side: Side, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
         loop {
-            let any_before = !self.core.scheduler.running().is_empty();
+            let (admitted, any_before) = self.core.scheduler.admitted();
             match self.core.transition(chunk, |blocks| blocks.prefetch(side, set)) {
                 Err(PagerError::DeviceMemoryFull { budget }) => {
                     let running = self.core.scheduler.running();
-                    if !any_before && running.is_empty() {
+                    // None ran all the time, nor came and went meanwhile.
+                    if !any_before && running.is_empty() && self.core.scheduler.admitted().0 == admitted {
                         return Err(PagerError::DeviceMemoryFull { budget });
                     }
                     Timeline::wait_any(&running).map_err(|error| self.noticed(error))?;
@@ -377,8 +389,9 @@ impl Heap {
     /// Ends one [`Self::pin`] of `extent`.
     pub fn unpin(&self, extent: Extent) {
         extent.chunks().for_each(|(chunk, set)| self.core.unpin_blocks(chunk, set));
-        // A launch may have been waiting for it.
+        // A launch may have been waiting for it, and others for that: nobody else need be there to move them on.
         self.core.settle();
+        self.core.reaper_bell.ring();
     }
 
     /// Forgets the contents of `extent`, by whole blocks that lie in it: they read as zeros, and take up nothing. Waits

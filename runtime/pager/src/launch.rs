@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use limosa_gpu::{GpuError, Kernel, Queue, Submission};
 use limosa_model::{Access, DeclaredSets, Extent, HostAddr};
 
+use crate::config::DeviceClass;
 use crate::error::{PagerError, TouchCause};
 use crate::heap::Heap;
 use crate::scheduler::{Pending, Record};
@@ -28,8 +29,10 @@ pub struct Launch {
     pub writes: Vec<Extent>,
     /// Heap ranges of which it replaces every byte, reading none before.
     pub overwrites: Vec<Extent>,
-    /// Whether it may touch all of the heap.
+    /// Whether it may touch all of the heap: on a device that cannot fault, it then holds all that is allocated.
     pub everything: bool,
+    /// Whether it may touch what is neither declared here nor all of the heap.
+    pub undeclared: bool,
     /// Launches that must have completed before it begins.
     pub after: Vec<LaunchMark>,
     /// Kept until it has completed.
@@ -109,11 +112,16 @@ impl LaunchQueue {
         self.queue.retire().map_err(|error| self.heap.noticed(error))?;
         let mut arguments = Vec::with_capacity(8 + launch.arguments.len());
         if launch.kernel.interface().argument_bytes > 0 {
-            arguments.extend_from_slice(&self.heap.translation().word().to_ne_bytes());
+            arguments.extend_from_slice(&self.heap.translation_word().to_ne_bytes());
         }
         arguments.extend_from_slice(&launch.arguments);
-        let sets = DeclaredSets::new(&launch.reads, &launch.writes, &launch.overwrites);
-        let record = Record::new(launch.kernel.name().to_owned(), core.id, sets);
+        let sets = if launch.everything && core.class == DeviceClass::Declared {
+            core.whole_heap()
+        } else {
+            DeclaredSets::new(&launch.reads, &launch.writes, &launch.overwrites)
+        };
+        let record =
+            Record::new(launch.kernel.name().to_owned(), core.id, sets, launch.undeclared || launch.everything);
         if launch.after.iter().any(|mark| mark.record.heap != core.id) {
             return Err(PagerError::ForeignEvent { kernel: record.name.clone() });
         }

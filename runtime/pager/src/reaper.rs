@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use limosa_gpu::Timeline;
+use limosa_gpu::{GpuError, Timeline};
 use limosa_os::signal;
 
 use crate::core::Core;
@@ -15,6 +15,9 @@ pub(crate) fn reap(core: &Core) {
         core.reaper_bell.wait();
         core.reaper_bell.silence();
         core.settle();
+        if core.losing.swap(false, Ordering::SeqCst) {
+            core.noticed(GpuError::DeviceLost);
+        }
         // From here on, who admits a launch rings; what was admitted before is in the list.
         core.reaper_watches.store(true, Ordering::SeqCst);
         loop {

@@ -13,13 +13,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use limosa_gpu::{GpuError, Queue, Refused, Submission, Ticket, Timeline};
 use limosa_model::policy::LaunchOrder;
-use limosa_model::{Access, BLOCK, BlockSet, ChunkIndex, ChunkSets, DeclaredSets, Extent};
+use limosa_model::{Access, BLOCK, BlockSet, CHUNK, ChunkIndex, ChunkSets, DeclaredSets, Extent, Verdict};
+use limosa_os::inject::{Defect, seeded};
 
 use crate::check::Declared;
 use crate::core::Core;
 use crate::counters::add;
 use crate::error::{LaunchFailure, PagerError};
 use crate::launch::Blame;
+
+/// The part of the budget that launches leave to the faults of one that may touch what it does not declare, and the most
+/// bytes of it: two chunks, so that it can copy from one to another.
+const FAULT_SHARE: u64 = 8;
+const FAULT_RESERVE_MAX: u64 = 2 * CHUNK;
 
 /// A heap, among all of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +54,17 @@ pub(crate) struct Record {
     /// The heap that it runs on: only that one's scheduler learns of its end.
     pub(crate) heap: HeapId,
     sets: DeclaredSets,
+    /// Whether it may touch what it does not declare.
+    may_fault: bool,
     pub(crate) blame: Mutex<Option<Blame>>,
     phase: Mutex<Phase>,
     moved_on: Condvar,
 }
 
 impl Record {
-    pub(crate) fn new(name: String, heap: HeapId, sets: DeclaredSets) -> Arc<Self> {
+    pub(crate) fn new(name: String, heap: HeapId, sets: DeclaredSets, may_fault: bool) -> Arc<Self> {
         let (phase, blame) = (Mutex::new(Phase::Pending), Mutex::new(None));
-        Arc::new(Self { name, heap, sets, blame, phase, moved_on: Condvar::new() })
+        Arc::new(Self { name, heap, sets, may_fault, blame, phase, moved_on: Condvar::new() })
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
@@ -154,6 +162,7 @@ struct Queued {
 #[derive(Default)]
 struct State {
     submitted: u64,
+    admitted: u64,
     queued: VecDeque<Queued>,
     running: Vec<(Arc<Record>, Arc<Timeline>, Ticket)>,
     held_blocks: u64,
@@ -176,6 +185,12 @@ impl Scheduler {
     /// The launches on the device, to be waited for.
     pub(crate) fn running(&self) -> Vec<(Arc<Timeline>, Ticket)> {
         self.lock().running.iter().map(|(_, timeline, ticket)| (Arc::clone(timeline), *ticket)).collect()
+    }
+
+    /// The number of launches admitted so far, and whether any is on the device.
+    pub(crate) fn admitted(&self) -> (u64, bool) {
+        let state = self.lock();
+        (state.admitted, !state.running.is_empty())
     }
 
     /// The launches of a queue that are not on the device yet.
@@ -258,7 +273,8 @@ impl Core {
 
     fn release_sets(&self, chunk: ChunkIndex, sets: ChunkSets) {
         // A lost device has taken the holds with it.
-        let (Some(cell), false) = (self.cells.get(chunk), self.lost()) else { return };
+        let nothing_held = self.lost() || seeded(Defect::SkipHold);
+        let (Some(cell), false) = (self.cells.get(chunk), nothing_held) else { return };
         let mut state = cell.lock();
         state.chunk.release(sets.reads, Access::Read);
         state.chunk.release(sets.writes | sets.overwrites, Access::Write);
@@ -279,7 +295,7 @@ impl Core {
                 at += 1;
                 continue;
             }
-            let fits = (state.held_blocks + record.sets.blocks()) * BLOCK <= self.vram.budget();
+            let fits = self.fits(state, record);
             let alone = !self.config.check || state.running.is_empty();
             let admissible = alone && fits && self.can_hold(&record.sets);
             // Whoever comes later must not overtake a large set, or it would never be admitted.
@@ -299,6 +315,7 @@ impl Core {
             match admitted {
                 Ok((timeline, ticket)) => {
                     state.held_blocks += record.sets.blocks();
+                    state.admitted += 1;
                     state.running.push((Arc::clone(&record), Arc::clone(&timeline), ticket));
                     add(&self.counters.launches, 1);
                     if self.reaper_watches.load(Ordering::SeqCst) {
@@ -313,6 +330,17 @@ impl Core {
             }
         }
         lost
+    }
+
+    /// Whether the launch's set fits into the budget beside what is held. A kernel that faults needs room that nobody holds:
+    /// as long as one may run, some is kept free.
+    fn fits(&self, state: &State, record: &Record) -> bool {
+        let faults = record.may_fault || state.running.iter().any(|(other, ..)| other.may_fault);
+        let budget = self.vram.budget();
+        // Alone on the device, a launch may take all of it.
+        let reserve =
+            if faults && !state.running.is_empty() { (budget / FAULT_SHARE).min(FAULT_RESERVE_MAX) } else { 0 };
+        (state.held_blocks + record.sets.blocks()) * BLOCK + reserve <= budget
     }
 
     /// Whether some of the blocks are pinned: the launch then waits as for another launch, and lets others pass.
@@ -383,9 +411,17 @@ impl Core {
         if self.config.check {
             self.begin_check(Declared::new(record.sets.clone(), everything));
         }
+        let published = match self.publish() {
+            Ok(published) => published,
+            Err(error) => {
+                discarded.push(submission.keep);
+                self.give_up(held);
+                return Err(error);
+            }
+        };
         let mut log = self.launches.lock();
         // SAFETY: whoever gave the launch to us has promised what this asks for.
-        match unsafe { queue.submit(submission) } {
+        match unsafe { queue.submit(submission, published.as_ref()) } {
             Ok(ticket) => {
                 log.retain(|other| other.is_running());
                 log.push_back(record);
@@ -414,7 +450,13 @@ impl Core {
                     [(sets.reads, Access::Read, false), (sets.writes, Access::Write, false)]
                 };
                 for (blocks, access, overwrite) in wanted.into_iter().filter(|(blocks, ..)| !blocks.is_empty()) {
-                    self.transition(chunk, |chunk| chunk.acquire(blocks, access, overwrite))?;
+                    self.transition(chunk, |chunk| match chunk.acquire(blocks, access, overwrite) {
+                        Verdict::Go(mut plan) if seeded(Defect::SkipHold) => {
+                            plan.forgo_hold();
+                            Verdict::Go(plan)
+                        }
+                        verdict => verdict,
+                    })?;
                     held.push((chunk, own_sets(blocks, access, overwrite)));
                 }
             }

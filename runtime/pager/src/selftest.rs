@@ -14,22 +14,29 @@ const MASK: u32 = 0x5A5A_A5A5;
 const STRIDE: u64 = 4096;
 
 impl Heap {
-    /// Has a kernel copy a pattern, changed, across the border of two chunks, both ways through faults.
+    /// Has a kernel copy a pattern, changed, across the border of two chunks, both ways; then between other chunks,
+    /// and back in the first, so that with a small budget frames change hands.
     pub(crate) fn self_test(self: &Arc<Self>) -> Result<(), PagerError> {
-        // Two chunks in each: with the smallest budget, the device holds them all.
-        let len = CHUNK + BLOCK;
-        let source = self.allocate(len, BLOCK)?;
-        let target = self.allocate(len, BLOCK)?;
-        let result = self.probe(source, target);
-        self.free(source.start)?;
-        self.free(target.start)?;
+        // Two chunks in each: with the smallest budget, the device holds one pair of them.
+        let [one, two, three, four] = [(); 4].map(|()| self.allocate(CHUNK + BLOCK, BLOCK));
+        let (pairs, all) = ([(&one, &two), (&three, &four), (&two, &one)], [&one, &two, &three, &four]);
+        let mut result = Ok(());
+        for ((source, target), turn) in pairs.into_iter().zip(1..) {
+            if let (Ok(source), Ok(target), Ok(())) = (source, target, &result) {
+                result = self.probe(*source, *target, turn);
+            }
+        }
+        for extent in all.into_iter().flatten() {
+            self.free(extent.start)?;
+        }
+        [one, two, three, four].into_iter().collect::<Result<Vec<_>, _>>()?;
         result
     }
 
-    fn probe(self: &Arc<Self>, source: Extent, target: Extent) -> Result<(), PagerError> {
+    fn probe(self: &Arc<Self>, source: Extent, target: Extent, turn: u64) -> Result<(), PagerError> {
         let failed = |reason: String| PagerError::SelfTest { device: self.device().adapter.name.clone(), reason };
         let count = source.len / STRIDE;
-        let pattern = |i: u64| u32::try_from(i * 2_654_435_761 % 0xFFFF_FFFB).unwrap_or(0);
+        let pattern = |i: u64| u32::try_from((i + 7919 * turn) * 2_654_435_761 % 0xFFFF_FFFB).unwrap_or(0);
         let word = |extent: Extent, i: u64| self.address(extent.start + i * STRIDE).0 as *mut u32;
         for i in 0..count {
             // SAFETY: inside an allocation that only this function knows; no launch is in flight.
@@ -51,6 +58,7 @@ impl Heap {
             writes: vec![target],
             overwrites: Vec::new(),
             everything: false,
+            undeclared: false,
             after: Vec::new(),
             keep: Box::new(()),
         };

@@ -1,15 +1,15 @@
-//! Software VRAM under a budget: which blocks of the device's linear memory file have frames, and who must go when
-//! they run out.
+//! Device memory under a budget: which blocks have frames, and who must go when they run out.
 //!
-//! On an imported view frame offset = heap offset. Frames are counted by the block; a chunk that is used densely gets
-//! all of its frames at once, as one huge page. Frames whose block has left the device stay, warm, until another
-//! needs the room: they go first, then what the policy names. Clean copies are dropped without a copy. It does *not*
-//! touch blocks that are held or under a move.
+//! Frames are counted by the block; a chunk that is used densely gets all of its frames at once, in one piece. Frames
+//! whose block has left the device stay, warm, until another needs the room: they go first, then what the policy
+//! names. Clean copies are dropped without a copy. It does *not* touch blocks that are held or under a move, and where
+//! frames are is the view's business.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
+use limosa_gpu::{GpuError, Ticket, Timeline};
 use limosa_model::policy::EvictionPolicy;
 use limosa_model::{BLOCK, BLOCKS_PER_CHUNK, BlockSet, ChunkIndex, Side, Verdict};
 use limosa_os::copy::Caching;
@@ -33,11 +33,21 @@ enum Room {
     Never,
 }
 
+/// Whether blocks of a chunk that nobody holds could leave the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaves {
+    Now,
+    /// After a move that is under way.
+    Soon,
+    Never,
+}
+
 /// Victims looked at before giving up: more are held or under a move than could be by launches of this size.
 const VICTIMS_MAX: usize = 4096;
 
 pub(crate) struct Vram {
-    budget_blocks: u64,
+    /// Shrinks where the driver has less than it was thought to.
+    budget_blocks: AtomicU64,
     used_blocks: AtomicU64,
     /// Chunks from which a block has left the device. Lock-free, since signal mode adds to it.
     idle: ArrayQueue<ChunkIndex>,
@@ -48,7 +58,7 @@ pub(crate) struct Vram {
 impl Vram {
     pub(crate) fn new(budget: u64, policy: Box<dyn EvictionPolicy>) -> Self {
         Self {
-            budget_blocks: budget / BLOCK,
+            budget_blocks: AtomicU64::new(budget / BLOCK),
             used_blocks: AtomicU64::new(0),
             idle: ArrayQueue::new(IDLE_NOTED),
             policy: Mutex::new(policy),
@@ -57,7 +67,7 @@ impl Vram {
 
     /// Bytes that may be used: whole blocks.
     pub(crate) fn budget(&self) -> u64 {
-        self.budget_blocks * BLOCK
+        self.budget_blocks.load(Ordering::Relaxed) * BLOCK
     }
 
     /// Bytes whose frames exist.
@@ -75,8 +85,15 @@ impl Vram {
         let _ = self.idle.push(chunk);
     }
 
+    /// The driver has no more than is in use now: that is the budget from here on. Gives whether that is less than
+    /// before, so that it is worth making room and trying again.
+    fn shrink(&self) -> bool {
+        let used = self.used_blocks.load(Ordering::Relaxed);
+        used > 0 && self.budget_blocks.fetch_min(used, Ordering::Relaxed) > used
+    }
+
     fn room(&self) -> u64 {
-        self.budget_blocks.saturating_sub(self.used_blocks.load(Ordering::Relaxed))
+        self.budget_blocks.load(Ordering::Relaxed).saturating_sub(self.used_blocks.load(Ordering::Relaxed))
     }
 }
 
@@ -98,30 +115,74 @@ impl Core {
     ) -> Result<(), PagerError> {
         let mut policy = self.vram.lock();
         let missing = blocks - cell.frames();
-        if !missing.is_empty() {
-            let dense = cell.frames().is_empty() && missing.count() >= DENSE_MIN;
-            if dense && self.make_room(policy.as_mut(), BLOCKS_PER_CHUNK, chunk, covers) == Room::Made {
-                self.view.take(chunk, BlockSet::ALL)?;
-                self.add_frames(cell, BlockSet::ALL);
-                cell.lock().one_page = self.view.maps_huge();
-                policy.used(chunk);
-                return Ok(());
-            }
+        if missing.is_empty() {
+            policy.used(chunk);
+            return Ok(());
+        }
+        let dense = cell.frames().is_empty() && missing.count() >= DENSE_MIN;
+        if dense
+            && self.make_room(policy.as_mut(), BLOCKS_PER_CHUNK, chunk, covers) == Room::Made
+            && self.take_in_room(policy.as_mut(), chunk, cell, BlockSet::ALL).is_ok()
+        {
+            cell.lock().one_page = self.view.maps_huge();
+            return Ok(());
+        }
+        loop {
             match self.make_room(policy.as_mut(), missing.count(), chunk, covers) {
                 Room::Made => {}
                 Room::Later => return Err(PagerError::DeviceMemoryBusy),
                 Room::Never => return Err(PagerError::DeviceMemoryFull { budget: self.vram.budget() }),
             }
-            // Known to the policy before, so that frames of a half-failed attempt can be taken again.
-            policy.used(chunk);
-            for (first, count) in missing.runs() {
-                let run = BlockSet::run(first, count);
-                self.view.take(chunk, run)?;
-                self.add_frames(cell, run);
+            let taken = missing.runs().try_for_each(|(first, count)| {
+                self.take_in_room(policy.as_mut(), chunk, cell, BlockSet::run(first, count))
+            });
+            match taken {
+                Err(PagerError::Gpu(GpuError::OutOfMemory { .. })) if self.vram.shrink() => {}
+                done => return done,
             }
         }
+    }
+
+    /// Makes frames for which there is room.
+    fn take_in_room(
+        &self,
+        policy: &mut dyn EvictionPolicy,
+        chunk: ChunkIndex,
+        cell: &Cell,
+        blocks: BlockSet,
+    ) -> Result<(), PagerError> {
+        let missing = blocks - cell.frames();
+        if !missing.is_empty() {
+            self.view.take(chunk, missing)?;
+            self.add_frames(cell, missing);
+        }
+        // Known to the policy also where a later part fails, so that these frames can be taken again.
         policy.used(chunk);
         Ok(())
+    }
+
+    /// Has the device see everything opened so far, evicting where its memory lies in too many pieces for that. Gives
+    /// what a launch must wait for.
+    pub(crate) fn publish(&self) -> Result<Option<(Arc<Timeline>, Ticket)>, PagerError> {
+        loop {
+            match self.view.publish() {
+                Err(PagerError::TooManyBindings { .. }) if self.evict_any() => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Takes one chunk out of device memory as far as it is not held. Gives whether that freed anything.
+    fn evict_any(&self) -> bool {
+        let mut policy = self.vram.lock();
+        let before = self.vram.used();
+        let victims: Vec<_> = policy.victims().take(VICTIMS_MAX).collect();
+        victims.into_iter().any(|victim| {
+            // What cannot go stays; others may.
+            let _ = self.evict(victim, BLOCKS_PER_CHUNK);
+            self.free_idle_frames(policy.as_mut(), victim);
+            self.vram.used() < before
+        })
     }
 
     fn add_frames(&self, cell: &Cell, blocks: BlockSet) {
@@ -141,53 +202,62 @@ impl Core {
         if enough() {
             return Room::Made;
         }
-        let mut moving = false;
         let evictable = |victim: &ChunkIndex| {
             let unheld = |cell: &Cell| !(cell.frames() - cell.lock().chunk.held()).is_empty();
             *victim != spare && self.cells.get(*victim).is_some_and(unheld)
         };
         // A launch's blocks beside a victim's in one huge page would be unmapped with it: such victims come last.
         let shaken = |victim: &ChunkIndex| {
-            self.cells
-                .get(*victim)
-                .map(Cell::lock)
-                .is_some_and(|state| state.one_page && !state.chunk.held().is_empty())
+            let state = self.cells.get(*victim).map(Cell::lock);
+            state.is_some_and(|state| state.one_page && !state.chunk.held().is_empty())
         };
         let (last, first): (Vec<_>, Vec<_>) = policy.victims().filter(evictable).take(VICTIMS_MAX).partition(shaken);
-        for victim in first.into_iter().chain(last) {
-            moving |= self.evict(victim, blocks, BlockSet::EMPTY);
+        let mut failed = false;
+        for victim in first.into_iter().chain(last).chain([spare]) {
+            failed |= self.evict(victim, blocks).is_err();
             self.free_idle_frames(policy, victim);
             if enough() {
                 return Room::Made;
             }
         }
-        moving |= self.evict(spare, blocks, covers);
-        self.free_idle_frames(policy, spare);
-        match (enough(), moving) {
-            (true, _) => Room::Made,
-            (false, true) => Room::Later,
-            (false, false) => Room::Never,
+        let own = |chunk: ChunkIndex| if chunk == spare { covers } else { BlockSet::EMPTY };
+        let mut left = policy.victims().chain([spare]).map(|chunk| self.can_leave(chunk, own(chunk)));
+        // A block that came back while it was evicted could still go; one of which that failed would fail again.
+        if left.any(|leaves| leaves == Leaves::Soon || leaves == Leaves::Now && !failed) {
+            Room::Later
+        } else {
+            Room::Never
         }
     }
 
     /// Takes what can go of the chunk out of VRAM: all of it where much is needed, so that whole huge pages come free,
-    /// else no more than `needed`. Gives whether something is left that could go later, the caller's
-    /// `own` aside.
-    fn evict(&self, chunk: ChunkIndex, needed: u32, own: BlockSet) -> bool {
-        let Some(cell) = self.cells.get(chunk) else { return false };
+    /// else no more than `needed`.
+    fn evict(&self, chunk: ChunkIndex, needed: u32) -> Result<(), PagerError> {
+        let Some(cell) = self.cells.get(chunk) else { return Ok(()) };
         let mut state = cell.lock();
-        let moving = !(state.chunk.busy() - own).is_empty();
-        let held = state.chunk.held() | state.chunk.busy();
-        let evictable = state.chunk.current(Side::Device) - held;
+        let evictable = state.chunk.current(Side::Device) - state.chunk.held() - state.chunk.busy();
         let blocks = if needed < DENSE_MIN { evictable.last(needed) } else { evictable };
         let verdict = self.decide(chunk, &mut state, |chunk| chunk.evict(blocks));
         drop(state);
-        if let Verdict::Go(plan) = verdict
-            && self.carry_out(chunk, cell, &plan, Caching::Bypass).is_ok()
-        {
+        if let Verdict::Go(plan) = verdict {
+            self.carry_out(chunk, cell, &plan, Caching::Bypass)?;
             add(&self.counters.blocks_evicted, plan.covers.count().into());
         }
-        moving
+        Ok(())
+    }
+
+    /// Whether something of the chunk could leave, the caller's `own` aside.
+    fn can_leave(&self, chunk: ChunkIndex, own: BlockSet) -> Leaves {
+        let Some(cell) = self.cells.get(chunk) else { return Leaves::Never };
+        let state = cell.lock();
+        let unheld = cell.frames() - state.chunk.held() - own;
+        if !(unheld & state.chunk.busy()).is_empty() {
+            Leaves::Soon
+        } else if !(unheld & state.chunk.current(Side::Device)).is_empty() {
+            Leaves::Now
+        } else {
+            Leaves::Never
+        }
     }
 
     /// Gives the frames of a chunk back that hold nothing.

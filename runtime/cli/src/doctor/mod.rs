@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use limosa::{Adapter, Context, DeviceChoice, Error, Instance, Machine};
+use limosa::{Adapter, Context, DeviceChoice, Error, Instance, Machine, ViewKind};
 
 use crate::error::{CliError, with_causes};
 use crate::options;
@@ -14,7 +14,9 @@ mod remedy;
 mod report;
 mod text;
 
-use report::{Defaults, Device, HostEngine, HugePages, Limits, MachineFacts, NotBuilt, Problem, Report, Translation};
+use report::{
+    Defaults, Device, HostEngine, HugePages, Limits, MachineFacts, NotBuilt, Problem, Report, Translation, View,
+};
 
 /// Looks, and writes the report. The exit status is 0 if a context can be opened.
 pub(crate) fn run(options: &options::Doctor, out: &mut impl Write) -> Result<ExitCode, CliError> {
@@ -66,6 +68,27 @@ fn examine() -> Report {
     }
 }
 
+/// Tries each view by itself.
+fn examine_views(adapter: &Adapter) -> Vec<View> {
+    let examine = |kind: ViewKind| {
+        let opened = Context::builder().device(DeviceChoice::Index(adapter.index)).view(kind).build();
+        let view = kind.to_string();
+        match opened {
+            Ok(context) => {
+                View { view, class: Some(format!("{:?}", context.device_class())), self_test: "passed", reason: None }
+            }
+            Err(error) => {
+                View { view, class: None, self_test: self_test_of(&error), reason: Some(with_causes(&error)) }
+            }
+        }
+    };
+    [ViewKind::Import, ViewKind::Sparse].into_iter().map(examine).collect()
+}
+
+fn self_test_of(error: &Error) -> &'static str {
+    if matches!(error, Error::Pager(limosa::PagerError::SelfTest { .. })) { "failed" } else { "not_run" }
+}
+
 /// What a device can do is found out by opening a context with all defaults, as a program would.
 fn examine_device(adapter: Adapter, defaults: &mut Defaults) -> Device {
     let opened = if adapter.missing.is_empty() {
@@ -74,7 +97,8 @@ fn examine_device(adapter: Adapter, defaults: &mut Defaults) -> Device {
         let (device, missing) = (adapter.name.clone(), adapter.missing.clone());
         Err(limosa::GpuError::Unsuitable { device, missing }.into())
     };
-    let mut device = Device::unexamined(adapter);
+    let views = if adapter.missing.is_empty() { examine_views(&adapter) } else { Vec::new() };
+    let mut device = Device { views, ..Device::unexamined(adapter) };
     match opened {
         Ok(context) => {
             let heap = context.heap();
@@ -87,9 +111,7 @@ fn examine_device(adapter: Adapter, defaults: &mut Defaults) -> Device {
             device.translation = Some(Translation::of(context.translation()));
         }
         Err(error) => {
-            if matches!(error, Error::Pager(limosa::PagerError::SelfTest { .. })) {
-                device.self_test = "failed";
-            }
+            device.self_test = self_test_of(&error);
             device.problem = Some(problem(&error));
         }
     }

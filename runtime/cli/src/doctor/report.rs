@@ -38,6 +38,8 @@ pub(super) struct Device {
     pub(super) driver: String,
     pub(super) api: String,
     pub(super) limits: Limits,
+    /// Each way in which a device can reach a heap, tried.
+    pub(super) views: Vec<View>,
     /// What limosa needs and the driver lacks.
     pub(super) missing: Vec<String>,
     pub(super) usable: bool,
@@ -47,6 +49,18 @@ pub(super) struct Device {
     pub(super) self_test: &'static str,
     pub(super) translation: Option<Translation>,
     pub(super) problem: Option<Problem>,
+}
+
+/// A way in which the device can reach a heap.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    pub(super) view: String,
+    /// The class that a context has by it.
+    pub(super) class: Option<String>,
+    /// `passed`, `failed` or `not_run`.
+    pub(super) self_test: &'static str,
+    /// Why not.
+    pub(super) reason: Option<String>,
 }
 
 /// See `limosa::Limits`.
@@ -64,9 +78,9 @@ pub(super) struct Limits {
 /// How kernels turn the CPU's pointers into theirs.
 #[derive(Debug, Serialize)]
 pub(super) struct Translation {
-    /// `identity` or `delta`.
+    /// `identity`, `delta` or `table`.
     pub(super) kind: &'static str,
-    /// What is added, modulo 2⁶⁴, as a hexadecimal number.
+    /// What is added, modulo 2⁶⁴, as a hexadecimal number; of a table, its address.
     pub(super) delta: String,
 }
 
@@ -113,7 +127,6 @@ pub(super) struct NotBuilt {
 
 impl NotBuilt {
     pub(super) const ALL: &[Self] = &[
-        Self { part: "sparse_view", meaning: "unified memory on stock discrete GPUs (class Declared)" },
         Self { part: "shared_home", meaning: "host-visible memory used by both sides without moving" },
         Self { part: "streaming", meaning: "file data straight into unified memory" },
         Self { part: "shim", meaning: "the kernel module: any malloc'ed pointer, on the kernel's own page tables" },
@@ -131,6 +144,7 @@ impl Device {
             driver: adapter.driver.trim_end().to_owned(),
             api: adapter.api,
             limits: Limits::of(adapter.limits),
+            views: Vec::new(),
             missing: adapter.missing,
             usable: false,
             class: None,
@@ -147,6 +161,7 @@ impl Translation {
         match translation {
             limosa::Translation::Identity => Self { kind: "identity", delta: "0x0".into() },
             limosa::Translation::Delta(delta) => Self { kind: "delta", delta: format!("{delta:#x}") },
+            limosa::Translation::Table(address) => Self { kind: "table", delta: format!("{:#x}", address.0) },
         }
     }
 }

@@ -52,6 +52,10 @@ fn device_table(device: &Device) -> Table {
     table.row("class", [device.class.clone().unwrap_or_else(|| "none".to_owned())]);
     table.row("view", [device.view.clone().unwrap_or_else(|| "none".to_owned())]);
     table.row("self-test", [device.self_test.replace('_', " ")]);
+    for view in &device.views {
+        let class = view.class.as_ref().map(|class| format!("class {class}"));
+        table.row(&view.view, [view.reason.clone().or(class).unwrap_or_default()]);
+    }
     if let Some(translation) = &device.translation {
         table.row("translation", [format!("{} ({})", translation.kind, translation.delta)]);
     }

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use limosa_gpu::{Device, ImportedRange, Translation};
+use limosa_gpu::{Device, ImportedRange, Ticket, Timeline, Translation};
 use limosa_model::{Access, BlockSet, ChunkIndex, HostAddr, Side};
 use limosa_os::copy::Caching;
 use limosa_os::{Delivery, HugePages, Mapping};
@@ -43,6 +43,10 @@ impl DeviceView for ImportView {
     fn wish(&self) -> Option<HostAddr> {
         // Both views are in this process: they cannot have the same address.
         None
+    }
+
+    fn frames_for(&self, budget: u64) -> u64 {
+        budget
     }
 
     fn attach(&self, host: HostAddr) -> Result<Translation, PagerError> {
@@ -100,10 +104,19 @@ impl DeviceView for ImportView {
         Ok(())
     }
 
+    fn copies_in_place(&self) -> bool {
+        true
+    }
+
     unsafe fn fill(&self, chunk: ChunkIndex, blocks: BlockSet, byte: u8) -> Result<(), PagerError> {
         // SAFETY: as the caller promises.
         unsafe { self.memory.fill(chunk, blocks, byte) };
         Ok(())
+    }
+
+    fn publish(&self) -> Result<Option<(Arc<Timeline>, Ticket)>, PagerError> {
+        // What is mapped is seen at once.
+        Ok(None)
     }
 
     fn faulting(&self) -> Option<&SideMemory> {

@@ -3,12 +3,15 @@
 //! What differs between devices is here and nowhere else in the pager. A view does what plans say, and does *not* know
 //! block states: who calls has made the blocks busy, so that nobody else uses their frames.
 
+mod bindings;
 mod import;
+mod slots;
+mod sparse;
 
 use std::fmt;
 use std::sync::Arc;
 
-use limosa_gpu::{Device, DeviceKind, Translation};
+use limosa_gpu::{Device, DeviceKind, Ticket, Timeline, Translation};
 use limosa_model::{Access, BlockSet, ChunkIndex, HostAddr, Side};
 use limosa_os::Mapping;
 use limosa_os::copy::Caching;
@@ -19,6 +22,7 @@ use crate::side::SideMemory;
 use crate::stand_in::STAND_IN_BYTES;
 
 use import::ImportView;
+use sparse::SparseView;
 
 /// How a device reaches a heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,9 @@ pub(crate) trait DeviceView: Send + Sync {
     /// The address at which the CPU's view had best be, so that both sides' addresses are equal.
     fn wish(&self) -> Option<HostAddr>;
 
+    /// Bytes of the budget that it can use.
+    fn frames_for(&self, budget: u64) -> u64;
+
     /// Begins: from here on kernels may use the view, and what faults is served. Gives how they translate pointers.
     fn attach(&self, host: HostAddr) -> Result<Translation, PagerError>;
 
@@ -57,7 +64,7 @@ pub(crate) trait DeviceView: Send + Sync {
     /// Gives the blocks' frames back. Gives those of which that worked.
     fn give(&self, chunk: ChunkIndex, blocks: BlockSet) -> BlockSet;
 
-    /// Makes the blocks' frames the ones that kernels find, once the launch to come begins.
+    /// Makes the blocks' frames the ones that kernels find, after the next [`Self::publish`] at the latest.
     fn open(&self, chunk: ChunkIndex, blocks: BlockSet, access: Access) -> Result<(), PagerError>;
 
     /// Lets accesses fault, where the device can.
@@ -67,7 +74,7 @@ pub(crate) trait DeviceView: Send + Sync {
     fn maps_huge(&self) -> bool;
 
     /// Copies the blocks between their frames here and `host`'s, *to* this side. A copy to the host is allowed in
-    /// signal mode.
+    /// signal mode where [`Self::copies_in_place`].
     ///
     /// # Safety
     /// The frames of both sides are there; nobody writes the source or uses the target meanwhile.
@@ -80,11 +87,20 @@ pub(crate) trait DeviceView: Send + Sync {
         caching: Caching,
     ) -> Result<(), PagerError>;
 
+    /// Whether copies are the CPU's own, without the driver.
+    fn copies_in_place(&self) -> bool;
+
     /// Sets every byte of the blocks.
     ///
     /// # Safety
     /// Their frames are there, and nobody else uses them meanwhile.
     unsafe fn fill(&self, chunk: ChunkIndex, blocks: BlockSet, byte: u8) -> Result<(), PagerError>;
+
+    /// Has the device see everything opened so far. Gives what a launch must wait for to see it, too.
+    ///
+    /// # Errors
+    /// [`PagerError::TooManyBindings`]: blocks must leave the device first.
+    fn publish(&self) -> Result<Option<(Arc<Timeline>, Ticket)>, PagerError>;
 
     /// The memory behind the view where kernels' accesses that miss are faults.
     fn faulting(&self) -> Option<&SideMemory>;
@@ -96,19 +112,17 @@ pub(crate) trait DeviceView: Send + Sync {
 /// Whether a view can be tried.
 pub(crate) fn suits(kind: ViewKind, device: &Device, config: &HeapConfig) -> Result<(), PagerError> {
     let adapter = &device.adapter;
-    let reason = if config.view.is_some_and(|wanted| wanted != kind) {
-        "another view was asked for"
-    } else {
-        match kind {
-            ViewKind::Import if adapter.kind != DeviceKind::Cpu => {
-                "its driver pins what it imports, so pages cannot migrate below it (ImportView is for software devices)"
-            }
-            ViewKind::Sparse if config.device_class == Some(DeviceClass::Faulting) => {
-                "the class Faulting was asked for, and accesses to sparse memory do not fault"
-            }
-            ViewKind::Sparse if config.check => "check mode needs a device whose accesses fault",
-            _ => return Ok(()),
+    let reason = match kind {
+        _ if config.view.is_some_and(|wanted| wanted != kind) => "another view was asked for",
+        ViewKind::Import if adapter.kind != DeviceKind::Cpu => {
+            "its driver pins what it imports, so pages cannot migrate below it (this view is for software devices)"
         }
+        ViewKind::Sparse if config.device_class == Some(DeviceClass::Faulting) => {
+            "the class Faulting was asked for, and accesses to sparse memory do not fault"
+        }
+        ViewKind::Sparse if config.check => "check mode needs a device whose accesses fault",
+        ViewKind::Sparse if !adapter.sparse_missing.is_empty() => &adapter.sparse_missing.join(", "),
+        _ => return Ok(()),
     };
     Err(PagerError::NoView { device: adapter.name.clone(), reason: format!("{kind}: {reason}") })
 }
@@ -122,6 +136,6 @@ pub(crate) fn open(
     let limit = config.device_budget.saturating_add(STAND_IN_BYTES);
     match kind {
         ViewKind::Import => Ok(Box::new(ImportView::new(device, config.len(), limit)?)),
-        ViewKind::Sparse => Err(PagerError::NoView { device: device.adapter.name.clone(), reason: "not yet".into() }),
+        ViewKind::Sparse => Ok(Box::new(SparseView::new(device, config)?)),
     }
 }
