@@ -29,7 +29,7 @@ pub enum Copies {
 }
 
 /// What launches in flight hold of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hold {
     /// Nothing.
     None,
@@ -54,7 +54,7 @@ pub struct BlockState {
 ///
 /// The mapping sets are upper bounds: a block in `cpu_open` *may* be mapped (a huge mapping that is closed in part
 /// vanishes as a whole), one outside of it certainly is not. A fault on an open block is therefore no contradiction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Image {
     pub(crate) host: BlockSet,
     pub(crate) device: BlockSet,
@@ -87,7 +87,7 @@ impl Image {
 }
 
 /// The state of a chunk's blocks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Chunk {
     pub(crate) allocated: BlockSet,
     /// Blocks at which an allocation, or a stretch of free blocks, begins.

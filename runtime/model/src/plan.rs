@@ -37,7 +37,7 @@ pub enum Action {
 pub const ACTIONS_MAX: usize = 18;
 
 /// A transition decided but not yet carried out. Its blocks are busy until it is committed or aborted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "blocks stay busy until the plan is committed or aborted"]
 pub struct Plan {
     /// The blocks that change, all busy meanwhile.
@@ -59,7 +59,7 @@ pub struct Plan {
 }
 
 /// A set of blocks for each side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sides {
     /// On the host.
     pub host: BlockSet,
