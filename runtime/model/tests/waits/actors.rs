@@ -9,14 +9,14 @@ use crate::world::{At, Bad, Config, Defect, Event, Fault, Frame, Kernel, Op, Out
 
 /// A configuration, and what is wrong with the protocol in it.
 #[derive(Clone, Debug)]
-pub struct System {
-    pub config: Config,
-    pub defect: Option<Defect>,
+pub(crate) struct System {
+    pub(crate) config: Config,
+    pub(crate) defect: Option<Defect>,
 }
 
 /// What a thread did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Did {
+pub(crate) enum Did {
     /// Something that nobody else can see.
     Local,
     Shared,
@@ -25,37 +25,37 @@ pub enum Did {
 }
 
 /// A step of one thread.
-pub struct Step<'a> {
-    pub system: &'a System,
-    pub world: &'a mut World,
-    pub me: usize,
+pub(crate) struct Step<'a> {
+    pub(crate) system: &'a System,
+    pub(crate) world: &'a mut World,
+    pub(crate) me: usize,
 }
 
 impl System {
-    pub fn defect(&self, defect: Defect) -> bool {
+    pub(crate) fn defect(&self, defect: Defect) -> bool {
         self.defect == Some(defect)
     }
 
-    pub fn kernel(&self, launch: usize) -> &'static Kernel {
+    pub(crate) fn kernel(&self, launch: usize) -> &'static Kernel {
         &self.config.kernels[launch]
     }
 
     /// Whether it touches more than it declares.
-    pub fn may_fault(&self, launch: usize) -> bool {
+    pub(crate) fn may_fault(&self, launch: usize) -> bool {
         let Kernel { set, touches, .. } = self.kernel(launch);
         touches.iter().any(|(at, _)| !set.iter().any(|(declared, _)| declared == at))
     }
 
-    pub fn handler(&self, side: Side) -> usize {
+    pub(crate) fn handler(&self, side: Side) -> usize {
         self.config.threads.len() + crate::world::of(side)
     }
 
-    pub fn reaper(&self) -> usize {
+    pub(crate) fn reaper(&self) -> usize {
         self.config.threads.len() + 2
     }
 
     /// All states that may come next.
-    pub fn steps(&self, world: &World) -> Vec<World> {
+    pub(crate) fn steps(&self, world: &World) -> Vec<World> {
         let mut next = Vec::new();
         for me in 0..world.threads.len() {
             if !world.threads[me].stack.is_empty() {
@@ -124,7 +124,7 @@ impl System {
     }
 
     /// A line about a step, for a trace.
-    pub fn tell(&self, before: &World, after: &World) -> String {
+    pub(crate) fn tell(&self, before: &World, after: &World) -> String {
         let me = (0..before.threads.len()).find(|me| {
             before.threads[*me] != after.threads[*me] && {
                 let (old, new) = (&before.threads[*me], &after.threads[*me]);
@@ -150,24 +150,24 @@ impl System {
 }
 
 impl Step<'_> {
-    pub fn push(&mut self, frame: Frame) {
+    pub(crate) fn push(&mut self, frame: Frame) {
         self.world.threads[self.me].stack.push(frame);
     }
 
-    pub fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> Outcome {
         self.world.threads[self.me].outcome
     }
 
-    pub fn back(&mut self, outcome: Outcome) {
+    pub(crate) fn back(&mut self, outcome: Outcome) {
         self.world.threads[self.me].outcome = outcome;
     }
 
-    pub fn bad(&mut self, bad: Bad) {
+    pub(crate) fn bad(&mut self, bad: Bad) {
         self.world.bad = Some(bad);
     }
 
     /// Reads the epoch of a chunk, to wait until it changes.
-    pub fn read_epoch(&mut self, chunk: usize) {
+    pub(crate) fn read_epoch(&mut self, chunk: usize) {
         self.world.threads[self.me].epoch = Some((chunk, false));
     }
 

@@ -1,6 +1,6 @@
 //! Serving, moving and making room, step by step as `fault`, `execute` and `vram` of the pager do it.
 
-use limosa_model::{Access, Action, BlockSet, Plan, Side, Verdict};
+use limosa_model::{Access, Action, BlockSet, Plan, Side, Verdict, growth};
 
 use crate::actors::{Did, Step};
 use crate::world::{At, Bad, Defect, Event, Frame, Outcome, Stage, Taking, of};
@@ -11,7 +11,7 @@ impl Step<'_> {
     }
 
     /// `Core::serve`, and with `less` the second try that leaves growth out.
-    pub fn serve(&mut self, side: Side, at: At, access: Access, less: bool) -> Did {
+    pub(crate) fn serve(&mut self, side: Side, at: At, access: Access, less: bool) -> Did {
         let (chunk, slot) = at;
         let block = BlockSet::of(slot);
         let cell = &mut self.world.cells[chunk];
@@ -26,7 +26,9 @@ impl Step<'_> {
         let verdict = if side == Side::Device && held && self.system.defect(Defect::KernelWaits) {
             Verdict::Wait(block)
         } else {
-            cell.chunk.fault(side, slot, BlockSet::EMPTY, access)
+            let present = cell.chunk.ready(side, access);
+            let grown = growth::window(slot, present, cell.chunk.allocation_of(slot), false);
+            cell.chunk.fault(side, slot, if less { block } else { grown }, access)
         };
         match verdict {
             Verdict::Go(plan) => {
@@ -55,7 +57,7 @@ impl Step<'_> {
     }
 
     /// What becomes of a fault whose plan was carried out.
-    pub fn served(&mut self, side: Side, at: At, access: Access, less: bool) -> Did {
+    pub(crate) fn served(&mut self, side: Side, at: At, access: Access, less: bool) -> Did {
         match self.outcome() {
             Outcome::Ok => Did::Local,
             Outcome::Full if !less => {
@@ -78,7 +80,7 @@ impl Step<'_> {
         }
     }
 
-    pub fn tried_again(&mut self, at: At, worth: bool) -> Did {
+    pub(crate) fn tried_again(&mut self, at: At, worth: bool) -> Did {
         if !worth {
             self.push(Frame::Confirm(at));
             return Did::Local;
@@ -88,7 +90,7 @@ impl Step<'_> {
     }
 
     /// `Core::transition`.
-    pub fn transition(&mut self, chunk: usize, event: Event) -> Did {
+    pub(crate) fn transition(&mut self, chunk: usize, event: Event) -> Did {
         self.back(Outcome::Ok);
         let cell = &mut self.world.cells[chunk];
         match event.ask(&mut cell.chunk) {
@@ -117,7 +119,7 @@ impl Step<'_> {
     }
 
     /// `Core::carry_out`: room, then the move, then the commit, each its own step, so that others meet busy blocks.
-    pub fn carry_out(&mut self, chunk: usize, plan: Plan, stage: Stage) -> Did {
+    pub(crate) fn carry_out(&mut self, chunk: usize, plan: Plan, stage: Stage) -> Did {
         let defect = self.system.defect;
         let taken = plan.actions().into_iter().find_map(|action| match action {
             Action::TakeFrames(blocks) => Some(blocks),
@@ -154,7 +156,7 @@ impl Step<'_> {
     }
 
     /// `Core::take_frames` with `make_room` and `evict`, under the pool's lock.
-    pub fn take_frames(&mut self, chunk: usize, blocks: BlockSet, covers: BlockSet, stage: Taking) -> Did {
+    pub(crate) fn take_frames(&mut self, chunk: usize, blocks: BlockSet, covers: BlockSet, stage: Taking) -> Did {
         if stage == Taking::Enter && self.world.vram.is_some() {
             return Did::Blocked;
         }
@@ -194,7 +196,11 @@ impl Step<'_> {
                     self.push(again(Taking::Next { victims, moving }));
                     return Did::Shared;
                 }
-                let later = moving || !self.system.defect(Defect::RacedIsNever) && self.unheld(chunk, covers);
+                let later = match self.system.defect {
+                    Some(Defect::RacedIsNever) => moving,
+                    Some(Defect::FullIsLater) => true,
+                    _ => moving || self.unheld(chunk, covers),
+                };
                 self.world.vram = None;
                 self.back(if later { Outcome::Busy } else { Outcome::Full });
             }

@@ -20,9 +20,18 @@ fn by_chunk(pieces: &[At]) -> Vec<(usize, BlockSet)> {
     chunks
 }
 
+/// What an admission does with a launch in the queue.
+enum Answer {
+    /// It waits for others, or a pin: those of other queues may pass it.
+    LetPass,
+    /// It waits for holds or room, and so do all behind it.
+    Stop,
+    Take,
+}
+
 impl Step<'_> {
     /// `Core::submit`.
-    pub fn submit(&mut self, launch: usize) {
+    pub(crate) fn submit(&mut self, launch: usize) {
         self.push(Frame::Unlock { ring: !self.system.defect(Defect::SubmitRingsNobody) });
         self.push(Frame::Admit { at: 0, waiting: 0 });
         self.push(Frame::Enqueue(launch));
@@ -33,13 +42,13 @@ impl Step<'_> {
     }
 
     /// `Core::settle`.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.push(Frame::Unlock { ring: false });
         self.push(Frame::Admit { at: 0, waiting: 0 });
         self.push(Frame::Lock);
     }
 
-    pub fn schedule(&mut self, frame: Frame) -> Did {
+    pub(crate) fn schedule(&mut self, frame: Frame) -> Did {
         match frame {
             Frame::Lock => self.lock(),
             Frame::Release(pieces) => self.release(pieces),
@@ -50,7 +59,7 @@ impl Step<'_> {
             }
             Frame::Admit { at, waiting } => self.admit(at, waiting),
             Frame::Acquire { launch, next } => self.acquire(launch, next),
-            Frame::ToDevice(launch) => self.to_device(launch),
+            Frame::Submitted(launch) => self.submitted(launch),
             Frame::Unlock { ring } => {
                 self.world.bell |= ring && !self.world.queued.is_empty();
                 self.world.scheduler = None;
@@ -70,7 +79,7 @@ impl Step<'_> {
                 Did::Shared
             }
             Frame::Prefetch(side, at) => self.prefetch(side, at),
-            Frame::Prefetched { side, at, any_before } => self.prefetched(side, at, any_before),
+            Frame::Prefetched { side, at, before } => self.prefetched(side, at, before),
             _ => Did::Blocked,
         }
     }
@@ -87,7 +96,7 @@ impl Step<'_> {
     }
 
     /// Takes the completed launches off the list, and gives what they hold: by launch and chunk.
-    pub fn finished(&mut self) -> Vec<(usize, usize)> {
+    pub(crate) fn finished(&mut self) -> Vec<(usize, usize)> {
         let phases = &self.world.phases;
         let done: Vec<_> = self.world.running.extract_if(.., |launch| phases[*launch] == Phase::Over).collect();
         let chunks = |launch: usize| {
@@ -114,41 +123,52 @@ impl Step<'_> {
     /// `Core::admit_ready`, from the `at`th in the queue on.
     fn admit(&mut self, mut at: usize, mut waiting: u8) -> Did {
         while let Some(launch) = self.world.queued.get(at).copied() {
-            let kernel = self.system.kernel(launch);
-            let over = |other: &usize| self.world.phases[*other] == Phase::Over;
-            let behind = waiting & 1 << kernel.queue != 0;
-            if behind || !kernel.after.iter().all(over) || self.touches_pinned(launch) {
-                waiting |= 1 << kernel.queue;
-                at += 1;
-                continue;
-            }
-            if self.system.defect(Defect::Piecemeal) {
-                let next = self.world.got[launch];
-                if let Some((place, access)) = kernel.set.get(next) {
-                    if self.can_hold(&[(*place, *access)]) {
-                        self.world.got[launch] += 1;
-                        self.push(Frame::Admit { at, waiting });
-                        self.push(Frame::Transition(place.0, Event::Acquire(BlockSet::of(place.1), *access)));
-                        return Did::Local;
-                    }
-                    waiting |= 1 << kernel.queue;
+            match self.answer(launch, waiting) {
+                Answer::LetPass => {
+                    waiting |= 1 << self.system.kernel(launch).queue;
                     at += 1;
                     continue;
                 }
-            } else if !self.system.defect(Defect::HoldFromSubmission)
-                && !(self.fits(launch) && self.can_hold(kernel.set))
-            {
+                Answer::Stop => return Did::Local,
+                Answer::Take => {}
+            }
+            self.push(Frame::Admit { at, waiting });
+            if let Some(((chunk, slot), access)) = self.next_piece(launch) {
+                self.world.got[launch] += 1;
+                self.push(Frame::Transition(chunk, Event::Acquire(BlockSet::of(slot), access)));
                 return Did::Local;
             }
             self.world.queued.remove(at);
-            self.push(Frame::Admit { at, waiting });
-            self.push(Frame::ToDevice(launch));
-            if self.world.got[launch] == 0 && !self.system.defect(Defect::HoldFromSubmission) {
+            self.push(Frame::Submitted(launch));
+            if !self.system.defect(Defect::HoldFromSubmission) && !self.system.defect(Defect::Piecemeal) {
                 self.push(Frame::Acquire { launch, next: 0 });
             }
             return Did::Local;
         }
         Did::Local
+    }
+
+    fn answer(&self, launch: usize, waiting: u8) -> Answer {
+        let kernel = self.system.kernel(launch);
+        let over = |other: &usize| self.world.phases[*other] == Phase::Over;
+        let behind = waiting & 1 << kernel.queue != 0;
+        if behind || !kernel.after.iter().all(over) || self.touches_pinned(launch) {
+            return Answer::LetPass;
+        }
+        match self.system.defect {
+            Some(Defect::HoldFromSubmission) => Answer::Take,
+            Some(Defect::Piecemeal) if self.can_hold(self.next_piece(launch).as_slice()) => Answer::Take,
+            Some(Defect::Piecemeal) => Answer::LetPass,
+            _ if self.fits(launch) && self.can_hold(kernel.set) => Answer::Take,
+            // Whoever comes later must not overtake a large set, or it would never be admitted.
+            _ => Answer::Stop,
+        }
+    }
+
+    /// What a launch that takes its set piece by piece takes next: only with a defect.
+    fn next_piece(&self, launch: usize) -> Option<(At, Access)> {
+        let next = self.system.kernel(launch).set.get(self.world.got[launch]);
+        next.filter(|_| self.system.defect(Defect::Piecemeal)).copied()
     }
 
     fn fits(&self, launch: usize) -> bool {
@@ -198,7 +218,7 @@ impl Step<'_> {
         Did::Local
     }
 
-    fn to_device(&mut self, launch: usize) -> Did {
+    fn submitted(&mut self, launch: usize) -> Did {
         self.world.phases[launch] = Phase::OnDevice;
         self.world.device.push(launch);
         self.world.running.push(launch);
@@ -245,20 +265,25 @@ impl Step<'_> {
         if self.world.scheduler.is_some() {
             return Did::Blocked;
         }
-        let any_before = !self.world.running.is_empty();
-        self.push(Frame::Prefetched { side, at, any_before });
+        let before = self.world.running.is_empty().then(|| self.admitted());
+        self.push(Frame::Prefetched { side, at, before });
         self.push(Frame::Transition(at.0, Event::Prefetch(side, BlockSet::of(at.1))));
         Did::Shared
     }
 
-    fn prefetched(&mut self, side: Side, at: At, any_before: bool) -> Did {
+    fn admitted(&self) -> usize {
+        self.world.phases.iter().filter(|phase| matches!(phase, Phase::OnDevice | Phase::Over)).count()
+    }
+
+    fn prefetched(&mut self, side: Side, at: At, before: Option<usize>) -> Did {
         if self.outcome() != Outcome::Full {
             return Did::Local;
         }
         if self.world.scheduler.is_some() {
             return Did::Blocked;
         }
-        if !any_before && self.world.running.is_empty() {
+        let none_since = |before| self.system.defect(Defect::PrefetchForgets) || self.admitted() == before;
+        if before.is_some_and(none_since) && self.world.running.is_empty() {
             self.bad(Bad::PrefetchRefused(at));
         }
         self.push(Frame::Prefetch(side, at));

@@ -9,16 +9,16 @@ use crate::world::World;
 
 /// What a search has found.
 #[derive(Debug)]
-pub struct Found {
-    pub states: usize,
-    pub wrong: Option<Wrong>,
+pub(crate) struct Found {
+    pub(crate) states: usize,
+    pub(crate) wrong: Option<Wrong>,
 }
 
 /// Why a configuration is not as it should be, and how one gets there.
 #[derive(Debug)]
-pub struct Wrong {
-    pub what: String,
-    pub trace: Vec<String>,
+pub(crate) struct Wrong {
+    pub(crate) what: String,
+    pub(crate) trace: Vec<String>,
 }
 
 /// Two lanes of multiply and rotate: quick, and far more bits than states.
@@ -65,7 +65,7 @@ fn fingerprint(world: &World) -> (u64, u64) {
 const STATES_MAX: usize = 3_000_000;
 
 /// Searches until something is wrong or all is seen.
-pub fn search(system: &System) -> Found {
+pub(crate) fn search(system: &System) -> Found {
     let start = World::new(&system.config);
     let mut seen = HashMap::from([(fingerprint(&start), 0usize)]);
     // How each state was first reached: from which, by which step of it.

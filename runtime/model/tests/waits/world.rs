@@ -1,14 +1,14 @@
-//! A state of the small system: real chunks, and of the pager what waits depend on. Data, frames' contents, growth,
-//! check mode, loss of the device and files are *not* in it.
+//! A state of the small system: real chunks, and of the pager what waits depend on. Data,
+//! streams, huge mappings, overwriting, check mode, loss of the device and files are *not* in it.
 
 use limosa_model::{Access, Action, BlockSet, Chunk, Plan, Side, Verdict};
 
 /// A block: its chunk and its slot.
-pub type At = (usize, u32);
+pub(crate) type At = (usize, u32);
 
 /// What an application's thread does.
 #[derive(Clone, Copy, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     Touch(Access, At),
     Submit(usize),
     /// Waits for a launch, as `LaunchEvent::wait`.
@@ -22,18 +22,18 @@ pub enum Op {
 
 /// A launch of a configuration.
 #[derive(Clone, Copy, Debug)]
-pub struct Kernel {
-    pub queue: usize,
-    pub after: &'static [usize],
+pub(crate) struct Kernel {
+    pub(crate) queue: usize,
+    pub(crate) after: &'static [usize],
     /// What it declares, in the order of acquisition.
-    pub set: &'static [(At, Access)],
+    pub(crate) set: &'static [(At, Access)],
     /// What it touches, in order; more than it declares only on the class Faulting.
-    pub touches: &'static [(At, Access)],
+    pub(crate) touches: &'static [(At, Access)],
 }
 
 /// A departure from the protocol that the search must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Defect {
+pub(crate) enum Defect {
     ReleaseWakesNobody,
     HoldFromSubmission,
     Piecemeal,
@@ -45,56 +45,62 @@ pub enum Defect {
     SubmitRingsNobody,
     AdmissionRingsNoDoorbell,
     EpochReadLate,
+    /// Who finds everything held is told to try again.
+    FullIsLater,
     /// `Heap::unpin` as found: it admits what waited for the pin, and leaves who is behind that to nobody.
     UnpinRingsNobody,
     /// `Core::make_room` as found: what turned busy between its eviction and the look at its frame counts as held.
     RacedIsNever,
+    /// `Heap::prefetch_chunk` as found: of a launch that began and ended meanwhile it knows nothing.
+    PrefetchForgets,
 }
 
 /// A small system.
 #[derive(Clone, Copy, Debug)]
-pub struct Config {
-    pub name: &'static str,
-    /// Blocks of each chunk, each an allocation of its own.
-    pub chunks: &'static [u32],
-    pub budget: u32,
-    pub kernels: &'static [Kernel],
-    pub threads: &'static [&'static [Op]],
+pub(crate) struct Config {
+    pub(crate) name: &'static str,
+    /// Blocks of each chunk.
+    pub(crate) chunks: &'static [u32],
+    pub(crate) budget: u32,
+    pub(crate) kernels: &'static [Kernel],
+    pub(crate) threads: &'static [&'static [Op]],
+    /// The blocks of a chunk are one allocation, through which faults grow; else each is one of its own.
+    pub(crate) joined: bool,
     /// CPU threads serve their own faults.
-    pub in_thread: bool,
+    pub(crate) in_thread: bool,
     /// The class Faulting's rule of admission, with so many blocks left free beside kernels that may fault.
-    pub reserve: Option<u32>,
+    pub(crate) reserve: Option<u32>,
     /// The least number of states: a search that finds fewer has not searched.
-    pub least: usize,
+    pub(crate) least: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Mapped {
-    pub read: BlockSet,
-    pub write: BlockSet,
+pub(crate) struct Mapped {
+    pub(crate) read: BlockSet,
+    pub(crate) write: BlockSet,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Cell {
-    pub chunk: Chunk,
-    pub parked: [BlockSet; 2],
-    pub mapped: [Mapped; 2],
-    pub frames: BlockSet,
+pub(crate) struct Cell {
+    pub(crate) chunk: Chunk,
+    pub(crate) parked: [BlockSet; 2],
+    pub(crate) mapped: [Mapped; 2],
+    pub(crate) frames: BlockSet,
     /// Blocks of which a kernel's touch was refused once.
-    pub suspects: BlockSet,
+    pub(crate) suspects: BlockSet,
 }
 
 /// An access that sleeps in the kernel until it is woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Fault {
-    pub at: At,
-    pub access: Access,
-    pub read: bool,
+pub(crate) struct Fault {
+    pub(crate) at: At,
+    pub(crate) access: Access,
+    pub(crate) read: bool,
 }
 
 /// How a call came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Ok,
     Busy,
     Full,
@@ -102,7 +108,7 @@ pub enum Outcome {
 
 /// A thread's call in progress: what it does next. The innermost is last on the stack.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Frame {
+pub(crate) enum Frame {
     Serve {
         side: Side,
         at: At,
@@ -144,7 +150,8 @@ pub enum Frame {
         launch: usize,
         next: usize,
     },
-    ToDevice(usize),
+    /// An admitted launch goes to the device.
+    Submitted(usize),
     Unlock {
         ring: bool,
     },
@@ -157,14 +164,14 @@ pub enum Frame {
     Prefetched {
         side: Side,
         at: At,
-        any_before: bool,
+        before: Option<usize>,
     },
     AwaitAny(Vec<usize>),
     Watch(Vec<usize>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
+pub(crate) enum Event {
     Acquire(BlockSet, Access),
     Pin(BlockSet),
     Prefetch(Side, BlockSet),
@@ -172,7 +179,7 @@ pub enum Event {
 }
 
 impl Event {
-    pub fn ask(self, chunk: &mut Chunk) -> Verdict {
+    pub(crate) fn ask(self, chunk: &mut Chunk) -> Verdict {
         match self {
             Self::Acquire(blocks, access) => chunk.acquire(blocks, access, false),
             Self::Pin(blocks) => chunk.pin(blocks),
@@ -183,7 +190,7 @@ impl Event {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
+pub(crate) enum Stage {
     Begin,
     Room,
     Apply,
@@ -191,7 +198,7 @@ pub enum Stage {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Taking {
+pub(crate) enum Taking {
     Enter,
     Idle,
     /// The victims still to be tried, as bits; the chunk that is spared comes last.
@@ -207,17 +214,17 @@ pub enum Taking {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Thread {
-    pub pc: usize,
-    pub stack: Vec<Frame>,
-    pub fault: Option<Fault>,
+pub(crate) struct Thread {
+    pub(crate) pc: usize,
+    pub(crate) stack: Vec<Frame>,
+    pub(crate) fault: Option<Fault>,
     /// The chunk whose epoch it has read, and whether that has changed since: counting is not needed.
-    pub epoch: Option<(usize, bool)>,
-    pub outcome: Outcome,
+    pub(crate) epoch: Option<(usize, bool)>,
+    pub(crate) outcome: Outcome,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub(crate) enum Phase {
     Unsubmitted,
     Pending,
     OnDevice,
@@ -226,7 +233,7 @@ pub enum Phase {
 
 /// What must not come of anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Bad {
+pub(crate) enum Bad {
     /// A launch that fits failed for want of room.
     LaunchRefused(usize),
     /// A kernel's access was refused for want of room: a stand-in and a failed launch.
@@ -238,30 +245,30 @@ pub enum Bad {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct World {
-    pub cells: Vec<Cell>,
+pub(crate) struct World {
+    pub(crate) cells: Vec<Cell>,
     /// The application's, then the CPU's handler, the GPU's, the reaper.
-    pub threads: Vec<Thread>,
-    pub scheduler: Option<usize>,
-    pub vram: Option<usize>,
-    pub queued: Vec<usize>,
-    pub running: Vec<usize>,
-    pub phases: Vec<Phase>,
+    pub(crate) threads: Vec<Thread>,
+    pub(crate) scheduler: Option<usize>,
+    pub(crate) vram: Option<usize>,
+    pub(crate) queued: Vec<usize>,
+    pub(crate) running: Vec<usize>,
+    pub(crate) phases: Vec<Phase>,
     /// Pieces of its set that a launch has before it is admitted: only with a defect.
-    pub got: Vec<usize>,
+    pub(crate) got: Vec<usize>,
     /// The hardware's queue: the first one runs.
-    pub device: Vec<usize>,
-    pub touched: usize,
-    pub device_fault: Option<Fault>,
-    pub bell: bool,
-    pub watches: bool,
-    pub doorbell: bool,
+    pub(crate) device: Vec<usize>,
+    pub(crate) touched: usize,
+    pub(crate) device_fault: Option<Fault>,
+    pub(crate) bell: bool,
+    pub(crate) watches: bool,
+    pub(crate) doorbell: bool,
     /// Chunks noted as having idle frames.
-    pub idle: u8,
-    pub bad: Option<Bad>,
+    pub(crate) idle: u8,
+    pub(crate) bad: Option<Bad>,
 }
 
-pub const fn of(side: Side) -> usize {
+pub(crate) const fn of(side: Side) -> usize {
     match side {
         Side::Host => 0,
         Side::Device => 1,
@@ -269,10 +276,12 @@ pub const fn of(side: Side) -> usize {
 }
 
 impl World {
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let cell = |blocks: &u32| {
             let mut cell = Cell::default();
-            (0..*blocks).for_each(|slot| cell.chunk.allocate(BlockSet::of(slot), true, BlockSet::ALL));
+            let each = (0..*blocks).map(BlockSet::of);
+            let all = if config.joined { vec![BlockSet::run(0, *blocks)] } else { each.collect() };
+            all.into_iter().for_each(|blocks| cell.chunk.allocate(blocks, true, BlockSet::ALL));
             cell
         };
         let thread = Thread { pc: 0, stack: Vec::new(), fault: None, epoch: None, outcome: Outcome::Ok };
@@ -296,12 +305,12 @@ impl World {
         }
     }
 
-    pub fn used(&self) -> u32 {
+    pub(crate) fn used(&self) -> u32 {
         self.cells.iter().map(|cell| cell.frames.count()).sum()
     }
 
     /// Whether the mapping lets the access through.
-    pub fn lets(&self, side: Side, (chunk, slot): At, access: Access) -> bool {
+    pub(crate) fn lets(&self, side: Side, (chunk, slot): At, access: Access) -> bool {
         let mapped = &self.cells[chunk].mapped[of(side)];
         match access {
             Access::Read => mapped.read.contains(slot),
@@ -310,7 +319,7 @@ impl World {
     }
 
     /// The kernel wakes who sleeps on these blocks, whether its fault was read or not.
-    pub fn wake(&mut self, side: Side, chunk: usize, blocks: BlockSet) {
+    pub(crate) fn wake(&mut self, side: Side, chunk: usize, blocks: BlockSet) {
         let wakes =
             |fault: &Option<Fault>| fault.is_some_and(|fault| fault.at.0 == chunk && blocks.contains(fault.at.1));
         if side == Side::Device {
@@ -322,7 +331,7 @@ impl World {
 
     /// `Core::release`: clears the parked bits, moves the epoch on and wakes. That the code wakes only after it has
     /// dropped the lock makes some wake-ups spurious, and loses none.
-    pub fn release(&mut self, chunk: usize, blocks: BlockSet, defect: Option<Defect>) {
+    pub(crate) fn release(&mut self, chunk: usize, blocks: BlockSet, defect: Option<Defect>) {
         for side in [Side::Host, Side::Device] {
             let parked = &mut self.cells[chunk].parked[of(side)];
             let waiting = *parked & blocks;
@@ -339,7 +348,7 @@ impl World {
     }
 
     /// Closes and opens what the plan says. An opening wakes, before the move is noted as done.
-    pub fn apply(&mut self, chunk: usize, plan: &Plan) {
+    pub(crate) fn apply(&mut self, chunk: usize, plan: &Plan) {
         for action in plan.actions() {
             match action {
                 Action::Close(side, blocks) => {
@@ -353,7 +362,7 @@ impl World {
         }
     }
 
-    pub fn open(&mut self, side: Side, chunk: usize, blocks: BlockSet, access: Access) {
+    pub(crate) fn open(&mut self, side: Side, chunk: usize, blocks: BlockSet, access: Access) {
         let mapped = &mut self.cells[chunk].mapped[of(side)];
         mapped.read |= blocks;
         if access == Access::Write {
@@ -363,13 +372,13 @@ impl World {
     }
 
     /// `Core::free_idle_frames`.
-    pub fn free_idle(&mut self, chunk: usize) {
+    pub(crate) fn free_idle(&mut self, chunk: usize) {
         let cell = &mut self.cells[chunk];
         cell.frames = cell.frames & (cell.chunk.current(Side::Device) | cell.chunk.busy());
     }
 
     /// Whether nothing is under way any more, as it must be in a state without a next step.
-    pub fn is_clean(&self, config: &Config) -> bool {
+    pub(crate) fn is_clean(&self, config: &Config) -> bool {
         let cells = self.cells.iter().all(|cell| {
             let Cell { chunk, .. } = cell;
             (chunk.held() | chunk.busy() | chunk.pinned()).is_empty()
