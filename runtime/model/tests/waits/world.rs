@@ -1,5 +1,6 @@
-//! A state of the small system: real chunks, and of the pager what waits depend on. Data,
-//! streams, huge mappings, overwriting, check mode, loss of the device and files are *not* in it.
+//! A state of the small system: real chunks, and of the pager what waits depend on.
+//!
+//! Data, streams, huge mappings, overwriting, check mode, loss of the device, failing calls and files are *not* in it.
 
 use limosa_model::{Access, Action, BlockSet, Chunk, Plan, Side, Verdict};
 
