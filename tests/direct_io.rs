@@ -102,6 +102,16 @@ fn launches_wait_for_a_pin_and_a_pin_for_launches() {
     drop(pin);
     event.wait().unwrap();
     assert!(vec.read().unwrap().iter().all(|word| *word == 5));
+    // Two launches behind one pin: the second is moved on when the first is done, by nobody of ours.
+    let pin = vec.host_pin().unwrap();
+    let [_, second] = [6u32, 7].map(|value| {
+        let launch = kit.queue.launch(&kit.fill, 64).value(raw.ptr().address()).with_raw(&raw, limosa::Access::Write);
+        // SAFETY: as above.
+        unsafe { launch.value(4 * BLOCK_WORDS as u64).value(value).value(0u32).submit() }.unwrap()
+    });
+    drop(pin);
+    second.wait().unwrap();
+    assert!(vec.read().unwrap().iter().all(|word| *word == 7));
     vec.discard().unwrap();
     assert!(vec.read().unwrap().iter().all(|word| *word == 0));
     kit.works();
