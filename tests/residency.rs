@@ -48,8 +48,8 @@ fn tables_agree(heap: &Heap, vec: &UnifiedVec<u32>, when: &str) {
 
 fn summary(vec: &UnifiedVec<u32>) -> [u64; 4] {
     settle(vec);
-    let ResidencySummary { host, device, both, zero, poisoned } = vec.residency_summary();
-    assert_eq!(poisoned, 0);
+    let ResidencySummary { host, device, both, zero, poisoned, shared } = vec.residency_summary();
+    assert_eq!((poisoned, shared), (0, 0));
     [host, device, both, zero].map(|bytes| bytes / BLOCK)
 }
 

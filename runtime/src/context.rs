@@ -4,7 +4,7 @@ use limosa_gpu::{Adapter, Device, DeviceChoice, DeviceKind, Instance, Translatio
 use limosa_pager::{DeviceClass, FaultMode, HeapConfig, Machine, ViewKind};
 
 use crate::Result;
-use crate::heap::Heap;
+use crate::heap::{Heap, Home};
 use crate::kernel::Kernel;
 use crate::launch::Queue;
 
@@ -257,6 +257,6 @@ impl ContextBuilder {
             poison_stale: self.poison_stale,
             check: self.check,
         };
-        Ok(Context { heap: Heap { inner: limosa_pager::Heap::open(&device, config)? } })
+        Ok(Context { heap: Heap { inner: limosa_pager::Heap::open(&device, config)?, home: Home::Migrating } })
     }
 }

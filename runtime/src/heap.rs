@@ -15,15 +15,36 @@ use crate::{Error, Result};
 #[derive(Clone)]
 pub struct Heap {
     pub(crate) inner: Arc<limosa_pager::Heap>,
+    pub(crate) home: Home,
+}
+
+/// Where an allocation lives; chosen when it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Home {
+    /// In system RAM or device memory, whichever side used it last.
+    #[default]
+    Migrating,
+    /// In memory that both sides see at all times: nothing ever moves or faults, no launch holds it, and it does not
+    /// count against the device budget. For what both sides touch by turns in small pieces, and for flags: a kernel may
+    /// wait for a CPU's store here, and nowhere else. On a card it is system RAM, so the device reads it over the bus. It
+    /// takes whole blocks of 64 KiB. Vulkan orders CPU and GPU at submission and completion only: what both touch in
+    /// between is the program's own `unsafe` business.
+    Shared,
 }
 
 impl Heap {
+    /// This heap, for allocations in `home`: `heap.in_home(Home::Shared).vec_zeroed(…)`.
+    #[must_use]
+    pub fn in_home(&self, home: Home) -> Self {
+        Self { inner: Arc::clone(&self.inner), home }
+    }
+
     /// A vector whose element *i* is `element(i)`.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`crate::PagerError::HeapFull`], [`crate::OsError::OutOfMemory`].
     pub fn vec_with<T: Shareable>(&self, len: usize, mut element: impl FnMut(usize) -> T) -> Result<UnifiedVec<T>> {
-        let vec = UnifiedVec::<T>::new(&self.inner, len)?;
+        let vec = UnifiedVec::<T>::new(self, len)?;
         if len > 0 {
             let base = vec.ptr(0).as_ptr();
             for index in 0..len {
@@ -47,10 +68,10 @@ impl Heap {
     /// # Errors
     /// As [`Self::vec_with`].
     pub fn vec_zeroed<T: Shareable>(&self, len: usize) -> Result<UnifiedVec<T>> {
-        let vec = UnifiedVec::<T>::new(&self.inner, len)?;
+        let vec = UnifiedVec::<T>::new(self, len)?;
         let bytes = len * size_of::<T>();
         // Whole blocks read as zeros by themselves; a smaller one shares its block with others' leavings.
-        if bytes > 0 && vec.raw().len() < limosa_model::BLOCK {
+        if bytes > 0 && self.home == Home::Migrating && vec.raw().len() < limosa_model::BLOCK {
             // SAFETY: all of the allocation, of which nobody else knows yet; zeros are valid for `T`.
             unsafe { std::ptr::write_bytes(vec.ptr(0).as_ptr().cast::<u8>(), 0, bytes) };
         }
@@ -70,7 +91,7 @@ impl Heap {
     /// # Errors
     /// [`crate::PagerError::HeapFull`], [`crate::PagerError::Alignment`], [`crate::OsError::OutOfMemory`].
     pub fn allocate(&self, len: u64, align: u64) -> Result<Arc<RawAllocation>> {
-        RawAllocation::new(&self.inner, len, align)
+        RawAllocation::new(self, len, align)
     }
 
     /// The CPU's addresses of the heap.

@@ -33,7 +33,7 @@ mod vec;
 pub use boxed::{BoxReadGuard, BoxWriteGuard, UnifiedBox};
 pub use context::{Context, ContextBuilder, HEAP_SIZE_DEFAULT};
 pub use error::{Error, GpuError, LaunchFailure, OsError, PagerError, TouchCause};
-pub use heap::Heap;
+pub use heap::{Heap, Home};
 pub use kernel::Kernel;
 pub use launch::{Event, Launch, Queue};
 pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits, Translation};

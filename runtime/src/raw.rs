@@ -7,20 +7,31 @@ use limosa_model::{Access, Extent, Side};
 use limosa_pager::{Heap, Residency, ResidencySummary};
 
 use crate::Result;
+use crate::heap::Home;
 use crate::pointer::GpuPtr;
 use crate::uses::Uses;
 
 /// Owned bytes of a heap, freed when it and all launches that use it are gone.
 pub struct RawAllocation {
     extent: Extent,
+    home: Home,
     pub(crate) uses: Uses,
     heap: Arc<Heap>,
 }
 
 impl RawAllocation {
-    pub(crate) fn new(heap: &Arc<Heap>, len: u64, align: u64) -> Result<Arc<Self>> {
-        let extent = heap.allocate(len, align)?;
-        Ok(Arc::new(Self { extent, uses: Uses::default(), heap: Arc::clone(heap) }))
+    pub(crate) fn new(heap: &crate::Heap, len: u64, align: u64) -> Result<Arc<Self>> {
+        let extent = match heap.home {
+            Home::Migrating => heap.inner.allocate(len, align)?,
+            Home::Shared => heap.inner.allocate_shared(len, align)?,
+        };
+        Ok(Arc::new(Self { extent, home: heap.home, uses: Uses::default(), heap: Arc::clone(&heap.inner) }))
+    }
+
+    /// Where it lives.
+    #[must_use]
+    pub fn home(&self) -> Home {
+        self.home
     }
 
     /// Where it is; the same on both sides. What is stored through it while a launch may touch the same bytes is the

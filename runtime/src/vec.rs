@@ -8,8 +8,9 @@ use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 
 use limosa_model::{Access, Extent, Side};
-use limosa_pager::{Heap, Residency, ResidencySummary};
+use limosa_pager::{Residency, ResidencySummary};
 
+use crate::heap::Heap;
 use crate::pin::{HostPin, Pinned};
 use crate::pointer::GpuPtr;
 use crate::raw::RawAllocation;
@@ -24,7 +25,7 @@ pub struct UnifiedVec<T: Shareable> {
 }
 
 impl<T: Shareable> UnifiedVec<T> {
-    pub(crate) fn new(heap: &Arc<Heap>, len: usize) -> Result<Self> {
+    pub(crate) fn new(heap: &Heap, len: usize) -> Result<Self> {
         let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| isize::try_from(*bytes).is_ok());
         let bytes = bytes.ok_or(Error::TooLarge { elements: len, size: size_of::<T>() })?;
         let raw = RawAllocation::new(heap, bytes as u64, align_of::<T>() as u64)?;

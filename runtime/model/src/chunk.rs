@@ -13,6 +13,8 @@ use crate::plan::{Action, Plan};
 pub enum Copies {
     /// Part of no allocation.
     Unallocated,
+    /// Of a shared home: one memory that both sides see, always.
+    Shared,
     /// Reads as zeros, nothing is stored.
     Zero,
     /// The only copy was lost.
@@ -90,6 +92,8 @@ impl Image {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Chunk {
     pub(crate) allocated: BlockSet,
+    /// Those of shared homes. Nothing happens to them but allocation and free.
+    pub(crate) shared: BlockSet,
     /// Blocks at which an allocation, or a stretch of free blocks, begins.
     pub(crate) starts: BlockSet,
     pub(crate) image: Image,
@@ -113,6 +117,12 @@ impl Chunk {
     #[must_use]
     pub fn allocated(&self) -> BlockSet {
         self.allocated
+    }
+
+    /// The blocks of shared homes: one memory for both sides, which never moves.
+    #[must_use]
+    pub fn shared(&self) -> BlockSet {
+        self.shared
     }
 
     /// The blocks under a move.
@@ -157,7 +167,7 @@ impl Chunk {
     /// The blocks that read as zeros and are stored nowhere.
     #[must_use]
     pub fn zero(&self) -> BlockSet {
-        self.allocated - self.image.current() - self.image.poisoned
+        self.allocated - self.shared - self.image.current() - self.image.poisoned
     }
 
     /// The blocks that are pinned to the host: their frames may be under direct I/O, which no page table stops.
@@ -180,6 +190,8 @@ impl Chunk {
     pub fn state(&self, slot: u32) -> BlockState {
         let copies = if !self.allocated.contains(slot) {
             Copies::Unallocated
+        } else if self.shared.contains(slot) {
+            Copies::Shared
         } else if self.image.poisoned.contains(slot) {
             Copies::Poisoned
         } else if self.image.current().contains(slot) {
@@ -269,6 +281,16 @@ impl Chunk {
         self.check();
     }
 
+    /// As [`Self::allocate`], for blocks of a shared home: both sides see them from now on.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn share(&mut self, blocks: BlockSet, starts: bool) {
+        self.allocate(blocks, starts, BlockSet::EMPTY);
+        self.shared |= blocks;
+        self.check();
+    }
+
     /// Applies a plan that was carried out in full.
     ///
     /// # Panics
@@ -348,6 +370,10 @@ impl Chunk {
         never(cpu_writable - cpu_open, "writable but not open on the CPU");
         never(gpu_writable - gpu_open, "writable but not open on the GPU");
         never(poisoned & self.image.current(), "poisoned with a current copy");
+        never(
+            (self.image.current() | poisoned | self.busy | self.held() | self.pinned()) & self.shared,
+            "a shared block moved",
+        );
         never((self.image.current() | poisoned | self.busy) - self.allocated, "state outside an allocation");
         never(self.write_hold & cpu_open, "write hold with a CPU mapping");
         never(cpu_writable & self.held(), "CPU may write what a launch holds");

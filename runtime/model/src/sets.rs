@@ -73,6 +73,18 @@ impl DeclaredSets {
         Self { chunks, blocks }
     }
 
+    /// Without the blocks that `left_out` gives of each chunk.
+    pub fn leave_out(&mut self, left_out: impl Fn(ChunkIndex) -> BlockSet) {
+        for (chunk, sets) in &mut self.chunks {
+            let out = left_out(*chunk);
+            sets.reads = sets.reads - out;
+            sets.writes = sets.writes - out;
+            sets.overwrites = sets.overwrites - out;
+        }
+        self.chunks.retain(|(_, sets)| !sets.all().is_empty());
+        self.blocks = self.chunks.iter().map(|(_, sets)| u64::from(sets.all().count())).sum();
+    }
+
     /// The chunks with their blocks.
     pub fn chunks(&self) -> impl Iterator<Item = (ChunkIndex, ChunkSets)> + '_ {
         self.chunks.iter().copied()

@@ -85,6 +85,9 @@ impl Chunk {
     /// growth would bring along; those that cannot move now, or need nothing, are left out.
     pub fn fault(&mut self, side: Side, slot: u32, window: BlockSet, access: Access) -> Verdict {
         let demand = BlockSet::of(slot);
+        if self.shared.contains(slot) {
+            return Verdict::Done;
+        }
         // A kernel's fault never waits for a hold: the launch that holds the block may be queued behind it. Who writes
         // what another launch reads has a race of its own making.
         let barred = self.barred(access, side);
@@ -147,6 +150,7 @@ impl Chunk {
     /// Makes the CPU the only owner of `blocks`, and pins them: until [`Self::unpin`] nothing moves them. For memory
     /// under direct or asynchronous I/O.
     pub fn pin(&mut self, blocks: BlockSet) -> Verdict {
+        let blocks = blocks - self.shared;
         if let Some(verdict) = self.obstacle(blocks, self.held()) {
             return verdict;
         }
@@ -169,7 +173,7 @@ impl Chunk {
     /// # Panics
     /// In debug builds, if one is not pinned.
     pub fn unpin(&mut self, blocks: BlockSet) {
-        for slot in blocks.slots() {
+        for slot in (blocks - self.shared).slots() {
             debug_assert!(self.pins[slot as usize] > 0, "unpinned without a pin");
             if self.pins[slot as usize] < u16::MAX {
                 self.pins[slot as usize] -= 1;
@@ -180,6 +184,7 @@ impl Chunk {
 
     /// A launch is admitted and holds `blocks` for `access`; with `overwrite`, it replaces every byte of them.
     pub fn acquire(&mut self, blocks: BlockSet, access: Access, overwrite: bool) -> Verdict {
+        debug_assert!((blocks & self.shared).is_empty(), "nobody holds shared blocks");
         let barred = match access {
             Access::Read => self.write_hold,
             Access::Write => self.held(),
@@ -234,6 +239,7 @@ impl Chunk {
     /// Moves `blocks` to `side` and opens them there for writing; copies on the other side leave, as they would if
     /// `side` wrote. (Sharing is for launches that declare what they read.)
     pub fn prefetch(&mut self, side: Side, blocks: BlockSet) -> Verdict {
+        let blocks = blocks - self.shared;
         let held = self.held();
         let barred = if side == Side::Host { held } else { self.pinned() };
         if let Some(verdict) = self.obstacle(blocks, barred) {
@@ -334,6 +340,7 @@ impl Chunk {
         debug_assert!(((self.busy | self.held()) & blocks).is_empty(), "freed in use");
         self.image.poisoned = self.image.poisoned - blocks;
         self.allocated = self.allocated - blocks;
+        self.shared = self.shared - blocks;
         self.starts |= BlockSet::of(blocks.0.trailing_zeros() % 32);
         self.check();
     }

@@ -161,7 +161,7 @@ impl FaultWindow {
         Ok(())
     }
 
-    /// Ends a [`Self::substitute`]: the range faults again.
+    /// Ends a [`Self::substitute`], [`Self::expose`], [`Self::show`] or [`Self::alias`]: the range faults again.
     ///
     /// # Errors
     /// [`OsError::Mapping`].
@@ -173,6 +173,63 @@ impl FaultWindow {
         registered.map_err(|source| failed("registering", extent.len, source))?;
         // Whatever was touched between the two calls is not known to be open.
         zap(start as usize, len)
+    }
+
+    /// Maps the pages of `extent`, which exist, for good: touches fault no more, until [`Self::restore`].
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`].
+    pub fn expose(&self, extent: Extent) -> Result<(), OsError> {
+        inject::fails(Call::Open).map_err(|source| failed("opening", extent.len, source))?;
+        let (start, len) = self.reservation.at(extent);
+        self.uffd.unregister(start as usize, len).map_err(|source| failed("unregistering", extent.len, source))?;
+        // SAFETY: advice on a range of our own mapping; populating changes no contents.
+        match unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) } {
+            0 => Ok(()),
+            _ => Err(OsError::mapping("populating", extent.len)),
+        }
+    }
+
+    /// Shows the pages of another file at the same offsets, which exist, without faults, until [`Self::restore`].
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`].
+    pub fn show(&self, extent: Extent, file: &MemoryFile) -> Result<(), OsError> {
+        inject::fails(Call::Open).map_err(|source| failed("opening", extent.len, source))?;
+        map_part(&self.reservation, file, extent)?;
+        let (start, len) = self.reservation.at(extent);
+        // SAFETY: advice on the range just mapped; populating changes no contents.
+        match unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) } {
+            0 => Ok(()),
+            _ => Err(OsError::mapping("populating", extent.len)),
+        }
+    }
+
+    /// Shows memory that is mapped elsewhere in the process, without faults, until [`Self::restore`]: whoever touches
+    /// either touches both.
+    ///
+    /// # Safety
+    /// `memory` is the start of as many bytes of a shared mapping; what it maps stays until [`Self::restore`].
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`]: the kernel makes no second mapping of memory that a driver has mapped by page frames.
+    pub unsafe fn alias(&self, extent: Extent, memory: *mut u8) -> Result<(), OsError> {
+        inject::fails(Call::Open).map_err(|source| failed("opening", extent.len, source))?;
+        let (start, len) = self.reservation.at(extent);
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: replaces exactly a range that our reservation owns; an old length of zero leaves the other mapping
+        // as it is.
+        let mapped = unsafe { libc::mremap(memory.cast(), 0, len, flags, start) };
+        if mapped == libc::MAP_FAILED {
+            return Err(OsError::mapping("mapping a second time", extent.len));
+        }
+        // Who waited there waits no longer.
+        let _ = self.uffd.wake(start as usize, len);
+        // SAFETY: advice on the range just mapped.
+        match unsafe { libc::madvise(start, len, libc::MADV_DONTFORK) } {
+            0 => Ok(()),
+            _ => Err(OsError::mapping("keeping from children", extent.len)),
+        }
     }
 
     /// Makes touches of `extent` raise SIGBUS until it is closed and opened again.

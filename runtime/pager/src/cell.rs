@@ -79,6 +79,12 @@ impl Cell {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The allocated blocks that are of no shared home.
+    pub(crate) fn migrating(&self) -> BlockSet {
+        let state = self.lock();
+        state.chunk.allocated() - state.chunk.shared()
+    }
+
     /// The epoch to wait on; read under the lock, together with the state that made the wait necessary.
     pub(crate) fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::SeqCst)

@@ -53,6 +53,8 @@ pub(crate) struct Core {
     pub(crate) config: HeapConfig,
     /// What a kernel's access to memory that is not on the device does.
     pub(crate) class: DeviceClass,
+    /// Blocks of shared homes.
+    pub(crate) shared_blocks: AtomicU64,
     /// Chunks with pages that stand in for a kernel's data.
     pub(crate) stand_in_chunks: AtomicU64,
     stopping: AtomicBool,
@@ -92,6 +94,7 @@ impl Core {
             view,
             class: config.device_class.unwrap_or(best),
             config,
+            shared_blocks: AtomicU64::new(0),
             stand_in_chunks: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             losing: AtomicBool::new(false),
@@ -131,7 +134,7 @@ impl Core {
 
     /// All that is allocated, to be written.
     pub(crate) fn whole_heap(&self) -> DeclaredSets {
-        let chunks = self.cells.iter().map(|(chunk, cell)| (chunk, cell.lock().chunk.allocated()));
+        let chunks = self.cells.iter().map(|(chunk, cell)| (chunk, cell.migrating()));
         DeclaredSets::writing(chunks.filter(|(_, blocks)| !blocks.is_empty()))
     }
 

@@ -51,6 +51,14 @@ pub enum PagerError {
     /// VRAM is full of blocks that are under a move: it can be tried again at once. Never leaves the pager.
     #[error("device memory is full of blocks under a move")]
     DeviceMemoryBusy,
+    /// Memory of a shared home cannot be had.
+    #[error("{device} has no memory that both sides can see at one address: {reason}; let it migrate instead")]
+    NoSharedHome {
+        /// The device's name.
+        device: String,
+        /// Why.
+        reason: String,
+    },
     /// Device memory lies in more pieces than the driver can map.
     #[error(
         "device memory would lie in {needed} pieces, but the driver can map {limit}: declare larger ranges at a time, or \

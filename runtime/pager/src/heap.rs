@@ -181,7 +181,7 @@ impl Heap {
     /// Bytes of RAM whose host frames exist.
     #[must_use]
     pub fn host_bytes(&self) -> u64 {
-        self.host_bytes.load(Ordering::Relaxed)
+        self.host_bytes.load(Ordering::Relaxed) + self.core.view.shared_bytes()
     }
 
     /// Bytes of VRAM whose frames exist; never above the budget.
@@ -204,7 +204,7 @@ impl Heap {
         self.core.view.resident_bytes()
     }
 
-    fn arena(&self) -> MutexGuard<'_, Arena> {
+    pub(crate) fn arena(&self) -> MutexGuard<'_, Arena> {
         self.arena.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -246,7 +246,7 @@ impl Heap {
         let Some(blocks) = fresh_blocks else { return Ok(()) };
         let mut result = Ok(());
         for (chunk, set) in blocks.chunks() {
-            match self.free_blocks(chunk, set) {
+            match self.unshare(chunk, set).and_then(|()| self.free_blocks(chunk, set)) {
                 Ok(()) => self.retire_chunk(chunk),
                 Err(error) => {
                     set.runs().for_each(|(first, count)| arena.withhold(chunk.run(first, count)));
@@ -272,7 +272,7 @@ impl Heap {
     }
 
     /// Makes sure that the chunk has host frames, and that nothing hides those of the blocks in `set`.
-    fn reserve_host(&self, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
+    pub(crate) fn reserve_host(&self, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
         let cell = self.core.cells.get_or_make(chunk);
         for side in [Side::Host, Side::Device] {
             self.core.clear_stand_ins(chunk, &mut cell.lock(), side, set)?;
@@ -300,7 +300,7 @@ impl Heap {
     }
 
     /// Gives the frames of a chunk back in which nothing is allocated, or keeps it warm.
-    fn retire_chunk(&self, chunk: ChunkIndex) {
+    pub(crate) fn retire_chunk(&self, chunk: ChunkIndex) {
         let cell = self.core.cells.get_or_make(chunk);
         let mut state = cell.lock();
         if !state.chunk.allocated().is_empty() || !state.host_reserved || state.warm {
@@ -401,10 +401,10 @@ impl Heap {
     /// [`PagerError::NotAllocated`].
     pub fn discard(&self, extent: Extent) -> Result<(), PagerError> {
         self.check_range(extent)?;
-        extent
-            .inner_blocks()
-            .chunks()
-            .try_for_each(|(chunk, set)| self.core.transition(chunk, |blocks| blocks.discard(set)))
+        extent.inner_blocks().chunks().try_for_each(|(chunk, set)| {
+            self.zero_shared(chunk, set);
+            self.core.transition(chunk, |blocks| blocks.discard(set))
+        })
     }
 
     /// Where the blocks of `extent` are.
@@ -475,7 +475,7 @@ impl Heap {
         if end.is_some_and(|end| end <= self.range().len) { Ok(()) } else { Err(self.core.not_allocated(extent)) }
     }
 
-    fn arena_error(&self, error: ArenaError) -> PagerError {
+    pub(crate) fn arena_error(&self, error: ArenaError) -> PagerError {
         match error {
             ArenaError::Full { asked, largest } => PagerError::HeapFull { heap: self.range().len, asked, largest },
             ArenaError::Alignment(align) => PagerError::Alignment(align),

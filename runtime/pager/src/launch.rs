@@ -115,11 +115,12 @@ impl LaunchQueue {
             arguments.extend_from_slice(&self.heap.translation_word().to_ne_bytes());
         }
         arguments.extend_from_slice(&launch.arguments);
-        let sets = if launch.everything && core.class == DeviceClass::Declared {
+        let mut sets = if launch.everything && core.class == DeviceClass::Declared {
             core.whole_heap()
         } else {
             DeclaredSets::new(&launch.reads, &launch.writes, &launch.overwrites)
         };
+        core.leave_out_shared(&mut sets);
         let record =
             Record::new(launch.kernel.name().to_owned(), core.id, sets, launch.undeclared || launch.everything);
         if launch.after.iter().any(|mark| mark.record.heap != core.id) {

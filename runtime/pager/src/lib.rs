@@ -25,6 +25,7 @@ mod reaper;
 mod residency;
 mod scheduler;
 mod selftest;
+mod shared;
 mod side;
 mod stand_in;
 mod view;

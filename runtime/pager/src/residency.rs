@@ -25,6 +25,8 @@ pub struct ResidencySummary {
     pub device: u64,
     /// In both, equal.
     pub both: u64,
+    /// Of shared homes: in one memory that both sides see.
+    pub shared: u64,
     /// Nowhere: reads as zeros.
     pub zero: u64,
     /// Lost.
@@ -36,6 +38,7 @@ impl ResidencySummary {
     pub(crate) fn count(&mut self, run: &Residency) {
         let bytes = match run.state.copies {
             Copies::Unallocated => return,
+            Copies::Shared => &mut self.shared,
             Copies::Zero => &mut self.zero,
             Copies::Poisoned => &mut self.poisoned,
             Copies::Current { host: true, device: true, .. } => &mut self.both,

@@ -261,6 +261,11 @@ impl Core {
     }
 
     /// Gives the frames of a chunk back that hold nothing.
+    pub(crate) fn drop_idle_frames(&self, chunk: ChunkIndex) {
+        self.free_idle_frames(self.vram.lock().as_mut(), chunk);
+    }
+
+    /// The same, by who has the pool.
     fn free_idle_frames(&self, policy: &mut dyn EvictionPolicy, chunk: ChunkIndex) {
         let Some(cell) = self.cells.get(chunk) else { return };
         // Under the cell's lock, so that no plan begins that needs them.

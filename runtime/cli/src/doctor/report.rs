@@ -127,7 +127,6 @@ pub(super) struct NotBuilt {
 
 impl NotBuilt {
     pub(super) const ALL: &[Self] = &[
-        Self { part: "shared_home", meaning: "host-visible memory used by both sides without moving" },
         Self { part: "streaming", meaning: "file data straight into unified memory" },
         Self { part: "shim", meaning: "the kernel module: any malloc'ed pointer, on the kernel's own page tables" },
         Self { part: "p2p", meaning: "DMA from NVMe to device memory without a copy in RAM" },

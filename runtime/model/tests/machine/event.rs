@@ -115,6 +115,6 @@ impl Event {
 pub(crate) fn tiers(copies: Copies) -> (bool, bool, bool) {
     match copies {
         Copies::Current { host, device, file } => (host, device, file),
-        Copies::Unallocated | Copies::Zero | Copies::Poisoned => (false, false, false),
+        Copies::Unallocated | Copies::Shared | Copies::Zero | Copies::Poisoned => (false, false, false),
     }
 }

@@ -138,14 +138,16 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use limosa_gpu::FrameKind;
+
     use super::super::slots::Slots;
     use super::*;
 
     #[test]
     fn a_chunk_of_one_frame_is_one_change_and_one_mapping() {
         let (mut slots, mut bindings) = (Slots::default(), Bindings::default());
-        slots.add_frame();
-        slots.take(ChunkIndex(3), BlockSet::ALL);
+        slots.add_frame(FrameKind::Device);
+        slots.take(FrameKind::Device, ChunkIndex(3), BlockSet::ALL);
         bindings.want(ChunkIndex(3), BlockSet::ALL, &slots.of(ChunkIndex(3)));
         let changes = bindings.changes();
         assert_eq!(changes.len(), 1);
@@ -157,13 +159,13 @@ mod tests {
     #[test]
     fn a_recycled_slot_is_unbound_where_it_was_in_the_same_batch() {
         let (mut slots, mut bindings) = (Slots::default(), Bindings::default());
-        slots.add_frame();
-        slots.take(ChunkIndex(0), BlockSet::run(0, 4));
+        slots.add_frame(FrameKind::Device);
+        slots.take(FrameKind::Device, ChunkIndex(0), BlockSet::run(0, 4));
         bindings.want(ChunkIndex(0), BlockSet::run(0, 4), &slots.of(ChunkIndex(0)));
         bindings.made(&bindings.changes());
         slots.give(ChunkIndex(0), BlockSet::run(0, 4));
         assert_eq!(bindings.changes(), [], "unbinding is lazy");
-        for recycled in slots.take(ChunkIndex(1), BlockSet::ALL) {
+        for recycled in slots.take(FrameKind::Device, ChunkIndex(1), BlockSet::ALL) {
             bindings.recycle(recycled);
         }
         bindings.want(ChunkIndex(1), BlockSet::ALL, &slots.of(ChunkIndex(1)));
@@ -176,10 +178,10 @@ mod tests {
     #[test]
     fn a_shattered_chunk_becomes_one_mapping_again() {
         let (mut slots, mut bindings) = (Slots::default(), Bindings::default());
-        slots.add_frame();
+        slots.add_frame(FrameKind::Device);
         let odd =
             (0..BLOCKS_PER_CHUNK).filter(|at| at % 2 == 1).fold(BlockSet::EMPTY, |set, at| set | BlockSet::of(at));
-        slots.take(ChunkIndex(0), odd);
+        slots.take(FrameKind::Device, ChunkIndex(0), odd);
         bindings.want(ChunkIndex(0), odd, &slots.of(ChunkIndex(0)));
         let changes = bindings.changes();
         assert_eq!(bindings.mappings_after(&changes), 32);

@@ -119,6 +119,41 @@ impl DeviceView for ImportView {
         Ok(None)
     }
 
+    fn share(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
+        let shown = blocks.runs().try_for_each(|(first, count)| {
+            let extent = chunk.run(first, count);
+            // SAFETY: the frames are there, and nobody knows of the allocation yet.
+            unsafe { host.mapping.fill(extent, 0) };
+            host.window.expose(extent)?;
+            self.memory.window.show(extent, host.mapping.file())
+        });
+        if shown.is_err() {
+            self.unshare(host, chunk, blocks)?;
+        }
+        Ok(shown?)
+    }
+
+    fn unshare(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
+        for (first, count) in blocks.runs() {
+            let extent = chunk.run(first, count);
+            self.memory.window.restore(extent)?;
+            host.window.restore(extent)?;
+        }
+        Ok(())
+    }
+
+    fn shares_host_frames(&self) -> bool {
+        true
+    }
+
+    fn shared_bytes(&self) -> u64 {
+        0
+    }
+
+    fn shared_growth(&self, _: BlockSet) -> u64 {
+        0
+    }
+
     fn faulting(&self) -> Option<&SideMemory> {
         Some(&self.memory)
     }

@@ -102,10 +102,31 @@ pub(crate) trait DeviceView: Send + Sync {
     /// [`PagerError::TooManyBindings`]: blocks must leave the device first.
     fn publish(&self) -> Result<Option<(Arc<Timeline>, Ticket)>, PagerError>;
 
+    /// Makes blocks of `host` one memory that both sides see, zeroed. They have no frames here.
+    ///
+    /// # Errors
+    /// [`PagerError::NoSharedHome`] where that cannot be had; nothing is shared then.
+    fn share(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError>;
+
+    /// Ends that.
+    ///
+    /// # Errors
+    /// [`PagerError::Os`]: the blocks must stay out of use.
+    fn unshare(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError>;
+
+    /// Whether shared memory is made of host frames; else it is the view's.
+    fn shares_host_frames(&self) -> bool;
+
+    /// Bytes of RAM that shared homes take beside host frames, also those that are kept for the next.
+    fn shared_bytes(&self) -> u64;
+
+    /// Bytes of RAM that it takes to share `blocks` of a chunk, beside host frames and what is kept.
+    fn shared_growth(&self, blocks: BlockSet) -> u64;
+
     /// The memory behind the view where kernels' accesses that miss are faults.
     fn faulting(&self) -> Option<&SideMemory>;
 
-    /// Bytes of memory that the frames take, as the system counts them.
+    /// Bytes of device memory that the frames take, as the system counts them.
     fn resident_bytes(&self) -> Result<u64, PagerError>;
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use limosa_gpu::FrameKind;
 use limosa_model::{BLOCKS_PER_CHUNK, Block, BlockSet, ChunkIndex};
 
 /// 64 KiB of device memory.
@@ -39,8 +40,8 @@ pub(super) type ChunkSlots = [Option<Slot>; BLOCKS_PER_CHUNK as usize];
 /// Who has which slot.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    /// The free slots of each frame.
-    free: Vec<BlockSet>,
+    /// The free slots of each frame, and what memory it is.
+    free: Vec<(FrameKind, BlockSet)>,
     taken: HashMap<ChunkIndex, ChunkSlots>,
     /// The block that had a slot last: it may still be bound there.
     last: HashMap<Slot, Block>,
@@ -57,18 +58,28 @@ pub(super) struct Recycled {
 
 impl Slots {
     /// Adds a frame, all of it free.
-    pub(super) fn add_frame(&mut self) {
-        self.free.push(BlockSet::ALL);
+    pub(super) fn add_frame(&mut self, kind: FrameKind) {
+        self.free.push((kind, BlockSet::ALL));
     }
 
-    /// Free slots there are.
-    pub(super) fn free_slots(&self) -> u64 {
-        self.free.iter().map(|free| u64::from(free.count())).sum()
+    /// Frames of one kind.
+    pub(super) fn frames(&self, kind: FrameKind) -> usize {
+        self.free.iter().filter(|(own, _)| *own == kind).count()
+    }
+
+    /// Free slots of one kind.
+    pub(super) fn free_slots(&self, kind: FrameKind) -> u64 {
+        self.of_kind(kind).map(|(_, free)| u64::from(free.count())).sum()
     }
 
     /// Whether a whole frame is free.
-    pub(super) fn has_free_frame(&self) -> bool {
-        self.free.iter().any(|free| free.is_all())
+    pub(super) fn has_free_frame(&self, kind: FrameKind) -> bool {
+        self.of_kind(kind).any(|(_, free)| free.is_all())
+    }
+
+    fn of_kind(&self, kind: FrameKind) -> impl Iterator<Item = (usize, BlockSet)> + '_ {
+        let frames = self.free.iter().enumerate().filter(move |(_, (own, _))| *own == kind);
+        frames.map(|(frame, (_, free))| (frame, *free))
     }
 
     /// The slots of a chunk's blocks.
@@ -77,15 +88,15 @@ impl Slots {
     }
 
     /// Gives slots to blocks that have none. There must be as many free ones. Tells of those that another block had.
-    pub(super) fn take(&mut self, chunk: ChunkIndex, blocks: BlockSet) -> Vec<Recycled> {
+    pub(super) fn take(&mut self, kind: FrameKind, chunk: ChunkIndex, blocks: BlockSet) -> Vec<Recycled> {
         let mut recycled = Vec::new();
-        let whole = if blocks.is_all() { self.whole_frame(chunk) } else { None };
+        let whole = if blocks.is_all() { self.whole_frame(kind, chunk) } else { None };
         for (first, count) in blocks.runs() {
             let mut at = first;
             while at < first + count {
                 let Some((start, len)) = whole
                     .map(|frame| (Slot::new(frame, 0), BLOCKS_PER_CHUNK))
-                    .or_else(|| self.find(chunk.block(at), first + count - at))
+                    .or_else(|| self.find(kind, chunk.block(at), first + count - at))
                 else {
                     debug_assert!(false, "no free slot");
                     return recycled;
@@ -101,27 +112,27 @@ impl Slots {
     }
 
     /// A free frame for all of the chunk: the one that it had, if that can be.
-    fn whole_frame(&self, chunk: ChunkIndex) -> Option<usize> {
+    fn whole_frame(&self, kind: FrameKind, chunk: ChunkIndex) -> Option<usize> {
         let had = self.had.get(&chunk.block(0)).filter(|slot| slot.part() == 0).map(|slot| slot.frame());
-        let is_free = |frame: &usize| self.free.get(*frame).is_some_and(|free| free.is_all());
+        let is_free = |frame: &usize| self.free.get(*frame).is_some_and(|(own, free)| *own == kind && free.is_all());
         had.filter(is_free).or_else(|| (0..self.free.len()).find(is_free))
     }
 
     /// A run of free slots for `block` and those behind it, at most `wanted`: where the block was before, else the
     /// first run in a frame that is in use that is long enough, else the longest.
-    fn find(&self, block: Block, wanted: u32) -> Option<(Slot, u32)> {
-        if let Some(slot) = self.had.get(&block).filter(|slot| self.is_free(**slot)) {
+    fn find(&self, kind: FrameKind, block: Block, wanted: u32) -> Option<(Slot, u32)> {
+        if let Some(slot) = self.had.get(&block).filter(|slot| self.is_free(kind, **slot)) {
             let still = |step: &u32| {
                 let next = Block(block.0 + step);
                 let slot = Slot(slot.0 + step);
-                *step == 0 || slot.part() != 0 && self.had.get(&next) == Some(&slot) && self.is_free(slot)
+                *step == 0 || slot.part() != 0 && self.had.get(&next) == Some(&slot) && self.is_free(kind, slot)
             };
             let len = (0..wanted).take_while(still).count();
             return Some((*slot, u32::try_from(len).unwrap_or(1)));
         }
         let mut longest: Option<(Slot, u32)> = None;
         for whole in [false, true] {
-            for (frame, free) in self.free.iter().enumerate().filter(|(_, free)| free.is_all() == whole) {
+            for (frame, free) in self.of_kind(kind).filter(|(_, free)| free.is_all() == whole) {
                 for (first, count) in free.runs() {
                     let found = (Slot::new(frame, first), count.min(wanted));
                     if found.1 == wanted {
@@ -136,12 +147,13 @@ impl Slots {
         longest
     }
 
-    fn is_free(&self, slot: Slot) -> bool {
-        self.free.get(slot.frame()).is_some_and(|free| free.contains(slot.part()))
+    fn is_free(&self, kind: FrameKind, slot: Slot) -> bool {
+        self.free.get(slot.frame()).is_some_and(|(own, free)| *own == kind && free.contains(slot.part()))
     }
 
     fn hand_over(&mut self, slot: Slot, block: Block) -> Option<Recycled> {
-        self.free[slot.frame()] = self.free[slot.frame()] - BlockSet::of(slot.part());
+        let (_, free) = &mut self.free[slot.frame()];
+        *free = *free - BlockSet::of(slot.part());
         self.taken.entry(block.chunk()).or_default()[block.slot() as usize] = Some(slot);
         self.had.insert(block, slot);
         let before = self.last.insert(slot, block).filter(|before| *before != block)?;
@@ -156,7 +168,7 @@ impl Slots {
         let Some(slots) = self.taken.get_mut(&chunk) else { return };
         for at in blocks.slots() {
             if let Some(slot) = slots[at as usize].take() {
-                self.free[slot.frame()] |= BlockSet::of(slot.part());
+                self.free[slot.frame()].1 |= BlockSet::of(slot.part());
             }
         }
         if slots.iter().all(Option::is_none) {
@@ -169,45 +181,47 @@ impl Slots {
 mod tests {
     use super::*;
 
+    const DEVICE: FrameKind = FrameKind::Device;
+
     fn with_frames(count: usize) -> Slots {
         let mut slots = Slots::default();
-        (0..count).for_each(|_| slots.add_frame());
+        (0..count).for_each(|_| slots.add_frame(DEVICE));
         slots
     }
 
     #[test]
     fn a_whole_chunk_gets_a_frame_in_order() {
         let mut slots = with_frames(2);
-        slots.take(ChunkIndex(7), BlockSet::of(3));
-        assert_eq!(slots.take(ChunkIndex(4), BlockSet::ALL), []);
+        slots.take(DEVICE, ChunkIndex(7), BlockSet::of(3));
+        assert_eq!(slots.take(DEVICE, ChunkIndex(4), BlockSet::ALL), []);
         let own = slots.of(ChunkIndex(4));
         assert!(own.windows(2).all(|pair| pair[1].unwrap().follows(pair[0].unwrap())));
-        assert_eq!(slots.free_slots(), 31);
+        assert_eq!(slots.free_slots(DEVICE), 31);
     }
 
     #[test]
     fn without_a_whole_frame_the_longest_runs_are_taken() {
         let mut slots = with_frames(2);
-        slots.take(ChunkIndex(0), BlockSet::of(0));
-        slots.take(ChunkIndex(1), BlockSet::run(0, 31));
+        slots.take(DEVICE, ChunkIndex(0), BlockSet::of(0));
+        slots.take(DEVICE, ChunkIndex(1), BlockSet::run(0, 31));
         slots.give(ChunkIndex(0), BlockSet::of(0));
-        slots.take(ChunkIndex(2), BlockSet::ALL);
-        assert_eq!(slots.free_slots(), 1);
+        slots.take(DEVICE, ChunkIndex(2), BlockSet::ALL);
+        assert_eq!(slots.free_slots(DEVICE), 1);
         assert!(slots.of(ChunkIndex(2)).iter().all(Option::is_some));
     }
 
     #[test]
     fn a_block_that_comes_back_finds_its_slot_and_others_recycle_it() {
         let mut slots = with_frames(1);
-        slots.take(ChunkIndex(0), BlockSet::run(4, 8));
+        slots.take(DEVICE, ChunkIndex(0), BlockSet::run(4, 8));
         let before = slots.of(ChunkIndex(0));
         slots.give(ChunkIndex(0), BlockSet::run(4, 8));
-        assert_eq!(slots.take(ChunkIndex(0), BlockSet::run(4, 8)), []);
+        assert_eq!(slots.take(DEVICE, ChunkIndex(0), BlockSet::run(4, 8)), []);
         assert_eq!(slots.of(ChunkIndex(0)), before);
         slots.give(ChunkIndex(0), BlockSet::run(4, 8));
-        let recycled = slots.take(ChunkIndex(9), BlockSet::ALL);
+        let recycled = slots.take(DEVICE, ChunkIndex(9), BlockSet::ALL);
         assert_eq!(recycled.len(), 8);
         assert!(recycled.iter().all(|one| one.from.chunk() == ChunkIndex(0)));
-        assert_eq!(slots.free_slots(), 0);
+        assert_eq!(slots.free_slots(DEVICE), 0);
     }
 }

@@ -30,6 +30,7 @@ const MAPPINGS_SHARE: u64 = 2;
 pub(crate) struct SparseView {
     range: Mutex<SparseRange>,
     pool: Arc<FramePool>,
+    device: Arc<Device>,
     /// For memory that the CPU cannot use, or not well.
     stager: Option<Stager>,
     memory: Mutex<DeviceMemory>,
@@ -72,7 +73,7 @@ impl SparseView {
         let first = pool.allocate(FrameKind::Device)?;
         let staged = config.staged_copies || first.mapped().is_none();
         let mut slots = Slots::default();
-        slots.add_frame();
+        slots.add_frame(FrameKind::Device);
         let mappings_max = match device.adapter.kind {
             DeviceKind::Cpu => Machine::map_count_max() / MAPPINGS_SHARE,
             _ => u64::MAX,
@@ -87,6 +88,7 @@ impl SparseView {
         Ok(Self {
             range: Mutex::new(range),
             pool,
+            device: Arc::clone(device),
             stager: if staged { Some(Stager::new(device)?) } else { None },
             memory: Mutex::new(DeviceMemory {
                 frames: vec![first],
@@ -96,6 +98,51 @@ impl SparseView {
             bindings: Mutex::new(Bound::default()),
             mappings_max: config.mappings_limit.unwrap_or(mappings_max),
         })
+    }
+
+    /// Gives slots of one kind to the blocks.
+    fn take_of(&self, kind: FrameKind, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
+        let mut memory = locked(&self.memory);
+        let lacking = |memory: &DeviceMemory| {
+            let whole = blocks.is_all() && !memory.slots.has_free_frame(kind);
+            let more = kind == FrameKind::HostVisible || memory.slots.frames(kind) < memory.frames_max;
+            more && (whole || memory.slots.free_slots(kind) < blocks.count().into())
+        };
+        while lacking(&memory) {
+            let frame = self.pool.allocate(kind)?;
+            let used_in_place = self.stager.is_none() || kind == FrameKind::HostVisible;
+            if used_in_place && frame.mapped().is_none() {
+                return Err(out_of_memory());
+            }
+            memory.frames.push(frame);
+            memory.slots.add_frame(kind);
+        }
+        if memory.slots.free_slots(kind) < blocks.count().into() {
+            return Err(out_of_memory());
+        }
+        let recycled = memory.slots.take(kind, chunk, blocks);
+        drop(memory);
+        let mut bound = locked(&self.bindings);
+        recycled.into_iter().for_each(|recycled| bound.bindings.recycle(recycled));
+        Ok(())
+    }
+
+    /// Maps the blocks' frames where the CPU looks for them.
+    fn alias(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
+        let refused = |reason: String| PagerError::NoSharedHome { device: self.device.adapter.name.clone(), reason };
+        for Run { extent, frame, offset } in self.runs(chunk, blocks) {
+            let mapped = frame.mapped().ok_or_else(|| refused("its driver does not map it for the CPU".into()))?;
+            let start = mapped.as_ptr().wrapping_add(to_usize(offset));
+            // SAFETY: the run lies in the frame, which is mapped as long as it lives, and it lives as long as the view;
+            // nobody uses it yet.
+            unsafe {
+                std::ptr::write_bytes(start, 0, to_usize(extent.len));
+                host.window.alias(extent, start).map_err(|error| {
+                    refused(format!("{error}; VK_EXT_map_memory_placed, which could do it, is not used yet"))
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the blocks are in device memory. Takes no memory itself, for signal mode.
@@ -162,27 +209,7 @@ impl DeviceView for SparseView {
     fn detach(&self) {}
 
     fn take(&self, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
-        let mut memory = locked(&self.memory);
-        let lacking = |memory: &DeviceMemory| {
-            let whole = blocks.is_all() && !memory.slots.has_free_frame();
-            (whole || memory.slots.free_slots() < blocks.count().into()) && memory.frames.len() < memory.frames_max
-        };
-        while lacking(&memory) {
-            let frame = self.pool.allocate(FrameKind::Device)?;
-            if self.stager.is_none() && frame.mapped().is_none() {
-                return Err(out_of_memory());
-            }
-            memory.frames.push(frame);
-            memory.slots.add_frame();
-        }
-        if memory.slots.free_slots() < blocks.count().into() {
-            return Err(out_of_memory());
-        }
-        let recycled = memory.slots.take(chunk, blocks);
-        drop(memory);
-        let mut bound = locked(&self.bindings);
-        recycled.into_iter().for_each(|recycled| bound.bindings.recycle(recycled));
-        Ok(())
+        self.take_of(FrameKind::Device, chunk, blocks)
     }
 
     fn give(&self, chunk: ChunkIndex, blocks: BlockSet) -> BlockSet {
@@ -287,12 +314,44 @@ impl DeviceView for SparseView {
         Ok(bound.last.as_ref().filter(pending).cloned())
     }
 
+    fn share(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
+        self.take_of(FrameKind::HostVisible, chunk, blocks)?;
+        if let Err(error) = self.alias(host, chunk, blocks) {
+            self.unshare(host, chunk, blocks)?;
+            return Err(error);
+        }
+        self.open(chunk, blocks, Access::Write)
+    }
+
+    fn unshare(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
+        for (first, count) in blocks.runs() {
+            host.window.restore(chunk.run(first, count))?;
+        }
+        self.give(chunk, blocks);
+        Ok(())
+    }
+
+    fn shares_host_frames(&self) -> bool {
+        false
+    }
+
+    fn shared_bytes(&self) -> u64 {
+        locked(&self.memory).slots.frames(FrameKind::HostVisible) as u64 * CHUNK
+    }
+
+    fn shared_growth(&self, blocks: BlockSet) -> u64 {
+        let slots = &locked(&self.memory).slots;
+        let kind = FrameKind::HostVisible;
+        let whole = blocks.is_all() && !slots.has_free_frame(kind);
+        if whole || slots.free_slots(kind) < blocks.count().into() { CHUNK } else { 0 }
+    }
+
     fn faulting(&self) -> Option<&SideMemory> {
         None
     }
 
     fn resident_bytes(&self) -> Result<u64, PagerError> {
-        Ok(locked(&self.memory).frames.len() as u64 * CHUNK)
+        Ok(locked(&self.memory).slots.frames(FrameKind::Device) as u64 * CHUNK)
     }
 }
 

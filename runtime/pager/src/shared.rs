@@ -1,0 +1,102 @@
+//! Shared homes: memory that both sides see at all times, without copies, faults or holds.
+//!
+//! It is allocated and freed, and nothing else happens to it; who touches it when is the program's business. How one
+//! memory comes into both views is the view's. It does *not* survive a lost device any better or worse than the driver
+//! lets it: nothing of it is poisoned.
+
+use std::sync::atomic::Ordering;
+
+use limosa_model::{BLOCK, BlockSet, ChunkIndex, DeclaredSets, Extent};
+use limosa_os::OsError;
+
+use crate::core::Core;
+use crate::error::PagerError;
+use crate::heap::Heap;
+
+impl Heap {
+    /// Allocates `len` bytes, rounded up to whole blocks, of a shared home: zeros, seen by both sides until they are freed.
+    ///
+    /// # Errors
+    /// [`PagerError::NoSharedHome`]; those of [`Self::allocate`].
+    pub fn allocate_shared(&self, len: u64, align: u64) -> Result<Extent, PagerError> {
+        let mut arena = self.arena();
+        let placed = arena.allocate(len.max(BLOCK), align.max(BLOCK)).map_err(|error| self.arena_error(error))?;
+        let Some(blocks) = placed.fresh_blocks else { return Ok(placed.extent) };
+        let mut done = Vec::new();
+        for (chunk, set) in blocks.chunks() {
+            match self.share(chunk, set, chunk == ChunkIndex::containing(blocks.start)) {
+                Ok(()) => done.push((chunk, set)),
+                Err(error) => {
+                    let mut undone = Ok(());
+                    for (chunk, set) in done {
+                        undone = undone.and(self.unshare(chunk, set));
+                        self.core().cells.get_or_make(chunk).lock().chunk.free(set);
+                    }
+                    if undone.is_ok() {
+                        let _ = arena.free(placed.extent.start);
+                    }
+                    blocks.chunks().for_each(|(chunk, _)| self.retire_chunk(chunk));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(placed.extent)
+    }
+
+    /// Has both sides see the blocks. The caller holds the arena's lock.
+    fn share(&self, chunk: ChunkIndex, set: BlockSet, starts: bool) -> Result<(), PagerError> {
+        let core = self.core();
+        // Those that the blocks had in an earlier life.
+        core.drop_idle_frames(chunk);
+        if core.view.shares_host_frames() {
+            self.reserve_host(chunk, set)?;
+        } else {
+            let (bytes, limit) = (core.view.shared_growth(set), core.config.host_limit);
+            if bytes > 0 && self.host_bytes() + bytes > limit {
+                return Err(OsError::OutOfMemory { what: "shared memory", bytes, limit }.into());
+            }
+        }
+        core.view.share(&core.host, chunk, set)?;
+        let mut state = core.cells.get_or_make(chunk).lock();
+        state.unused_frames = state.unused_frames - set;
+        state.chunk.share(set, starts);
+        core.shared_blocks.fetch_add(set.count().into(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends the sharing of those of the blocks that are shared; their allocation is over.
+    pub(crate) fn unshare(&self, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
+        let core = self.core();
+        let shared = core.cells.get_or_make(chunk).lock().chunk.shared() & set;
+        if shared.is_empty() {
+            return Ok(());
+        }
+        core.view.unshare(&core.host, chunk, shared)?;
+        core.shared_blocks.fetch_sub(shared.count().into(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Zeroes those of the blocks that are shared: for what discards them.
+    pub(crate) fn zero_shared(&self, chunk: ChunkIndex, set: BlockSet) {
+        let core = self.core();
+        let Some(cell) = core.cells.get(chunk) else { return };
+        let shared = cell.lock().chunk.shared() & set;
+        for (first, count) in shared.runs() {
+            let extent = chunk.run(first, count);
+            let bytes = usize::try_from(extent.len).unwrap_or(0);
+            // SAFETY: mapped for reading and writing as long as it is allocated, which whoever discards it answers for,
+            // as for nobody else using it.
+            unsafe { std::ptr::write_bytes(self.address(extent.start).0 as *mut u8, 0, bytes) };
+        }
+    }
+}
+
+impl Core {
+    /// Takes shared blocks out of what a launch declares: there is nothing to bring or to hold.
+    pub(crate) fn leave_out_shared(&self, sets: &mut DeclaredSets) {
+        if self.shared_blocks.load(Ordering::Relaxed) > 0 {
+            let shared = |chunk| self.cells.get(chunk).map_or(BlockSet::EMPTY, |cell| cell.lock().chunk.shared());
+            sets.leave_out(shared);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Shared homes: both sides see one memory at once, nothing moves, nothing faults; and what is freed migrates again.
+
+#![cfg(feature = "inject")]
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+mod common;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::builder;
+use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
+use limosa::inject::{self, Call};
+use limosa::{ContextBuilder, FaultMode, Heap, Home, PagerError, Side, UnifiedVec, ViewKind};
+use limosa_shaders::{lookup, stress};
+
+/// Each way in which a device reaches a heap.
+fn ways() -> [(&'static str, ContextBuilder); 4] {
+    let budget = || builder().device_budget(8 * MIB);
+    [
+        ("shared, import", budget().view(ViewKind::Import)),
+        ("shared, import, in thread", budget().view(ViewKind::Import).fault_mode(FaultMode::InThread)),
+        ("shared, sparse", budget().view(ViewKind::Sparse)),
+        ("shared, sparse, several buffers", budget().view(ViewKind::Sparse).segment_limit(4 * MIB).staged_copies(true)),
+    ]
+}
+
+fn each(check: impl Fn(&Kit, &Heap, &str)) {
+    for (what, builder) in ways() {
+        let Some(kit) = Kit::new(what, builder) else { return };
+        let shared = kit.heap().in_home(Home::Shared);
+        check(&kit, &shared, what);
+        kit.works();
+    }
+}
+
+fn all_are(vec: &UnifiedVec<u32>, value: u32) -> bool {
+    vec.read().unwrap().iter().all(|word| *word == value)
+}
+
+#[test]
+fn both_sides_use_one_memory_without_copies_or_faults() {
+    let _turn = turn("one memory");
+    each(|kit, shared, what| {
+        // More than the device budget: shared memory does not count.
+        let words = 12 * (1 << 20) / 4;
+        let mut vec = shared.vec_with(words, |i| u32::try_from(i).unwrap()).unwrap();
+        assert_eq!(vec.raw().home(), Home::Shared);
+        let before = kit.heap().counters();
+        let device = kit.heap().device_bytes();
+        for value in 1..4 {
+            kit.fill(&mut vec, value).unwrap().wait().unwrap();
+            assert!(all_are(&vec, value), "{what}");
+            vec.write().unwrap().iter_mut().for_each(|word| *word += 10);
+            assert_eq!(kit.sum(&vec).unwrap(), words as u64 * u64::from(value + 10), "{what}");
+        }
+        let moved = kit.heap().counters().since(&before);
+        let faults = moved.cpu_read_faults + moved.cpu_write_faults + moved.gpu_read_faults + moved.gpu_write_faults;
+        // The sums' own word migrates.
+        assert!(faults <= 12 && moved.blocks_to_device <= 3 && moved.blocks_to_host <= 6, "{what}: {moved:?}");
+        assert!(kit.heap().device_bytes() <= device + 2 * MIB, "{what}");
+        assert_eq!(vec.residency_summary().shared, 12 * MIB, "{what}");
+    });
+}
+
+#[test]
+fn a_kernel_may_wait_for_a_store_of_the_cpu() {
+    let _turn = turn("waiting kernel");
+    each(|kit, shared, what| {
+        // Two nodes (key, value, left, right) that are a ring: the search ends when the CPU gives one the key.
+        let ring = shared.allocate(BLOCK, 8).unwrap();
+        // SAFETY: inside the block; used by whole words on both sides.
+        let word = |at: u64| unsafe { AtomicU64::from_ptr(ring.ptr().add(8 * at).as_ptr().cast()) };
+        for (node, other) in [(0, 4), (4, 0)] {
+            let next = ring.ptr().add(8 * other).address();
+            [1, 77, next, next]
+                .into_iter()
+                .zip(node..)
+                .for_each(|(value, at)| word(at).store(value, Ordering::Relaxed));
+        }
+        word(8).store(7, Ordering::Relaxed);
+        let kernel = kit.context.kernel(lookup::KERNEL.name, lookup::KERNEL.spirv).unwrap();
+        let launch = kit.queue.launch(&kernel, 1).keeps(&ring).pointer(ring.ptr()).pointer(ring.ptr().add(64));
+        let launch = launch.pointer(ring.ptr().add(72)).value(1u64).value(0u64);
+        // SAFETY: lookup touches the block only, which is kept; the CPU's stores are whole words.
+        let event = unsafe { launch.submit() }.unwrap();
+        assert!(!event.is_complete().unwrap(), "{what}");
+        word(0).store(7, Ordering::SeqCst);
+        word(4).store(7, Ordering::SeqCst);
+        event.wait().unwrap();
+        assert_eq!(word(9).load(Ordering::SeqCst), 77, "{what}");
+    });
+}
+
+#[test]
+fn shared_and_migrating_blocks_lie_beside_each_other_and_change_places() {
+    let _turn = turn("beside each other");
+    each(|kit, shared, what| {
+        let mut kept: Vec<(UnifiedVec<u32>, u32)> = Vec::new();
+        for step in 0u32..120 {
+            let random = stress::lane_value(u64::from(step), 3, 5);
+            let words = usize::try_from(1 + random % (6 * BLOCK_WORDS as u64)).unwrap();
+            let heap = if random >> 40 & 1 == 0 { shared } else { kit.heap() };
+            let mut vec = heap.vec_zeroed::<u32>(words).unwrap();
+            assert!(all_are(&vec, 0), "{what}: what was there before");
+            if random >> 41 & 1 == 0 {
+                kit.fill(&mut vec, step).unwrap().wait().unwrap();
+            } else {
+                vec.write().unwrap().fill(step);
+            }
+            kept.push((vec, step));
+            if kept.len() > 12 {
+                let (vec, value) = kept.swap_remove(usize::try_from(random >> 44).unwrap() % kept.len());
+                assert_eq!(kit.sum(&vec).unwrap(), vec.len() as u64 * u64::from(value), "{what}, step {step}");
+                assert!(all_are(&vec, value), "{what}, step {step}");
+            }
+        }
+        drop(kept);
+        assert_eq!(kit.heap().residency(kit.heap().range().start.0, 32 * MIB).unwrap().len(), 1, "all is free");
+    });
+}
+
+#[test]
+fn hints_and_pins_on_shared_memory_do_what_they_can() {
+    let _turn = turn("hints");
+    each(|kit, shared, what| {
+        let mut vec = shared.vec_with(3 * BLOCK_WORDS, |_| 5u32).unwrap();
+        for side in [Side::Device, Side::Host] {
+            vec.raw().prefetch(side).unwrap();
+        }
+        assert_eq!(vec.residency_summary().shared, 3 * BLOCK, "{what}");
+        let pin = vec.host_pin().unwrap();
+        assert!(pin.iter().all(|word| *word == 5), "{what}");
+        drop(pin);
+        kit.fill(&mut vec, 6).unwrap().wait().unwrap();
+        assert!(all_are(&vec, 6), "{what}");
+        vec.discard().unwrap();
+        assert!(all_are(&vec, 0), "{what}");
+        // A launch on both sorts: the shared part is neither moved nor held.
+        let tiny = shared.vec_with(1, |_| 9u32).unwrap();
+        assert_eq!((kit.sum(&tiny).unwrap(), tiny.residency_summary().shared), (9, BLOCK), "{what}");
+    });
+}
+
+#[test]
+fn what_both_see_outlives_the_device() {
+    let _turn = turn("shared, lost");
+    for (what, builder) in ways() {
+        let Some(kit) = Kit::new(what, builder) else { return };
+        let mut vec = kit.heap().in_home(Home::Shared).vec_zeroed::<u32>(2 * BLOCK_WORDS).unwrap();
+        kit.fill(&mut vec, 8).unwrap().wait().unwrap();
+        inject::lose_device();
+        let error = kit.fill(&mut vec, 9).and_then(|event| event.wait()).unwrap_err();
+        assert!(error.is_device_lost(), "{what}: {error}");
+        assert!(kit.heap().poisoned().is_empty(), "{what}");
+        assert!(all_are(&vec, 8) || all_are(&vec, 9), "{what}");
+        inject::find_device();
+    }
+}
+
+#[test]
+fn what_cannot_be_shared_is_told_and_leaves_nothing() {
+    let _turn = turn("shared, refused");
+    for (what, builder) in ways() {
+        let Some(kit) = Kit::new(what, builder.host_limit(32 * MIB)) else { return };
+        let shared = kit.heap().in_home(Home::Shared);
+        let error = shared.vec_zeroed::<u32>(40 << 20).map(drop).unwrap_err();
+        assert!(error.is_out_of_memory(), "{what}: {error}");
+        for call in [Call::Open, Call::Reserve] {
+            inject::fail(call);
+            let result = shared.vec_zeroed::<u32>(3 * BLOCK_WORDS).map(drop);
+            inject::clear();
+            if let Err(error) = result {
+                let named = matches!(error, limosa::Error::Pager(PagerError::Os(_) | PagerError::NoSharedHome { .. }));
+                assert!(named && !error.to_string().is_empty(), "{what}: {error}");
+            }
+        }
+        let vec = shared.vec_with(3 * BLOCK_WORDS, |_| 1u32).unwrap();
+        assert_eq!(kit.sum(&vec).unwrap(), 3 * BLOCK_WORDS as u64, "{what}");
+        kit.works();
+    }
+}
