@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use limosa::{Context, Counters, Kernel, Queue, Side, UnifiedVec};
+use limosa::{Context, Counters, Kernel, Queue, Side, UnifiedVec, ViewKind};
 use limosa_shaders::{fill, reduce};
 
 use crate::ceiling::{BLOCK, CHUNK, Memcpy};
@@ -34,8 +34,8 @@ struct Budget {
 }
 
 impl Budget {
-    fn new(budget: usize, data: usize) -> Self {
-        let builder = Context::builder().heap_size(HEAP_BYTES as u64).device_budget(budget as u64);
+    fn new(view: ViewKind, budget: usize, data: usize) -> Self {
+        let builder = Context::builder().view(view).heap_size(HEAP_BYTES as u64).device_budget(budget as u64);
         let context = builder.poison_stale(false).build().unwrap();
         let heap = context.heap();
         let vec = heap.vec_with(data / size_of::<u32>(), |_| 1u32).unwrap();
@@ -87,9 +87,9 @@ impl Budget {
 }
 
 /// Making room, beside a copy of the same bytes.
-fn room(scale: &Scale) -> Row {
+fn room(view: ViewKind, scale: &Scale) -> Row {
     let half = scale.bytes / 2 / CHUNK;
-    let mut heap = Budget::new(half * CHUNK, 2 * half * CHUNK);
+    let mut heap = Budget::new(view, half * CHUNK, 2 * half * CHUNK);
     let mut memcpy = Memcpy::new(half * CHUNK);
     let mut evicted = Counters::default();
     let series = rotated(3, scale.rounds, |arm| match arm {
@@ -117,7 +117,7 @@ fn room(scale: &Scale) -> Row {
     let (full, empty) = (&series[0].0, &series[1].0);
     let ours = Series(full.iter().zip(empty).map(|(full, empty)| speed(&(full - empty).max(0.0))).collect());
     let theirs = Series(series[2].0.iter().map(speed).collect());
-    let row = Row::new("eviction of written chunks, 2 MiB each", format!("{ours} GB/s"));
+    let row = Row::new(format!("eviction of written chunks, 2 MiB each, {view}"), format!("{ours} GB/s"));
     let row = row.beside(format!("memcpy {theirs} GB/s"), ours.ratio_to(&theirs)).bound(Bound::AtLeast(0.90));
     row.note(format!(
         "last round: {} blocks evicted, {} of them copied, for {} brought in",
@@ -126,10 +126,10 @@ fn room(scale: &Scale) -> Row {
 }
 
 /// Cyclic passes over twice the budget, by what they move.
-fn cyclic(scale: &Scale) -> Vec<Row> {
+fn cyclic(view: ViewKind, scale: &Scale) -> Vec<Row> {
     let chunks = scale.bytes / CHUNK;
     // Besides, the sum's block.
-    let mut heap = Budget::new(chunks / 2 * CHUNK, chunks * CHUNK);
+    let mut heap = Budget::new(view, chunks / 2 * CHUNK, chunks * CHUNK);
     let moved = heap.counted(|heap| {
         heap.passes(CHUNK_WORDS, PASSES);
     });
@@ -137,7 +137,10 @@ fn cyclic(scale: &Scale) -> Vec<Row> {
     let moved = moved.blocks_to_device as f64 * BLOCK as f64 / CHUNK as f64;
     let (recent, least) = (PASSES * chunks, fewest_loads(chunks, PASSES, chunks / 2));
     let row = |peer: &str, loads: usize, bound: f64| {
-        let row = Row::new(format!("cyclic declared reads, 200 %, beside {peer}"), format!("{moved:.0} chunks moved"));
+        let row = Row::new(
+            format!("cyclic declared reads, 200 %, beside {peer}, {view}"),
+            format!("{moved:.0} chunks moved"),
+        );
         row.beside(format!("{loads} chunks"), moved / loads as f64).bound(Bound::AtMost(bound))
     };
     vec![row("least recently used", recent, 0.65), row("the least possible", least, 1.2)]
@@ -164,23 +167,26 @@ fn fewest_loads(chunks: usize, passes: usize, room: usize) -> usize {
 }
 
 /// The step from what just fits to what just does not.
-fn edge(scale: &Scale) -> Row {
+fn edge(view: ViewKind, scale: &Scale) -> Row {
     let budget = scale.bytes;
     // The sum's chunk comes out of the budget as well.
     let sizes = EDGE_PERCENT.map(|percent| (budget - CHUNK) / 100 * percent / CHUNK * CHUNK);
-    let mut heaps = sizes.map(|size| Budget::new(budget, size));
+    let mut heaps = sizes.map(|size| Budget::new(view, budget, size));
     let series = rotated(2, scale.rounds, |arm| {
         let taken = heaps[arm].passes(2 * CHUNK_WORDS, 4);
         taken.as_secs_f64() * 1e9 / (4 * sizes[arm] / 1024) as f64
     });
-    let row = Row::new("declared passes over 105 % of the budget", format!("{} ns a KiB", series[1]));
+    let row = Row::new(format!("declared passes over 105 % of the budget, {view}"), format!("{} ns a KiB", series[1]));
     let row = row.beside(format!("100 %: {} ns a KiB", series[0]), series[1].ratio_to(&series[0]));
     row.bound(Bound::AtMost(1.15))
 }
 
 pub(crate) fn run(scale: &Scale) -> Vec<Row> {
-    let mut rows = vec![room(scale)];
-    rows.extend(cyclic(scale));
-    rows.push(edge(scale));
+    let mut rows = Vec::new();
+    for view in [ViewKind::Import, ViewKind::Sparse] {
+        rows.push(room(view, scale));
+        rows.extend(cyclic(view, scale));
+        rows.push(edge(view, scale));
+    }
     rows
 }

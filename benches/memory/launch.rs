@@ -2,17 +2,21 @@
 //! submits and waits for the same: submit to end of wait. Unit: µs (the median of a round). Bound: 1.10 of
 //! raw Vulkan, with four resident arguments declared.
 
-use limosa::FaultMode;
+use limosa::{FaultMode, ViewKind};
 use limosa_shaders::fill::{Args, KERNEL};
 
 use crate::raw::Device;
 use crate::report::{Bound, Row};
-use crate::resident::{HEAP_BYTES, context};
+use crate::resident::{HEAP_BYTES, context_by};
 use crate::rounds::{percentile, rotated, time};
 use crate::scale::Scale;
 
 pub(crate) fn run(scale: &Scale) -> Vec<Row> {
-    let context = context(FaultMode::HandlerThread, HEAP_BYTES);
+    [ViewKind::Import, ViewKind::Sparse].into_iter().flat_map(|view| by(view, scale)).collect()
+}
+
+fn by(view: ViewKind, scale: &Scale) -> Vec<Row> {
+    let context = context_by(view, FaultMode::HandlerThread, HEAP_BYTES);
     let (kernel, queue) = (context.kernel(KERNEL.name, KERNEL.spirv).unwrap(), context.queue().unwrap());
     let mut target = context.heap().vec_zeroed::<u32>(1 << 20).unwrap();
     let device = Device::open(&context.adapter().name);
@@ -47,8 +51,8 @@ pub(crate) fn run(scale: &Scale) -> Vec<Row> {
         percentile(&times, 50)
     });
     let [ours, raw, declared, resubmitted] = &series[..] else { return Vec::new() };
-    let four = Row::new("empty launch, four resident arguments declared", format!("{declared} µs"));
-    let row = Row::new("empty launch", format!("{ours} µs"));
+    let four = Row::new(format!("empty launch, four resident arguments declared, {view}"), format!("{declared} µs"));
+    let row = Row::new(format!("empty launch, {view}"), format!("{ours} µs"));
     vec![
         row.beside(format!("raw Vulkan, recorded each time, {raw} µs"), ours.ratio_to(raw)),
         four.beside(format!("raw Vulkan, recorded each time, {raw} µs"), declared.ratio_to(raw))

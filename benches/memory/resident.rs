@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use limosa::{Context, Counters, FaultMode, Heap, Kernel, Queue, ResidencySummary, UnifiedVec};
+use limosa::{Context, Counters, FaultMode, Heap, Kernel, Queue, ResidencySummary, UnifiedVec, ViewKind};
 use limosa_shaders::fill;
 
 use crate::ceiling::BLOCK;
@@ -14,7 +14,12 @@ pub(crate) const HEAP_BYTES: usize = 64 << 30;
 
 /// A context with the defaults that users get, and room for what is measured.
 pub(crate) fn context(mode: FaultMode, heap_bytes: usize) -> Context {
-    let builder = Context::builder().fault_mode(mode).heap_size(heap_bytes as u64);
+    context_by(ViewKind::Import, mode, heap_bytes)
+}
+
+/// The same by a view of choice.
+pub(crate) fn context_by(view: ViewKind, mode: FaultMode, heap_bytes: usize) -> Context {
+    let builder = Context::builder().view(view).fault_mode(mode).heap_size(heap_bytes as u64);
     builder.device_budget(2 << 30).poison_stale(false).build().unwrap()
 }
 
