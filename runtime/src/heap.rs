@@ -9,6 +9,7 @@ use crate::boxed::UnifiedBox;
 use crate::raw::RawAllocation;
 use crate::shareable::Shareable;
 use crate::vec::UnifiedVec;
+use crate::watch::ResidencyWatch;
 use crate::{Error, Result};
 
 /// A handle to a context's heap; cheap to clone.
@@ -157,6 +158,16 @@ impl Heap {
     /// [`crate::PagerError::NotAllocated`] if it is not inside the heap.
     pub fn residency(&self, start: u64, len: u64) -> Result<Vec<Residency>> {
         Ok(self.inner.residency(self.extent(start, len)?))
+    }
+
+    /// Tells from now on when the residency of the blocks that `range` touches changes, whatever is allocated there, and
+    /// when the device is lost. At most [`crate::WATCHES_MAX`] at a time.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::NotAllocated`] if it is not inside the heap; [`crate::PagerError::TooManyWatches`].
+    pub fn watch(&self, range: HostRange) -> Result<ResidencyWatch> {
+        let extent = self.extent(range.start.0, range.len)?;
+        Ok(ResidencyWatch::new(self.inner.watch(extent)?))
     }
 
     /// The ranges that were lost with the device, as CPU address and length.

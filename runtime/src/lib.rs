@@ -29,6 +29,7 @@ mod raw;
 mod shareable;
 mod uses;
 mod vec;
+mod watch;
 
 pub use boxed::{BoxReadGuard, BoxWriteGuard, UnifiedBox};
 pub use context::{Context, ContextBuilder, HEAP_SIZE_DEFAULT};
@@ -38,18 +39,19 @@ pub use kernel::Kernel;
 pub use launch::{Event, Launch, Queue};
 pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits, Translation};
 pub use limosa_model::policy::fewest_loads;
-pub use limosa_model::{Access, BLOCK, BlockState, CHUNK, ChunkIndex, Copies, Hold, Side};
+pub use limosa_model::{Access, BLOCK, BlockState, CHUNK, Cause, ChunkIndex, Copies, Hold, HostAddr, HostRange, Side};
 #[cfg(feature = "inject")]
 pub use limosa_pager::inject;
 pub use limosa_pager::{
     Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, FaultMode, Faults, Machine, Residency, ResidencySummary,
-    ViewKind,
+    ViewKind, WATCHES_MAX,
 };
 pub use pin::HostPin;
 pub use pointer::GpuPtr;
 pub use raw::RawAllocation;
 pub use shareable::Shareable;
 pub use vec::{ReadGuard, UnifiedVec, WriteGuard};
+pub use watch::{ResidencyWatch, WatchEvent};
 
 /// The result of limosa's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use limosa_model::{Access, Extent, Side};
+use limosa_model::{Access, Extent, HostRange, Side};
 use limosa_pager::{Heap, Residency, ResidencySummary};
 
 use crate::Result;
@@ -57,6 +57,12 @@ impl RawAllocation {
     #[must_use]
     pub fn extent(&self) -> Extent {
         self.extent
+    }
+
+    /// By CPU address.
+    #[must_use]
+    pub fn range(&self) -> HostRange {
+        HostRange { start: self.heap.address(self.extent.start), len: self.extent.len }
     }
 
     /// Brings all of it to `side`; see [`crate::UnifiedVec::prefetch_to_device`].

@@ -82,6 +82,15 @@ impl Image {
         }
     }
 
+    /// The blocks whose copies in `self` are not those in `other`.
+    fn other_copies(&self, other: &Self) -> BlockSet {
+        let differ = |a: BlockSet, b: BlockSet| (a - b) | (b - a);
+        differ(self.host, other.host)
+            | differ(self.device, other.device)
+            | differ(self.file, other.file)
+            | differ(self.poisoned, other.poisoned)
+    }
+
     /// The blocks with any current copy.
     pub(crate) fn current(&self) -> BlockSet {
         self.host | self.device | self.file
@@ -291,12 +300,13 @@ impl Chunk {
         self.check();
     }
 
-    /// Applies a plan that was carried out in full.
+    /// Applies a plan that was carried out in full. Gives the blocks whose copies are others than before.
     ///
     /// # Panics
     /// In debug builds, if the result would break an invariant.
-    pub fn commit(&mut self, plan: &Plan) {
+    pub fn commit(&mut self, plan: &Plan) -> BlockSet {
         self.finish(plan.covers);
+        let before = self.image;
         self.image = self.image.zip(plan.after, |before, after| (before - plan.covers) | (after & plan.covers));
         self.host_blank = self.host_blank - self.image.cpu_writable - plan.zero.host - plan.copy.host - plan.load;
         self.host_blank = self.host_blank - plan.stale.host;
@@ -310,6 +320,7 @@ impl Chunk {
             self.pins[slot as usize] = self.pins[slot as usize].saturating_add(1);
         }
         self.check();
+        before.other_copies(&self.image)
     }
 
     /// Ends a plan of which the action `failed` failed: the blocks keep the copies they had. What was closed before it

@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod arena;
+mod cause;
 pub mod chunk;
 pub mod geometry;
 pub mod growth;
@@ -18,6 +19,7 @@ mod transition;
 
 pub use address::{Access, DeviceAddr, HostAddr, HostRange, Side};
 pub use arena::{Arena, ArenaError, Placement};
+pub use cause::Cause;
 pub use chunk::{BlockState, Chunk, Copies, Hold};
 pub use geometry::{BLOCK, BLOCKS_PER_CHUNK, Block, BlockSet, CHUNK, ChunkIndex, Extent, PAGE};
 pub use plan::{Action, Plan, Refusal, Verdict};

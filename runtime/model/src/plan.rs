@@ -7,6 +7,7 @@
 use arrayvec::ArrayVec;
 
 use crate::address::{Access, Side};
+use crate::cause::Cause;
 use crate::chunk::{Hold, Image};
 use crate::geometry::BlockSet;
 
@@ -42,6 +43,8 @@ pub const ACTIONS_MAX: usize = 18;
 pub struct Plan {
     /// The blocks that change, all busy meanwhile.
     pub covers: BlockSet,
+    /// The event that it answers. The caller may know better: a fault may only have been foreseen.
+    pub cause: Cause,
     pub(crate) after: Image,
     pub(crate) hold: Hold,
     /// To be pinned at the commit.
@@ -68,10 +71,11 @@ pub struct Sides {
 }
 
 impl Plan {
-    pub(crate) fn new(covers: BlockSet, after: Image) -> Self {
+    pub(crate) fn new(covers: BlockSet, cause: Cause, after: Image) -> Self {
         let none = Sides::default();
         Self {
             covers,
+            cause,
             after,
             hold: Hold::None,
             pins: BlockSet::EMPTY,

@@ -4,6 +4,7 @@
 //! actions from that, for all events alike, in a way that keeps the invariants. Nothing here carries anything out.
 
 use crate::address::{Access, Side};
+use crate::cause::Cause;
 use crate::chunk::{Chunk, Hold, Image};
 use crate::geometry::BlockSet;
 use crate::plan::{Plan, Refusal, Sides, Verdict};
@@ -33,7 +34,7 @@ struct Change {
 }
 
 impl Change {
-    fn plan(self, chunk: &Chunk) -> Plan {
+    fn plan(self, cause: Cause, chunk: &Chunk) -> Plan {
         let before = chunk.image;
         let covers = self.covers;
         let gain_host = self.gain.host - before.host;
@@ -65,7 +66,7 @@ impl Change {
             gpu_open: ((before.gpu_open & covers) - close_device) | open.device,
             gpu_writable: ((before.gpu_writable & covers) - close_device) | gpu_write,
         };
-        let mut plan = Plan::new(covers, after);
+        let mut plan = Plan::new(covers, cause, after);
         plan.take = gain_device;
         plan.close = Sides { host: close_host, device: close_device };
         plan.zero = Sides { host: (gain_host & from_zero) - chunk.host_blank, device: moved_up & from_zero };
@@ -133,7 +134,8 @@ impl Chunk {
                 ..Change::default()
             },
         };
-        self.begin(change)
+        let cause = if side == Side::Host { Cause::CpuFault } else { Cause::GpuFault };
+        self.begin(cause, change)
     }
 
     /// Whether a launch could hold `reads` for reading and `writes` for writing, as far as other launches go.
@@ -162,7 +164,7 @@ impl Chunk {
             open: Sides { host: blocks, device: NONE },
             ..Change::default()
         };
-        let mut plan = change.plan(self);
+        let mut plan = change.plan(Cause::Pin, self);
         plan.pins = blocks;
         self.busy |= blocks;
         Verdict::Go(plan)
@@ -210,7 +212,7 @@ impl Chunk {
             close_cpu: other,
             ..Change::default()
         };
-        let mut plan = change.plan(self);
+        let mut plan = change.plan(Cause::Launch, self);
         plan.hold = hold;
         self.busy |= blocks;
         Verdict::Go(plan)
@@ -265,7 +267,7 @@ impl Chunk {
                 ..Change::default()
             },
         };
-        self.begin(change)
+        self.begin(Cause::Prefetch, change)
     }
 
     /// Takes `blocks` out of VRAM; a copy is made only of those that have no other.
@@ -275,12 +277,15 @@ impl Chunk {
         }
         let covers = blocks & self.image.device;
         let only = covers - self.image.host - self.image.file;
-        self.begin(Change {
-            covers,
-            gain: Sides { host: only, device: NONE },
-            lose: Sides { host: NONE, device: covers },
-            ..Change::default()
-        })
+        self.begin(
+            Cause::Eviction,
+            Change {
+                covers,
+                gain: Sides { host: only, device: NONE },
+                lose: Sides { host: NONE, device: covers },
+                ..Change::default()
+            },
+        )
     }
 
     /// Gives back the host frames of those of `blocks` that have another current copy.
@@ -290,7 +295,7 @@ impl Chunk {
         }
         let covers = blocks & self.image.host & (self.image.device | self.image.file);
         let change = Change { covers, lose: Sides { host: covers, device: NONE }, ..Change::default() };
-        match self.begin(change) {
+        match self.begin(Cause::Reclaim, change) {
             Verdict::Go(mut plan) => {
                 plan.give.host = covers;
                 Verdict::Go(plan)
@@ -305,12 +310,10 @@ impl Chunk {
             return verdict;
         }
         let covers = blocks & ((self.image.host | self.image.device) - self.image.file);
-        self.begin(Change {
-            covers,
-            gain: Sides { host: covers, device: NONE },
-            gain_file: covers,
-            ..Change::default()
-        })
+        self.begin(
+            Cause::WriteBack,
+            Change { covers, gain: Sides { host: covers, device: NONE }, gain_file: covers, ..Change::default() },
+        )
     }
 
     /// Forgets the contents of `blocks`: they read as zeros.
@@ -322,7 +325,7 @@ impl Chunk {
         let covers = blocks & self.image.current();
         let change =
             Change { covers, lose: Sides { host: covers, device: covers }, lose_file: covers, ..Change::default() };
-        match self.begin(change) {
+        match self.begin(Cause::Discard, change) {
             Verdict::Go(mut plan) => {
                 plan.give.host = covers;
                 Verdict::Go(plan)
@@ -399,11 +402,11 @@ impl Chunk {
         }
     }
 
-    fn begin(&mut self, change: Change) -> Verdict {
+    fn begin(&mut self, cause: Cause, change: Change) -> Verdict {
         if change.covers.is_empty() {
             return Verdict::Done;
         }
-        let plan = change.plan(self);
+        let plan = change.plan(cause, self);
         self.busy |= plan.covers;
         Verdict::Go(plan)
     }

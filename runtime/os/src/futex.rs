@@ -4,6 +4,7 @@
 //! *not* queue: waiters re-check what they wait for.
 
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 /// Sleeps while `word` holds `seen`; wakes on [`wake_all`], on a signal, or for no reason.
 pub fn wait(word: &AtomicU32, seen: u32) {
@@ -11,6 +12,19 @@ pub fn wait(word: &AtomicU32, seen: u32) {
     // SAFETY: a system call on a word that outlives it, with no time limit.
     unsafe {
         libc::syscall(libc::SYS_futex, word.as_ptr(), operation, seen, std::ptr::null::<libc::timespec>());
+    }
+}
+
+/// As [`wait`], at most for `limit`.
+pub fn wait_for(word: &AtomicU32, seen: u32, limit: Duration) {
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    let limit = libc::timespec {
+        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    // SAFETY: a system call on a word and a time that outlive it.
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), operation, seen, &raw const limit);
     }
 }
 

@@ -20,6 +20,7 @@ use crate::scheduler::{HeapId, Scheduler};
 use crate::side::{SideMemory, SideOptions};
 use crate::view::DeviceView;
 use crate::vram::Vram;
+use crate::watch::Watches;
 
 /// Chunks that wait to be read ahead, at most; more are forgotten.
 const READ_AHEAD_QUEUE: usize = 64;
@@ -34,6 +35,7 @@ pub(crate) struct Core {
     pub(crate) cells: Cells,
     pub(crate) vram: Vram,
     pub(crate) counters: LiveCounters,
+    pub(crate) watches: Watches,
     pub(crate) launches: LaunchLog,
     /// The launches that are to run or run, and what they hold.
     pub(crate) scheduler: Scheduler,
@@ -82,6 +84,7 @@ impl Core {
             cells: Cells::new(len / CHUNK),
             vram: Vram::new(view.frames_for(config.device_budget), Box::<DeclaredNext>::default()),
             counters: LiveCounters::default(),
+            watches: Watches::default(),
             launches: LaunchLog::default(),
             scheduler: Scheduler::default(),
             id: HeapId::next(),

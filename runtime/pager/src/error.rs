@@ -131,6 +131,12 @@ pub enum PagerError {
         /// Bytes of the allocation.
         len: u64,
     },
+    /// As many watches as a heap can have.
+    #[error("the heap has {limit} residency watches already: drop one, or watch a longer range with one")]
+    TooManyWatches {
+        /// The most at a time.
+        limit: usize,
+    },
     /// A launch was to wait for one of another context.
     #[error(
         "kernel {kernel}: a launch can wait for launches of its own context only: wait for the other's event first"

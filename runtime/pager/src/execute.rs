@@ -107,12 +107,16 @@ impl Core {
                 other => self.act(chunk, other, caching),
             });
         let mut state = cell.lock();
-        match moved {
+        let changed = match moved {
             Ok(()) if opened.is_ok() => state.chunk.commit(plan),
             Ok(()) => self.commit_unopened(chunk, &mut state, *plan),
-            // An error comes from an action, so there was one.
-            Err(_) => state.chunk.abort(plan, last.unwrap_or(Action::TakeFrames(BlockSet::EMPTY))),
-        }
+            Err(_) => {
+                // An error comes from an action, so there was one.
+                state.chunk.abort(plan, last.unwrap_or(Action::TakeFrames(BlockSet::EMPTY)));
+                BlockSet::EMPTY
+            }
+        };
+        self.watches.note(chunk, &state.chunk, changed, plan.cause);
         for side in [Side::Host, Side::Device] {
             if !plan.closes(side).is_empty() {
                 cell.stream.get(side).store(0, Ordering::Relaxed);
@@ -123,15 +127,16 @@ impl Core {
     }
 
     /// Commits a plan whose data is in place but which could not open all that it was to: nothing of it is open then,
-    /// and it ends in no hold.
-    fn commit_unopened(&self, chunk: ChunkIndex, state: &mut CellState, mut plan: Plan) {
+    /// and it ends in no hold. Gives the blocks whose copies have changed.
+    fn commit_unopened(&self, chunk: ChunkIndex, state: &mut CellState, mut plan: Plan) -> BlockSet {
         plan.forgo_hold();
-        state.chunk.commit(&plan);
+        let changed = state.chunk.commit(&plan);
         for side in [Side::Host, Side::Device] {
             if self.close(side, chunk, plan.covers).is_ok() {
                 state.chunk.unmapped(side, plan.covers);
             }
         }
+        changed
     }
 
     /// Blocks are no longer busy or held: wakes the threads that were waiting for them.

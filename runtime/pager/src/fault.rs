@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::counters::add;
 use crate::error::{PagerError, TouchCause};
 use crate::side::SideMemory;
-use limosa_model::{Access, Block, BlockSet, Refusal, Side, Verdict, growth};
+use limosa_model::{Access, Block, BlockSet, Cause, Refusal, Side, Verdict, growth};
 use limosa_os::copy::Caching;
 
 /// What became of a fault.
@@ -200,11 +200,12 @@ impl Core {
         }
         let verdict = self.decide(chunk, &mut state, |blocks| blocks.fault(Side::Host, 0, wanted, Access::Read));
         drop(state);
-        if let Verdict::Go(plan) = verdict
-            && self.carry_out(chunk, cell, &plan, Caching::Bypass).is_ok()
-        {
-            add(&self.counters.chunks_read_ahead, 1);
-            cell.stream.host.store(depth, Ordering::Relaxed);
+        if let Verdict::Go(mut plan) = verdict {
+            plan.cause = Cause::ReadAhead;
+            if self.carry_out(chunk, cell, &plan, Caching::Bypass).is_ok() {
+                add(&self.counters.chunks_read_ahead, 1);
+                cell.stream.host.store(depth, Ordering::Relaxed);
+            }
         }
         true
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use limosa_gpu::{Device, Kernel, Timeline, Translation};
 use limosa_model::{
-    Arena, ArenaError, BLOCK, BlockSet, CHUNK, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side, Verdict,
+    Arena, ArenaError, BLOCK, BlockSet, CHUNK, Cause, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side, Verdict,
 };
 use limosa_os::inject::{Defect, seeded};
 use limosa_os::{Backing, OsError};
@@ -230,6 +230,7 @@ impl Heap {
             let fresh = state.unused_frames & set;
             state.unused_frames = state.unused_frames - set;
             state.chunk.allocate(set, chunk == ChunkIndex::containing(blocks.start), fresh);
+            self.core.watches.note(chunk, &state.chunk, set, Cause::Allocation);
         }
         Ok(placed.extent)
     }
@@ -266,6 +267,7 @@ impl Heap {
             // A stray touch may have brought a block back in between.
             if ((current | state.chunk.busy()) & set).is_empty() {
                 state.chunk.free(set);
+                self.core.watches.note(chunk, &state.chunk, set, Cause::Free);
                 return Ok(());
             }
         }
@@ -470,7 +472,7 @@ impl Heap {
         Ok(())
     }
 
-    fn check_range(&self, extent: Extent) -> Result<(), PagerError> {
+    pub(crate) fn check_range(&self, extent: Extent) -> Result<(), PagerError> {
         let end = extent.start.checked_add(extent.len);
         if end.is_some_and(|end| end <= self.range().len) { Ok(()) } else { Err(self.core.not_allocated(extent)) }
     }

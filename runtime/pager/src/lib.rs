@@ -30,6 +30,7 @@ mod side;
 mod stand_in;
 mod view;
 mod vram;
+mod watch;
 
 /// Faults of our own making, and a look into the page tables: for tests.
 #[cfg(feature = "inject")]
@@ -48,3 +49,4 @@ pub use limosa_os::machine::{Faults, Machine};
 pub use limosa_os::{Backing, OsError};
 pub use residency::{Residency, ResidencySummary};
 pub use view::ViewKind;
+pub use watch::{ResidencyChange, ResidencyEvent, ResidencyWatch, WATCHES_MAX};

@@ -2,7 +2,7 @@
 //! It does *not* bring a device back: a new context does.
 
 use limosa_gpu::GpuError;
-use limosa_model::{BlockSet, ChunkIndex, Extent, Refusal, Side};
+use limosa_model::{BlockSet, Cause, ChunkIndex, Extent, Refusal, Side};
 
 use crate::core::Core;
 use crate::error::PagerError;
@@ -15,8 +15,10 @@ impl Core {
         for (chunk, cell) in self.cells.iter() {
             loop {
                 let mut state = cell.lock();
+                let before = state.chunk.current(Side::Device);
                 match state.chunk.device_lost() {
                     Ok(blocks) => {
+                        self.watches.note(chunk, &state.chunk, before, Cause::DeviceLost);
                         // A simulated loss leaves kernels running: they get stand-ins from here on.
                         let _ = self.view.close(chunk, BlockSet::ALL);
                         state.huge.device = false;
@@ -32,6 +34,7 @@ impl Core {
                 }
             }
         }
+        self.watches.note_loss();
         merge(lost)
     }
 
@@ -50,6 +53,7 @@ impl Core {
             let Some(cell) = self.cells.get(chunk) else { continue };
             let mut state = cell.lock();
             let repaired = state.chunk.repair(blocks);
+            self.watches.note(chunk, &state.chunk, repaired, Cause::Repair);
             if !(repaired & state.stand_in.host).is_empty() && self.host.window.close(chunk.extent()).is_ok() {
                 state.chunk.unmapped(Side::Host, BlockSet::ALL);
                 state.huge.host = false;
