@@ -240,7 +240,7 @@ fn the_last_that_is_told_of_a_block_is_where_it_is() {
             settle(&vec);
             done.store(true, Ordering::SeqCst);
             for (range, copies) in reader.join().unwrap() {
-                (range.start.0..range.start.0 + range.len).step_by(BLOCK as usize).for_each(|at| {
+                (range.start.0..range.start.0 + range.len).step_by(4 * BLOCK_WORDS).for_each(|at| {
                     last.insert(at, copies);
                 });
             }
@@ -248,7 +248,7 @@ fn the_last_that_is_told_of_a_block_is_where_it_is() {
         assert_eq!(watch.missed(), 0);
         let range = vec.raw().range();
         for run in kit.heap().residency(range.start.0, range.len).unwrap() {
-            for at in (run.extent.start..run.extent.end()).step_by(BLOCK as usize) {
+            for at in (run.extent.start..run.extent.end()).step_by(4 * BLOCK_WORDS) {
                 let address = kit.heap().range().start.offset(at).0;
                 assert_eq!(last.get(&address).copied().unwrap_or(HOST), run.state.copies, "{mode:?} at {at:#x}");
             }

@@ -8,6 +8,7 @@ use limosa_pager::{Backing, Counters, Residency};
 use crate::boxed::UnifiedBox;
 use crate::raw::RawAllocation;
 use crate::shareable::Shareable;
+use crate::thrashing::Thrashing;
 use crate::vec::UnifiedVec;
 use crate::watch::ResidencyWatch;
 use crate::{Error, Result};
@@ -168,6 +169,19 @@ impl Heap {
     pub fn watch(&self, range: HostRange) -> Result<ResidencyWatch> {
         let extent = self.extent(range.start.0, range.len)?;
         Ok(ResidencyWatch::new(self.inner.watch(extent)?))
+    }
+
+    /// The memory that thrashes, or did when it was used last: in ascending order, neighbouring blocks joined. What only
+    /// one side uses at a time again, or is freed, leaves the list.
+    #[must_use]
+    pub fn thrashing(&self) -> Vec<Thrashing> {
+        let by_address = |one: limosa_pager::Thrashing| Thrashing {
+            range: HostRange { start: self.inner.address(one.extent.start), len: one.extent.len },
+            moves: one.moves,
+            since: one.since,
+            last: one.last,
+        };
+        self.inner.thrashing().into_iter().map(by_address).collect()
     }
 
     /// The ranges that were lost with the device, as CPU address and length.

@@ -27,6 +27,7 @@ mod pin;
 mod pointer;
 mod raw;
 mod shareable;
+mod thrashing;
 mod uses;
 mod vec;
 mod watch;
@@ -50,6 +51,7 @@ pub use pin::HostPin;
 pub use pointer::GpuPtr;
 pub use raw::RawAllocation;
 pub use shareable::Shareable;
+pub use thrashing::Thrashing;
 pub use vec::{ReadGuard, UnifiedVec, WriteGuard};
 pub use watch::{ResidencyWatch, WatchEvent};
 

@@ -32,6 +32,13 @@ pub fn window(slot: u32, present: BlockSet, allowed: BlockSet, streaming: bool) 
     grown
 }
 
+/// The blocks that may come along with `slot`: those of its `allocation`, less those that come `alone`. Nothing else
+/// comes along with one of these.
+#[must_use]
+pub fn company(slot: u32, allocation: BlockSet, alone: BlockSet) -> BlockSet {
+    if alone.contains(slot) { BlockSet::of(slot) } else { allocation - alone }
+}
+
 /// Chunks to read ahead once a stream has run through a chunk whose own depth was `previous`: doubles to a limit.
 #[must_use]
 pub fn read_ahead(previous: u32) -> u32 {

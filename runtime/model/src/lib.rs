@@ -15,6 +15,7 @@ pub mod growth;
 pub mod plan;
 pub mod policy;
 pub mod sets;
+pub mod thrash;
 mod transition;
 
 pub use address::{Access, DeviceAddr, HostAddr, HostRange, Side};

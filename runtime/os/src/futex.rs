@@ -18,10 +18,7 @@ pub fn wait(word: &AtomicU32, seen: u32) {
 /// As [`wait`], at most for `limit`.
 pub fn wait_for(word: &AtomicU32, seen: u32, limit: Duration) {
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-    let limit = libc::timespec {
-        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: limit.subsec_nanos().into(),
-    };
+    let limit = timespec(limit);
     // SAFETY: a system call on a word and a time that outlive it.
     unsafe {
         libc::syscall(libc::SYS_futex, word.as_ptr(), operation, seen, &raw const limit);
@@ -34,5 +31,13 @@ pub fn wake_all(word: &AtomicU32) {
     // SAFETY: a system call on a word that outlives it.
     unsafe {
         libc::syscall(libc::SYS_futex, word.as_ptr(), operation, i32::MAX);
+    }
+}
+
+/// A length of time as system calls take it.
+pub(crate) fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: time.subsec_nanos().into(),
     }
 }

@@ -7,10 +7,12 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use limosa_model::{Access, CHUNK, Extent, HostAddr, HostRange, PAGE};
 
 use crate::error::OsError;
+use crate::futex;
 use crate::inject::{self, Call, Defect};
 use crate::mapping::{map_file, map_part};
 use crate::memfile::MemoryFile;
@@ -261,12 +263,14 @@ impl FaultWindow {
         got
     }
 
-    /// Sleeps until a fault is pending or `wakeup` rings.
-    pub fn wait(&self, wakeup: &Wakeup) {
+    /// Sleeps until a fault is pending or `wakeup` rings, at most for `limit` if there is one.
+    pub fn wait(&self, wakeup: &Wakeup, limit: Option<Duration>) {
         let poll = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut fds = [poll(self.uffd.raw()), poll(wakeup.raw())];
-        // SAFETY: the array is ours; its length is given.
-        unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) };
+        let limit = limit.map(futex::timespec);
+        let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: the array is ours; its length is given. The limit is null or a time of ours.
+        unsafe { libc::ppoll(fds.as_mut_ptr(), 2, limit, std::ptr::null()) };
     }
 }
 

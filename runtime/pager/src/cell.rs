@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use limosa_model::thrash::Thrash;
 use limosa_model::{BlockSet, Chunk, ChunkIndex, Side};
 use limosa_os::futex;
 
@@ -36,6 +37,8 @@ impl<T> PerSide<T> {
 #[derive(Debug, Default)]
 pub(crate) struct CellState {
     pub(crate) chunk: Chunk,
+    /// Which blocks go back and forth.
+    pub(crate) thrash: Thrash,
     /// Blocks on which threads of this side sleep in the kernel until they are released.
     pub(crate) parked: PerSide<BlockSet>,
     /// Whether the chunk may be mapped as one huge page there, which a partial close takes away as a whole.

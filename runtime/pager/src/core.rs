@@ -18,6 +18,7 @@ use crate::error::PagerError;
 use crate::launch::LaunchLog;
 use crate::scheduler::{HeapId, Scheduler};
 use crate::side::{SideMemory, SideOptions};
+use crate::throttle::Throttle;
 use crate::view::DeviceView;
 use crate::vram::Vram;
 use crate::watch::Watches;
@@ -36,6 +37,7 @@ pub(crate) struct Core {
     pub(crate) vram: Vram,
     pub(crate) counters: LiveCounters,
     pub(crate) watches: Watches,
+    pub(crate) throttle: Throttle,
     pub(crate) launches: LaunchLog,
     /// The launches that are to run or run, and what they hold.
     pub(crate) scheduler: Scheduler,
@@ -85,6 +87,7 @@ impl Core {
             vram: Vram::new(view.frames_for(config.device_budget), Box::<DeclaredNext>::default()),
             counters: LiveCounters::default(),
             watches: Watches::default(),
+            throttle: Throttle::default(),
             launches: LaunchLog::default(),
             scheduler: Scheduler::default(),
             id: HeapId::next(),
@@ -152,11 +155,17 @@ impl Core {
 
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.ordering_point();
+        self.ring_handlers();
+        self.reaper_bell.ring();
+        self.doorbell.ring();
+    }
+
+    /// Has the threads that serve faults look around.
+    pub(crate) fn ring_handlers(&self) {
         for memory in [Side::Host, Side::Device].into_iter().filter_map(|side| self.memory(side)) {
             memory.bell.ring();
         }
-        self.reaper_bell.ring();
-        self.doorbell.ring();
     }
 
     pub(crate) fn stopping(&self) -> bool {

@@ -38,6 +38,10 @@ counters! {
     gpu_write_faults,
     /// Faults that had to wait for a move under way.
     faults_parked,
+    /// Blocks found to thrash: the CPU and kernels use them at the same time.
+    blocks_thrashing,
+    /// Faults that had to leave a thrashing block to the other side for a while.
+    faults_throttled,
     /// Touches that could not be served.
     faults_refused,
     /// Blocks copied to the device.

@@ -93,6 +93,7 @@ impl Core {
         plan: &Plan,
         caching: Caching,
     ) -> Result<(), PagerError> {
+        let fault = self.fault_of(plan.cause);
         let (mut opened, mut last) = (Ok(()), None);
         let moved =
             plan.actions().into_iter().inspect(|action| last = Some(*action)).try_for_each(|action| match action {
@@ -117,6 +118,9 @@ impl Core {
             }
         };
         self.watches.note(chunk, &state.chunk, changed, plan.cause);
+        if let (Some(fault), true) = (fault, moved.is_ok()) {
+            self.note_brought(&mut state, fault, plan.covers);
+        }
         for side in [Side::Host, Side::Device] {
             if !plan.closes(side).is_empty() {
                 cell.stream.get(side).store(0, Ordering::Relaxed);

@@ -12,6 +12,7 @@ use crate::core::Core;
 use crate::counters::add;
 use crate::error::{PagerError, TouchCause};
 use crate::side::SideMemory;
+use crate::throttle::Lease;
 use limosa_model::{Access, Block, BlockSet, Cause, Refusal, Side, Verdict, growth};
 use limosa_os::copy::Caching;
 
@@ -22,6 +23,8 @@ pub(crate) enum Served {
     Done,
     /// Parked until the chunk's epoch is no longer this.
     Parked(u32),
+    /// To be tried again when this ends: the other side is at work on the block.
+    Deferred(Lease),
     /// It cannot be served.
     Refused(TouchCause),
 }
@@ -39,6 +42,9 @@ impl Core {
         let mut state = cell.lock();
         if self.reopen(side, block, access, &state) {
             return Served::Done;
+        }
+        if let Some(lease) = self.lease_against(side, block.slot(), &state) {
+            return Served::Deferred(lease);
         }
         let depth = self.stream_entering(side, block, &state);
         let window = self.window(side, block.slot(), access, &state, depth > 0);
@@ -147,8 +153,8 @@ impl Core {
         if self.config.check && side == Side::Device {
             return BlockSet::of(slot);
         }
-        let allocation = state.chunk.allocation_of(slot);
-        growth::window(slot, state.chunk.ready(side, access), allocation, streaming)
+        let company = growth::company(slot, state.chunk.allocation_of(slot), state.thrash.thrashing());
+        growth::window(slot, state.chunk.ready(side, access), company, streaming)
     }
 
     /// The depth of the stream that enters the chunk with this block; 0 if none does.
@@ -195,6 +201,7 @@ impl Core {
             return true;
         }
         let wanted = state.chunk.ready(Side::Device, Access::Read) - state.chunk.ready(Side::Host, Access::Read);
+        let wanted = growth::company(0, wanted, state.thrash.thrashing()) & wanted;
         if !wanted.contains(0) || state.chunk.busy().contains(0) {
             return true;
         }

@@ -14,6 +14,7 @@ use crate::error::{PagerError, TouchCause};
 use crate::fault::Served;
 use crate::reaper::reap;
 use crate::side::SideMemory;
+use crate::throttle::Deferred;
 
 /// The running handlers of a heap; stops them when dropped.
 pub(crate) struct Handlers {
@@ -77,13 +78,16 @@ fn serve_all(core: &Core, side: Side) {
     signal::block_in_this_thread();
     let Some(memory) = core.memory(side) else { return };
     let mut suspects = Suspects::default();
+    let mut deferred = Deferred::new(side);
     while !core.stopping() {
-        memory.window.wait(&memory.bell);
+        let next_due = deferred.wake_due(core);
+        memory.window.wait(&memory.bell, next_due);
         memory.bell.silence();
         // Faults first; a chunk is read ahead only when none is pending.
-        while serve_pending(core, memory, side, &mut suspects)
-            || side == Side::Host && (core.serve_posted(&mut suspects) || core.read_ahead_one())
-        {}
+        while serve_pending(core, memory, side, &mut suspects, &mut deferred)
+            || side == Side::Host && (core.serve_posted(&mut suspects, &mut deferred) || core.read_ahead_one())
+        {
+        }
     }
 }
 
@@ -119,7 +123,13 @@ impl Suspects {
     }
 }
 
-fn serve_pending(core: &Core, memory: &SideMemory, side: Side, suspects: &mut Suspects) -> bool {
+fn serve_pending(
+    core: &Core,
+    memory: &SideMemory,
+    side: Side,
+    suspects: &mut Suspects,
+    deferred: &mut Deferred,
+) -> bool {
     suspects.batch += 1;
     let served = memory.window.faults(|fault| {
         let range = memory.window.range();
@@ -145,6 +155,7 @@ fn serve_pending(core: &Core, memory: &SideMemory, side: Side, suspects: &mut Su
         }
         match (core.serve(side, offset, fault.access), side) {
             (Served::Done | Served::Parked(_), _) => {}
+            (Served::Deferred(lease), _) => deferred.add(core, block, lease),
             (Served::Refused(_), _) if !confirmed() => {}
             (Served::Refused(cause), Side::Host) => {
                 core.complain(fault.address, fault.access, cause);
@@ -178,6 +189,7 @@ unsafe impl signal::ServeInThread for InThread {
             match self.core.serve(Side::Host, offset, access) {
                 Served::Done => return true,
                 Served::Parked(epoch) => self.core.wait_for_release(offset, epoch),
+                Served::Deferred(lease) => self.core.throttle.sleep(lease),
                 Served::Refused(cause) => {
                     self.core.complain(address, access, cause);
                     return false;
@@ -219,12 +231,13 @@ impl Core {
     }
 
     /// Serves one of the faults left to the handler thread.
-    fn serve_posted(&self, suspects: &mut Suspects) -> bool {
+    fn serve_posted(&self, suspects: &mut Suspects, deferred: &mut Deferred) -> bool {
         let Some((offset, access)) = self.posted.pop() else { return false };
         let Some(cell) = self.cells.get(ChunkIndex::containing(offset)) else { return true };
         match self.serve(Side::Host, offset, access) {
             // Whoever releases the block wakes the thread.
             Served::Parked(_) => {}
+            Served::Deferred(lease) => deferred.add(self, Block::containing(offset), lease),
             Served::Done => cell.released(),
             Served::Refused(cause) => {
                 // The thread may have gone on without us, and the block be gone.

@@ -267,6 +267,7 @@ impl Heap {
             // A stray touch may have brought a block back in between.
             if ((current | state.chunk.busy()) & set).is_empty() {
                 state.chunk.free(set);
+                state.thrash.forget(set);
                 self.core.watches.note(chunk, &state.chunk, set, Cause::Free);
                 return Ok(());
             }

@@ -261,8 +261,11 @@ impl Core {
 
     fn release_completed(&self, state: &mut State) {
         let done = |(_, timeline, ticket): &(Arc<Record>, Arc<Timeline>, Ticket)| has_reached(timeline, *ticket);
-        let (finished, running) = std::mem::take(&mut state.running).into_iter().partition(done);
+        let (finished, running): (Vec<_>, _) = std::mem::take(&mut state.running).into_iter().partition(done);
         state.running = running;
+        if !finished.is_empty() {
+            self.ordering_point();
+        }
         for (record, ..) in finished {
             state.held_blocks -= record.sets.blocks();
             for (chunk, sets) in record.sets.chunks() {
@@ -419,6 +422,7 @@ impl Core {
                 return Err(error);
             }
         };
+        self.ordering_point();
         let mut log = self.launches.lock();
         // SAFETY: whoever gave the launch to us has promised what this asks for.
         match unsafe { queue.submit(submission, published.as_ref()) } {
@@ -479,6 +483,7 @@ impl Core {
     pub(crate) fn abandon_launches(&self) {
         let mut state = self.scheduler.lock();
         self.mark_lost();
+        self.ordering_point();
         state.running.clear();
         state.held_blocks = 0;
         for Queued { order, pending } in std::mem::take(&mut state.queued) {
