@@ -151,6 +151,17 @@ impl Arena {
         at(&self.large).or_else(|| at(&self.small))
     }
 
+    /// The blocks that `extent` covers as far as they are allocated, and that no small allocations share; empty (of
+    /// length 0) if there is none.
+    #[must_use]
+    pub fn own_blocks(&self, extent: Extent) -> Extent {
+        let last = extent.end().checked_sub(1).and_then(|last| self.containing(last));
+        // The last block of an allocation of its own is all the allocation's, however little of it was asked for.
+        let to_its_end = last.is_some_and(|one| self.large.contains_key(&one.start) && one.end() == extent.end());
+        let end = if to_its_end { round_up(extent.end(), BLOCK) } else { extent.end() };
+        Extent { start: extent.start, len: end - extent.start }.inner_blocks()
+    }
+
     fn allocate_small(&mut self, len: u64, class: u64) -> Result<Placement, ArenaError> {
         let open = self.open_slabs.range((class, 0)..=(class, u64::MAX)).next().map(|(_, base)| *base);
         let (base, fresh_blocks) = match open {
@@ -279,6 +290,21 @@ mod tests {
         let placed: Vec<_> = std::iter::from_fn(|| arena.allocate(BLOCK, 1).ok()).map(|one| one.extent.start).collect();
         assert_eq!(placed.len(), 48);
         assert!(placed.iter().all(|start| !(1 << 20..2 << 20).contains(start)));
+    }
+
+    #[test]
+    fn own_blocks_are_whole_but_for_what_nobody_uses() {
+        let mut arena = Arena::new(64 << 20);
+        let large = arena.allocate(3 * BLOCK + 5, 1).unwrap().extent;
+        let small = arena.allocate(100, 1).unwrap().extent;
+        let own = |start, len| arena.own_blocks(Extent { start: large.start + start, len });
+        let blocks = |first, count| Extent { start: large.start + first * BLOCK, len: count * BLOCK };
+        assert_eq!(own(0, large.len), blocks(0, 4), "the rest of the last block is nobody's");
+        assert_eq!(own(1, large.len - 1), blocks(1, 3));
+        assert_eq!(own(0, large.len - 1), blocks(0, 3));
+        assert_eq!(own(BLOCK, BLOCK + 7), blocks(1, 1));
+        assert_eq!(own(1, 10).len, 0);
+        assert_eq!(arena.own_blocks(small).len, 0, "shared");
     }
 
     #[test]

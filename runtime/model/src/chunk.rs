@@ -5,6 +5,7 @@
 //! where in memory the blocks are.
 
 use crate::address::{Access, Side};
+use crate::advice::{Advice, AdviceSets};
 use crate::geometry::{BLOCKS_PER_CHUNK, BlockSet};
 use crate::plan::{Action, Plan};
 
@@ -113,6 +114,7 @@ pub struct Chunk {
     pub(crate) pins: [u16; BLOCKS_PER_CHUNK as usize],
     /// Host frames that are known to read as zeros, so that zeroing them is not needed.
     pub(crate) host_blank: BlockSet,
+    advice: AdviceSets,
 }
 
 impl Chunk {
@@ -132,6 +134,17 @@ impl Chunk {
     #[must_use]
     pub fn shared(&self) -> BlockSet {
         self.shared
+    }
+
+    /// What is said of `blocks` from now on, until they are freed.
+    pub fn advise(&mut self, blocks: BlockSet, advice: Advice) {
+        self.advice.set(blocks & self.allocated, advice);
+    }
+
+    /// What is said of the blocks.
+    #[must_use]
+    pub fn advice(&self) -> &AdviceSets {
+        &self.advice
     }
 
     /// The blocks under a move.
@@ -391,6 +404,7 @@ impl Chunk {
         never(self.pinned() & (device | file), "a pinned block with another copy");
         never(counted(&self.read_holds) & self.write_hold, "write hold beside a read hold");
         never(self.held() - device, "held without a copy on the device");
+        never(self.advice.given() - self.allocated, "advice on free blocks");
     }
 }
 

@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod advice;
 pub mod arena;
 mod cause;
 pub mod chunk;
+pub mod extents;
 pub mod geometry;
 pub mod growth;
 pub mod plan;
@@ -19,6 +21,7 @@ pub mod thrash;
 mod transition;
 
 pub use address::{Access, DeviceAddr, HostAddr, HostRange, Side};
+pub use advice::{Advice, AdviceSets};
 pub use arena::{Arena, ArenaError, Placement};
 pub use cause::Cause;
 pub use chunk::{BlockState, Chunk, Copies, Hold};

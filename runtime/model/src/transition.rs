@@ -4,6 +4,7 @@
 //! actions from that, for all events alike, in a way that keeps the invariants. Nothing here carries anything out.
 
 use crate::address::{Access, Side};
+use crate::advice::Advice;
 use crate::cause::Cause;
 use crate::chunk::{Chunk, Hold, Image};
 use crate::geometry::BlockSet;
@@ -270,6 +271,25 @@ impl Chunk {
         self.begin(Cause::Prefetch, change)
     }
 
+    /// Copies `blocks` to `side` and leaves the other side's copies, all open for reading: as a prefetch of what is read
+    /// on both sides.
+    pub fn share(&mut self, side: Side, blocks: BlockSet) -> Verdict {
+        let (held, other) = (self.held(), if side == Side::Host { Side::Device } else { Side::Host });
+        let barred = if side == Side::Host { self.write_hold } else { self.pinned() };
+        if let Some(verdict) = self.obstacle(blocks, barred) {
+            return verdict;
+        }
+        // What launches hold is on the device already, and stays as they hold it.
+        let covers = blocks - self.open(side) - if side == Side::Device { held } else { NONE };
+        // What the other side may write is closed there, and opened again for reading.
+        let reopened = (covers & self.current(other)) - (self.open(other) - self.writable(other)) - held;
+        let (gain, open) = match side {
+            Side::Host => (Sides { host: covers, device: NONE }, Sides { host: covers, device: reopened }),
+            Side::Device => (Sides { host: NONE, device: covers }, Sides { host: reopened, device: covers }),
+        };
+        self.begin(Cause::Prefetch, Change { covers, gain, open, read_only: held, ..Change::default() })
+    }
+
     /// Takes `blocks` out of VRAM; a copy is made only of those that have no other.
     pub fn evict(&mut self, blocks: BlockSet) -> Verdict {
         if let Some(verdict) = self.obstacle(blocks, self.held()) {
@@ -342,6 +362,7 @@ impl Chunk {
         debug_assert!((self.image.current() & blocks).is_empty(), "discard before free");
         debug_assert!(((self.busy | self.held()) & blocks).is_empty(), "freed in use");
         self.image.poisoned = self.image.poisoned - blocks;
+        self.advise(blocks, Advice::None);
         self.allocated = self.allocated - blocks;
         self.shared = self.shared - blocks;
         self.starts |= BlockSet::of(blocks.0.trailing_zeros() % 32);

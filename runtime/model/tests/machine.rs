@@ -79,6 +79,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => fault,
         4 => acquire,
         2 => (side(), blocks()).prop_map(|(side, blocks)| Event::Prefetch { side, blocks }),
+        2 => (side(), blocks()).prop_map(|(side, blocks)| Event::Share { side, blocks }),
         2 => blocks().prop_map(Event::Evict),
         2 => blocks().prop_map(Event::DropHost),
         2 => blocks().prop_map(Event::WriteBack),

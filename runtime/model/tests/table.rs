@@ -360,6 +360,27 @@ fn prefetch_to_the_host_moves_and_opens() {
 }
 
 #[test]
+fn sharing_leaves_the_other_copy_and_opens_both_for_reading() {
+    let up = [
+        TakeFrames(BLOCK),
+        Close(Host, BLOCK),
+        Copy(Device, BLOCK),
+        Open(Host, BLOCK, Read),
+        Open(Device, BLOCK, Read),
+    ];
+    let mut chunk = row("H", |chunk| chunk.share(Device, BLOCK), &up, "HD");
+    assert!(matches!(chunk.share(Device, BLOCK), Verdict::Done));
+    assert!(matches!(chunk.share(Host, BLOCK), Verdict::Done));
+    let down = [Close(Device, BLOCK), Copy(Host, BLOCK), Open(Host, BLOCK, Read), Open(Device, BLOCK, Read)];
+    row("D", |chunk| chunk.share(Host, BLOCK), &down, "HD");
+    row("F", |chunk| chunk.share(Host, BLOCK), &[Load(BLOCK), Open(Host, BLOCK, Read)], "HF");
+    let mut chunk = having("D");
+    hold(&mut chunk, Write);
+    assert_waits(chunk.share(Host, BLOCK));
+    assert!(matches!(chunk.share(Device, BLOCK), Verdict::Done), "what is held is there already");
+}
+
+#[test]
 fn discard_reads_as_zeros_and_frees_the_device_frame() {
     for before in ["D", "DF"] {
         let mut chunk = having(before);

@@ -9,6 +9,7 @@ pub(crate) enum Event {
     Fault { side: Side, slot: u32, window: BlockSet, access: Access },
     Acquire { blocks: BlockSet, access: Access, overwrite: bool },
     Prefetch { side: Side, blocks: BlockSet },
+    Share { side: Side, blocks: BlockSet },
     Evict(BlockSet),
     DropHost(BlockSet),
     WriteBack(BlockSet),
@@ -21,6 +22,7 @@ impl Event {
             Self::Fault { side, slot, window, access } => chunk.fault(side, slot, window, access),
             Self::Acquire { blocks, access, overwrite } => chunk.acquire(blocks, access, overwrite),
             Self::Prefetch { side, blocks } => chunk.prefetch(side, blocks),
+            Self::Share { side, blocks } => chunk.share(side, blocks),
             Self::Evict(blocks) => chunk.evict(blocks),
             Self::DropHost(blocks) => chunk.drop_host(blocks),
             Self::WriteBack(blocks) => chunk.write_back(blocks),
@@ -32,7 +34,7 @@ impl Event {
     pub(crate) fn asked(self) -> BlockSet {
         match self {
             Self::Fault { slot, .. } => BlockSet::of(slot),
-            Self::Acquire { blocks, .. } | Self::Prefetch { blocks, .. } => blocks,
+            Self::Acquire { blocks, .. } | Self::Prefetch { blocks, .. } | Self::Share { blocks, .. } => blocks,
             Self::Evict(blocks) | Self::DropHost(blocks) | Self::WriteBack(blocks) | Self::Discard(blocks) => blocks,
         }
     }
@@ -42,9 +44,12 @@ impl Event {
         match self {
             Self::Fault { side: Side::Host, access: Access::Read, .. }
             | Self::Acquire { access: Access::Read, .. }
+            | Self::Share { side: Side::Host, .. }
             | Self::WriteBack(_) => hold == Hold::Write,
             // The launch that holds the block may itself be what faults; a prefetch leaves held blocks alone.
-            Self::Fault { side: Side::Device, .. } | Self::Prefetch { side: Side::Device, .. } => false,
+            Self::Fault { side: Side::Device, .. }
+            | Self::Prefetch { side: Side::Device, .. }
+            | Self::Share { side: Side::Device, .. } => false,
             _ => hold != Hold::None,
         }
     }
@@ -53,7 +58,10 @@ impl Event {
     pub(crate) fn moves_up(self) -> bool {
         matches!(
             self,
-            Self::Acquire { .. } | Self::Prefetch { side: Side::Device, .. } | Self::Fault { side: Side::Device, .. }
+            Self::Acquire { .. }
+                | Self::Share { side: Side::Device, .. }
+                | Self::Prefetch { side: Side::Device, .. }
+                | Self::Fault { side: Side::Device, .. }
         )
     }
 
@@ -63,6 +71,7 @@ impl Event {
             Self::Fault { side, access, .. } => Some((side, access)),
             Self::Acquire { access, .. } => Some((Side::Device, access)),
             Self::Prefetch { side, .. } => Some((side, Access::Write)),
+            Self::Share { side, .. } => Some((side, Access::Read)),
             _ => None,
         }
     }
@@ -72,7 +81,9 @@ impl Event {
         let (host, device, file) = tiers(state.copies);
         match self {
             Self::Fault { .. } | Self::Acquire { .. } => true,
-            Self::Prefetch { side, .. } => !open && (side == Side::Host || state.hold == Hold::None),
+            Self::Prefetch { side, .. } | Self::Share { side, .. } => {
+                !open && (side == Side::Host || state.hold == Hold::None)
+            }
             Self::Evict(_) => device,
             Self::DropHost(_) => host && (device || file),
             Self::WriteBack(_) => (host || device) && !file,
@@ -84,13 +95,15 @@ impl Event {
     pub(crate) fn then(self, before: Copies) -> Copies {
         let (host, device, file) = tiers(before);
         let (host, device, file) = match self {
-            Self::Fault { side: Side::Host, access: Access::Read, .. } => (true, device, file),
+            Self::Fault { side: Side::Host, access: Access::Read, .. } | Self::Share { side: Side::Host, .. } => {
+                (true, device, file)
+            }
             Self::Fault { side: Side::Host, .. } | Self::Prefetch { side: Side::Host, .. } => (true, false, false),
             Self::Fault { access: Access::Write, .. }
             | Self::Acquire { access: Access::Write, .. }
             | Self::Prefetch { .. } => (false, true, false),
             // What is loaded for the device passes through a host frame, which stays current.
-            Self::Fault { .. } | Self::Acquire { .. } => (host || (file && !device), true, file),
+            Self::Fault { .. } | Self::Acquire { .. } | Self::Share { .. } => (host || (file && !device), true, file),
             Self::Evict(_) => (host || !file, false, file),
             Self::DropHost(_) => (false, device, file),
             Self::WriteBack(_) => (true, device, true),
