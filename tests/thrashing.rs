@@ -202,5 +202,7 @@ fn a_throttled_thread_goes_on_when_the_device_is_lost() {
         let range = arena.memory.range();
         kit.heap().repair(range.start.0, range.len).unwrap();
         word.fetch_add(1, Ordering::Relaxed);
+        // For the next mode's context.
+        inject::find_device();
     }
 }

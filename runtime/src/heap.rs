@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use limosa_model::{Extent, HostRange};
+use limosa_model::{Advice, Extent, HostRange, Side};
 use limosa_pager::{Backing, Counters, Residency};
 
 use crate::boxed::UnifiedBox;
@@ -159,6 +159,45 @@ impl Heap {
     /// [`crate::PagerError::NotAllocated`] if it is not inside the heap.
     pub fn residency(&self, start: u64, len: u64) -> Result<Vec<Residency>> {
         Ok(self.inner.residency(self.extent(start, len)?))
+    }
+
+    /// Says of a range how it will be used, until it is freed or something else is said. Advice changes no result and
+    /// never makes anything fail. It applies to blocks of 64 KiB of which the range has every allocated byte; blocks
+    /// of which it has a part only, or which small allocations share, stay as they are.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::NotAllocated`] if part of it is not allocated; nothing is changed then.
+    pub fn advise(&self, range: HostRange, advice: Advice) -> Result<()> {
+        Ok(self.inner.advise(self.extent(range.start.0, range.len)?, advice)?)
+    }
+
+    /// Brings many ranges to `side`, as [`UnifiedVec::prefetch_to_device`] and [`UnifiedVec::prefetch_to_host`] do one:
+    /// in ascending order, and what several of them name only once.
+    ///
+    /// # Errors
+    /// Before anything moves: [`crate::PagerError::NotAllocated`], [`crate::PagerError::Poisoned`],
+    /// [`crate::PagerError::RangeTooLarge`] if together they exceed the device budget,
+    /// [`crate::GpuError::DeviceLost`]. Later: [`crate::PagerError::DeviceMemoryFull`]; what was brought stays there.
+    pub fn prefetch_batch(&self, side: Side, ranges: &[HostRange]) -> Result<()> {
+        Ok(self.inner.prefetch_batch(side, &self.extents(ranges)?)?)
+    }
+
+    /// Forgets the contents of many ranges, by the whole blocks of 64 KiB that they cover together: those read as zeros,
+    /// and take up nothing. Waits for launches that hold them.
+    ///
+    /// # Safety
+    /// No reference to what is in the ranges exists, and zeros are valid there.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::NotAllocated`]; nothing is discarded then.
+    pub unsafe fn discard_batch(&self, ranges: &[HostRange]) -> Result<()> {
+        let extents = self.extents(ranges)?;
+        self.inner.settle_launches();
+        Ok(self.inner.discard_batch(&extents)?)
+    }
+
+    fn extents(&self, ranges: &[HostRange]) -> Result<Vec<Extent>> {
+        ranges.iter().map(|range| self.extent(range.start.0, range.len)).collect()
     }
 
     /// Tells from now on when the residency of the blocks that `range` touches changes, whatever is allocated there, and

@@ -40,7 +40,9 @@ pub use kernel::Kernel;
 pub use launch::{Event, Launch, Queue};
 pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits, Translation};
 pub use limosa_model::policy::fewest_loads;
-pub use limosa_model::{Access, BLOCK, BlockState, CHUNK, Cause, ChunkIndex, Copies, Hold, HostAddr, HostRange, Side};
+pub use limosa_model::{
+    Access, Advice, BLOCK, BlockState, CHUNK, Cause, ChunkIndex, Copies, Hold, HostAddr, HostRange, Side,
+};
 #[cfg(feature = "inject")]
 pub use limosa_pager::inject;
 pub use limosa_pager::{

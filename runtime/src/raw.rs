@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use limosa_model::{Access, Extent, HostRange, Side};
+use limosa_model::{Access, Advice, Extent, HostRange, Side};
 use limosa_pager::{Heap, Residency, ResidencySummary};
 
 use crate::Result;
@@ -81,6 +81,23 @@ impl RawAllocation {
         let start = self.extent.start + offset.min(self.extent.len);
         let len = len.min(self.extent.end() - start);
         if len == 0 { Ok(()) } else { Ok(self.heap.prefetch(side, Extent { start, len })?) }
+    }
+
+    /// Says how all of it will be used; see [`crate::Heap::advise`].
+    ///
+    /// # Errors
+    /// None that a caller can cause.
+    pub fn advise(&self, advice: Advice) -> Result<()> {
+        Ok(self.heap.advise(self.extent, advice)?)
+    }
+
+    /// Says how part of it will be used: `len` bytes from `offset` on, clipped to the allocation.
+    ///
+    /// # Errors
+    /// As [`Self::advise`].
+    pub fn advise_range(&self, offset: u64, len: u64, advice: Advice) -> Result<()> {
+        let start = self.extent.start + offset.min(self.extent.len);
+        Ok(self.heap.advise(Extent { start, len: len.min(self.extent.end() - start) }, advice)?)
     }
 
     /// Where its blocks are now, by offset in the heap.

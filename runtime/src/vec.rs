@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 
-use limosa_model::{Access, Extent, Side};
+use limosa_model::{Access, Advice, Extent, Side};
 use limosa_pager::{Residency, ResidencySummary};
 
 use crate::heap::Heap;
@@ -146,11 +146,33 @@ impl<T: Shareable> UnifiedVec<T> {
     /// # Errors
     /// [`Error::OutOfRange`]; those of the prefetches above.
     pub fn prefetch_range(&self, side: Side, range: Range<usize>) -> Result<()> {
-        if range.start > range.end || range.end > self.len {
-            return Err(Error::OutOfRange { start: range.start, end: range.end, len: self.len });
-        }
+        self.check(&range)?;
         let size = size_of::<T>() as u64;
         self.raw.prefetch_range(side, range.start as u64 * size, range.len() as u64 * size)
+    }
+
+    /// Says how the elements will be used; see [`crate::Heap::advise`]. On vectors below 64 KiB it has no effect.
+    ///
+    /// # Errors
+    /// None that a caller can cause.
+    pub fn advise(&self, advice: Advice) -> Result<()> {
+        self.raw.advise(advice)
+    }
+
+    /// Says how some of the elements will be used: those in whole blocks of 64 KiB.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn advise_range(&self, range: Range<usize>, advice: Advice) -> Result<()> {
+        self.check(&range)?;
+        let size = size_of::<T>() as u64;
+        self.raw.advise_range(range.start as u64 * size, range.len() as u64 * size, advice)
+    }
+
+    fn check(&self, range: &Range<usize>) -> Result<()> {
+        let inside = range.start <= range.end && range.end <= self.len;
+        let outside = Error::OutOfRange { start: range.start, end: range.end, len: self.len };
+        if inside { Ok(()) } else { Err(outside) }
     }
 
     /// Where `range` of the elements is in the heap, clipped to those there are.

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
 use limosa_gpu::{Device, Doorbell};
-use limosa_model::policy::DeclaredNext;
 use limosa_model::{Access, BlockSet, CHUNK, ChunkIndex, DeclaredSets, HostAddr, HostRange, Side};
 use limosa_os::{HugePages, Wakeup};
 
@@ -84,7 +83,7 @@ impl Core {
         Ok(Self {
             host,
             cells: Cells::new(len / CHUNK),
-            vram: Vram::new(view.frames_for(config.device_budget), Box::<DeclaredNext>::default()),
+            vram: Vram::new(view.frames_for(config.device_budget)),
             counters: LiveCounters::default(),
             watches: Watches::default(),
             throttle: Throttle::default(),

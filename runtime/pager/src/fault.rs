@@ -153,7 +153,8 @@ impl Core {
         if self.config.check && side == Side::Device {
             return BlockSet::of(slot);
         }
-        let company = growth::company(slot, state.chunk.allocation_of(slot), state.thrash.thrashing());
+        let alone = state.chunk.advice().alone(side, access) | state.thrash.thrashing();
+        let company = growth::company(slot, state.chunk.allocation_of(slot), alone);
         growth::window(slot, state.chunk.ready(side, access), company, streaming)
     }
 
@@ -201,7 +202,7 @@ impl Core {
             return true;
         }
         let wanted = state.chunk.ready(Side::Device, Access::Read) - state.chunk.ready(Side::Host, Access::Read);
-        let wanted = growth::company(0, wanted, state.thrash.thrashing()) & wanted;
+        let wanted = wanted - state.chunk.advice().alone(Side::Host, Access::Read) - state.thrash.thrashing();
         if !wanted.contains(0) || state.chunk.busy().contains(0) {
             return true;
         }

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use limosa_gpu::{Device, Kernel, Timeline, Translation};
 use limosa_model::{
-    Arena, ArenaError, BLOCK, BlockSet, CHUNK, Cause, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side, Verdict,
+    Advice, Arena, ArenaError, BLOCK, BlockSet, CHUNK, Cause, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side,
+    Verdict,
 };
 use limosa_os::inject::{Defect, seeded};
 use limosa_os::{Backing, OsError};
@@ -260,6 +261,9 @@ impl Heap {
 
     fn free_blocks(&self, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
         let cell = self.core.cells.get_or_make(chunk);
+        if self.core.is_advised(chunk, set) {
+            self.core.advise(chunk, set, Advice::None);
+        }
         loop {
             self.core.transition(chunk, |blocks| blocks.discard(set))?;
             let mut state = cell.lock();
@@ -350,21 +354,33 @@ impl Heap {
     /// [`limosa_gpu::GpuError::DeviceLost`]. What was brought before the error stays there.
     pub fn prefetch(&self, side: Side, extent: Extent) -> Result<(), PagerError> {
         self.check_range(extent)?;
-        if side == Side::Device && self.core.lost() {
-            return Err(limosa_gpu::GpuError::DeviceLost.into());
+        self.check_room(side, extent.to_blocks().len)?;
+        extent.chunks().try_for_each(|(chunk, set)| {
+            // What is read on both sides is shared; the advice may change in between, which does no harm.
+            self.prefetch_chunk(chunk, |blocks| blocks.prefetch(side, set - blocks.advice().read_mostly()))?;
+            self.prefetch_chunk(chunk, |blocks| blocks.share(side, set & blocks.advice().read_mostly()))
+        })
+    }
+
+    /// That so many bytes could be brought to `side`.
+    pub(crate) fn check_room(&self, side: Side, asked: u64) -> Result<(), PagerError> {
+        let budget = self.core.vram.budget();
+        match side {
+            Side::Device if self.core.lost() => Err(limosa_gpu::GpuError::DeviceLost.into()),
+            Side::Device if asked > budget => Err(PagerError::RangeTooLarge { asked, budget }),
+            _ => Ok(()),
         }
-        let (asked, budget) = (extent.to_blocks().len, self.core.vram.budget());
-        if side == Side::Device && asked > budget {
-            return Err(PagerError::RangeTooLarge { asked, budget });
-        }
-        extent.chunks().try_for_each(|(chunk, set)| self.prefetch_chunk(side, chunk, set))
     }
 
     /// Prefetches blocks of one chunk. Where launches in flight hold what would have to make room, it waits for them.
-    fn prefetch_chunk(&self, side: Side, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
+    fn prefetch_chunk(
+        &self,
+        chunk: ChunkIndex,
+        mut event: impl FnMut(&mut limosa_model::Chunk) -> Verdict,
+    ) -> Result<(), PagerError> {
         loop {
             let (admitted, any_before) = self.core.scheduler.admitted();
-            match self.core.transition(chunk, |blocks| blocks.prefetch(side, set)) {
+            match self.core.transition(chunk, &mut event) {
                 Err(PagerError::DeviceMemoryFull { budget }) => {
                     let running = self.core.scheduler.running();
                     // None ran all the time, nor came and went meanwhile.

@@ -9,6 +9,8 @@
 //! scheduler's is held over an admission, which waits for moves only. Application code runs under none of them, nor on
 //! a thread of ours: what launches kept is dropped by the application's threads.
 
+mod advise;
+mod batch;
 mod cell;
 mod check;
 mod config;

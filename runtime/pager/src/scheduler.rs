@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use limosa_gpu::{GpuError, Queue, Refused, Submission, Ticket, Timeline};
-use limosa_model::policy::LaunchOrder;
+use limosa_model::policy::{EvictionPolicy, LaunchOrder};
 use limosa_model::{Access, BLOCK, BlockSet, CHUNK, ChunkIndex, ChunkSets, DeclaredSets, Extent, Verdict};
 use limosa_os::inject::{Defect, seeded};
 
@@ -220,7 +220,7 @@ impl Core {
         let order = LaunchOrder(state.submitted);
         state.submitted += 1;
         let chunks: Vec<ChunkIndex> = pending.record.sets.chunks().map(|(chunk, _)| chunk).collect();
-        self.vram.lock().declared(order, &chunks);
+        self.vram.lock().policy.declared(order, &chunks);
         state.queued.push_back(Queued { order, pending });
         let lost = self.admit_ready(&mut state);
         if !state.queued.is_empty() {
@@ -309,12 +309,12 @@ impl Core {
             let record = Arc::clone(&pending.record);
             let admitted = self.admit(pending, &mut state.discarded);
             // Only now: until all of its blocks are held, the policy must know that they are needed next.
-            let mut policy = self.vram.lock();
+            let mut vram = self.vram.lock();
             if admitted.is_ok() {
-                record.sets.chunks().for_each(|(chunk, _)| policy.used(chunk));
+                record.sets.chunks().for_each(|(chunk, _)| vram.policy.used(chunk));
             }
-            policy.settled(order);
-            drop(policy);
+            vram.policy.settled(order);
+            drop(vram);
             match admitted {
                 Ok((timeline, ticket)) => {
                     state.held_blocks += record.sets.blocks();
@@ -487,7 +487,7 @@ impl Core {
         state.running.clear();
         state.held_blocks = 0;
         for Queued { order, pending } in std::mem::take(&mut state.queued) {
-            self.vram.lock().settled(order);
+            self.vram.lock().policy.settled(order);
             let Pending { record, queue, submission, .. } = pending;
             state.discarded.push(submission.keep);
             // Whoever drops the queue itself waits for the launch to move on.

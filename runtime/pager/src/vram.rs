@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
 use limosa_gpu::{GpuError, Ticket, Timeline};
-use limosa_model::policy::EvictionPolicy;
+use limosa_model::advice::{ByAdvice, Turn};
+use limosa_model::policy::{DeclaredNext, EvictionPolicy};
 use limosa_model::{BLOCK, BLOCKS_PER_CHUNK, BlockSet, ChunkIndex, Side, Verdict};
 use limosa_os::copy::Caching;
 
@@ -45,6 +46,9 @@ enum Leaves {
 /// Victims looked at before giving up: more are held or under a move than could be by launches of this size.
 const VICTIMS_MAX: usize = 4096;
 
+/// Which chunks are to be evicted first.
+type EvictionOrder = ByAdvice<DeclaredNext>;
+
 pub(crate) struct Vram {
     /// Shrinks where the driver has less than it was thought to.
     budget_blocks: AtomicU64,
@@ -52,16 +56,16 @@ pub(crate) struct Vram {
     /// Chunks from which a block has left the device. Lock-free, since signal mode adds to it.
     idle: ArrayQueue<ChunkIndex>,
     /// Held while frames are taken or given back. Comes before any cell's lock.
-    policy: Mutex<Box<dyn EvictionPolicy>>,
+    order: Mutex<EvictionOrder>,
 }
 
 impl Vram {
-    pub(crate) fn new(budget: u64, policy: Box<dyn EvictionPolicy>) -> Self {
+    pub(crate) fn new(budget: u64) -> Self {
         Self {
             budget_blocks: AtomicU64::new(budget / BLOCK),
             used_blocks: AtomicU64::new(0),
             idle: ArrayQueue::new(IDLE_NOTED),
-            policy: Mutex::new(policy),
+            order: Mutex::default(),
         }
     }
 
@@ -76,8 +80,8 @@ impl Vram {
     }
 
     /// Keeps frames from being taken or given back meanwhile.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Box<dyn EvictionPolicy>> {
-        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> MutexGuard<'_, EvictionOrder> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that blocks of the chunk are about to leave the device. Allowed in signal mode.
@@ -113,29 +117,29 @@ impl Core {
         blocks: BlockSet,
         covers: BlockSet,
     ) -> Result<(), PagerError> {
-        let mut policy = self.vram.lock();
+        let mut order = self.vram.lock();
         let missing = blocks - cell.frames();
         if missing.is_empty() {
-            policy.used(chunk);
+            order.policy.used(chunk);
             return Ok(());
         }
         let dense = cell.frames().is_empty() && missing.count() >= DENSE_MIN;
         if dense
-            && self.make_room(policy.as_mut(), BLOCKS_PER_CHUNK, chunk, covers) == Room::Made
-            && self.take_in_room(policy.as_mut(), chunk, cell, BlockSet::ALL).is_ok()
+            && self.make_room(&mut order, BLOCKS_PER_CHUNK, chunk, covers) == Room::Made
+            && self.take_in_room(&mut order, chunk, cell, BlockSet::ALL).is_ok()
         {
             cell.lock().one_page = self.view.maps_huge();
             return Ok(());
         }
         loop {
-            match self.make_room(policy.as_mut(), missing.count(), chunk, covers) {
+            match self.make_room(&mut order, missing.count(), chunk, covers) {
                 Room::Made => {}
                 Room::Later => return Err(PagerError::DeviceMemoryBusy),
                 Room::Never => return Err(PagerError::DeviceMemoryFull { budget: self.vram.budget() }),
             }
-            let taken = missing.runs().try_for_each(|(first, count)| {
-                self.take_in_room(policy.as_mut(), chunk, cell, BlockSet::run(first, count))
-            });
+            let taken = missing
+                .runs()
+                .try_for_each(|(first, count)| self.take_in_room(&mut order, chunk, cell, BlockSet::run(first, count)));
             match taken {
                 Err(PagerError::Gpu(GpuError::OutOfMemory { .. })) if self.vram.shrink() => {}
                 done => return done,
@@ -146,7 +150,7 @@ impl Core {
     /// Makes frames for which there is room.
     fn take_in_room(
         &self,
-        policy: &mut dyn EvictionPolicy,
+        order: &mut EvictionOrder,
         chunk: ChunkIndex,
         cell: &Cell,
         blocks: BlockSet,
@@ -157,7 +161,7 @@ impl Core {
             self.add_frames(cell, missing);
         }
         // Known to the policy also where a later part fails, so that these frames can be taken again.
-        policy.used(chunk);
+        order.policy.used(chunk);
         Ok(())
     }
 
@@ -174,13 +178,13 @@ impl Core {
 
     /// Takes one chunk out of device memory as far as it is not held. Gives whether that freed anything.
     fn evict_any(&self) -> bool {
-        let mut policy = self.vram.lock();
+        let mut order = self.vram.lock();
         let before = self.vram.used();
-        let victims: Vec<_> = policy.victims().take(VICTIMS_MAX).collect();
-        victims.into_iter().any(|victim| {
+        let victims: Vec<_> = order.victims().take(VICTIMS_MAX).collect();
+        victims.into_iter().any(|(turn, victim)| {
             // What cannot go stays; others may.
-            let _ = self.evict(victim, BLOCKS_PER_CHUNK);
-            self.free_idle_frames(policy.as_mut(), victim);
+            let _ = self.evict(victim, turn, BLOCKS_PER_CHUNK);
+            self.free_idle_frames(&mut order, victim);
             self.vram.used() < before
         })
     }
@@ -193,16 +197,16 @@ impl Core {
 
     /// Frees frames until there is room for `blocks` more, sparing the chunk that they are for as long as it can. The
     /// blocks of it in `covers` are the caller's.
-    fn make_room(&self, policy: &mut dyn EvictionPolicy, blocks: u32, spare: ChunkIndex, covers: BlockSet) -> Room {
+    fn make_room(&self, order: &mut EvictionOrder, blocks: u32, spare: ChunkIndex, covers: BlockSet) -> Room {
         let enough = || self.vram.room() >= blocks.into();
         while !enough() {
             let Some(chunk) = self.vram.idle.pop() else { break };
-            self.free_idle_frames(policy, chunk);
+            self.free_idle_frames(order, chunk);
         }
         if enough() {
             return Room::Made;
         }
-        let evictable = |victim: &ChunkIndex| {
+        let evictable = |(_, victim): &(Turn, ChunkIndex)| {
             let unheld = |cell: &Cell| !(cell.frames() - cell.lock().chunk.held()).is_empty();
             *victim != spare && self.cells.get(*victim).is_some_and(unheld)
         };
@@ -211,17 +215,18 @@ impl Core {
             let state = self.cells.get(*victim).map(Cell::lock);
             state.is_some_and(|state| state.one_page && !state.chunk.held().is_empty())
         };
-        let (last, first): (Vec<_>, Vec<_>) = policy.victims().filter(evictable).take(VICTIMS_MAX).partition(shaken);
+        let mut victims: Vec<_> = order.victims().filter(evictable).take(VICTIMS_MAX).collect();
+        victims.sort_by_cached_key(|(turn, victim)| (*turn == Turn::Last, shaken(victim)));
         let mut failed = false;
-        for victim in first.into_iter().chain(last).chain([spare]) {
-            failed |= self.evict(victim, blocks).is_err();
-            self.free_idle_frames(policy, victim);
+        for (turn, victim) in victims.into_iter().chain(Turn::ALL.map(|turn| (turn, spare))) {
+            failed |= self.evict(victim, turn, blocks).is_err();
+            self.free_idle_frames(order, victim);
             if enough() {
                 return Room::Made;
             }
         }
         let own = |chunk: ChunkIndex| if chunk == spare { covers } else { BlockSet::EMPTY };
-        let mut left = policy.victims().chain([spare]).map(|chunk| self.can_leave(chunk, own(chunk)));
+        let mut left = order.policy.victims().chain([spare]).map(|chunk| self.can_leave(chunk, own(chunk)));
         // A block that came back while it was evicted could still go; one of which that failed would fail again.
         if left.any(|leaves| leaves == Leaves::Soon || leaves == Leaves::Now && !failed) {
             Room::Later
@@ -230,12 +235,13 @@ impl Core {
         }
     }
 
-    /// Takes what can go of the chunk out of VRAM: all of it where much is needed, so that whole huge pages come free,
+    /// Takes what can go of the chunk in this turn out of VRAM: all of it where much is needed, so that whole huge pages come free,
     /// else no more than `needed`.
-    fn evict(&self, chunk: ChunkIndex, needed: u32) -> Result<(), PagerError> {
+    fn evict(&self, chunk: ChunkIndex, turn: Turn, needed: u32) -> Result<(), PagerError> {
         let Some(cell) = self.cells.get(chunk) else { return Ok(()) };
         let mut state = cell.lock();
-        let evictable = state.chunk.current(Side::Device) - state.chunk.held() - state.chunk.busy();
+        let due = state.chunk.current(Side::Device) & state.chunk.advice().due(turn);
+        let evictable = due - state.chunk.held() - state.chunk.busy();
         let blocks = if needed < DENSE_MIN { evictable.last(needed) } else { evictable };
         let verdict = self.decide(chunk, &mut state, |chunk| chunk.evict(blocks));
         drop(state);
@@ -262,11 +268,11 @@ impl Core {
 
     /// Gives the frames of a chunk back that hold nothing.
     pub(crate) fn drop_idle_frames(&self, chunk: ChunkIndex) {
-        self.free_idle_frames(self.vram.lock().as_mut(), chunk);
+        self.free_idle_frames(&mut self.vram.lock(), chunk);
     }
 
     /// The same, by who has the pool.
-    fn free_idle_frames(&self, policy: &mut dyn EvictionPolicy, chunk: ChunkIndex) {
+    fn free_idle_frames(&self, order: &mut EvictionOrder, chunk: ChunkIndex) {
         let Some(cell) = self.cells.get(chunk) else { return };
         // Under the cell's lock, so that no plan begins that needs them.
         let mut state = cell.lock();
@@ -286,7 +292,7 @@ impl Core {
         cell.frames.fetch_and(!freed.0, Ordering::AcqRel);
         self.vram.used_blocks.fetch_sub(freed.count().into(), Ordering::Relaxed);
         if cell.frames().is_empty() {
-            policy.gone(chunk);
+            order.policy.gone(chunk);
         }
     }
 }
