@@ -48,8 +48,8 @@ impl Arena {
         unsafe { AtomicU64::from_ptr(self.memory.ptr().add(offset).as_ptr().cast()) }
     }
 
-    /// A launch that declares nothing of it.
-    fn launch(&self, kit: &Kit, report: &Arc<RawAllocation>, rounds: u32) -> Event {
+    /// A launch that declares nothing of it: number `launch` of this arena's.
+    fn launch(&self, kit: &Kit, report: &Arc<RawAllocation>, launch: u64, rounds: u32) -> Event {
         let kernel = kit.context.kernel("stress", stress::KERNEL.spirv).unwrap();
         let (base, watched) = (self.memory.ptr().address(), u64::from(self.counted_at < self.lanes_at + BLOCK));
         let arguments: [u64; 11] = [
@@ -63,18 +63,18 @@ impl Arena {
             watched,
             report.ptr().address(),
             SEED,
-            0,
+            launch,
         ];
         let launch = kit.queue.launch(&kernel, LANES).value(arguments).value(rounds).value(0u32);
         // SAFETY: what the kernel touches is kept, and used by whole words on both sides.
         unsafe { launch.with_raw(report, Access::Write).keeps(&self.memory).submit() }.unwrap()
     }
 
-    /// That the kernel has found each value, and left what it was to.
-    fn check(&self, report: &Arc<RawAllocation>, rounds: u32) {
+    /// That kernels have found each value, and left what they were to after so many rounds in all.
+    fn check(&self, report: &Arc<RawAllocation>, rounds: u64) {
         for lane in 0..LANES {
             let word = self.word(self.lanes_at + lane * STRIDE).load(Ordering::Relaxed);
-            assert_eq!(word, stress::lane_value(SEED, lane, rounds.into()), "lane {lane}");
+            assert_eq!(word, stress::lane_value(SEED, lane, rounds), "lane {lane}");
         }
         // SAFETY: the launch that writes it is done.
         let mismatches = unsafe { report.ptr().as_ptr().cast::<u64>().read_volatile() };
@@ -106,23 +106,28 @@ fn a_block_used_by_both_sides_at_once_is_throttled_and_reported() {
         let watch = kit.heap().watch(arena.memory.range()).unwrap();
         let before = kit.heap().counters();
         let begun = Instant::now();
-        let event = arena.launch(&kit, &report, ROUNDS);
         let over = AtomicBool::new(false);
+        let (mut launches, mut new) = (0, before);
         let counted = std::thread::scope(|scope| {
             let counting = scope.spawn(|| count(arena.word(BLOCK / 2), &over));
-            event.wait().unwrap();
+            // On a busy machine the threads may not meet often enough at first: then nothing thrashes.
+            while launches == 0 || launches < 50 && new.faults_throttled == 0 {
+                arena.launch(&kit, &report, launches, ROUNDS).wait().unwrap();
+                launches += 1;
+                new = kit.heap().counters().since(&before);
+            }
             over.store(true, Ordering::Relaxed);
             counting.join().unwrap()
         });
         let elapsed = begun.elapsed();
-        let new = kit.heap().counters().since(&before);
-        arena.check(&report, ROUNDS);
+        arena.check(&report, launches * u64::from(ROUNDS));
         let turns = std::iter::from_fn(|| watch.try_next()).filter(|event| matches!(event, WatchEvent::Changed { .. }));
-        let turns = turns.count() as u64;
+        let turns = turns.count() as u64 + watch.missed();
         eprintln!("{mode:?}: {turns} moves in {elapsed:?}, the CPU counted to {counted}: {new:?}");
         assert!(new.blocks_thrashing == 1 && new.faults_throttled > 0, "{mode:?}: {new:?}");
         // A read fault, and the write fault after it, may change the copies twice in a turn.
-        let most = 2 * (TURNS_UNTIL_LONGEST + 2 + u64::try_from(elapsed.as_micros() / LEASE.as_micros()).unwrap());
+        let most =
+            2 * (TURNS_UNTIL_LONGEST + 2 * launches + u64::try_from(elapsed.as_micros() / LEASE.as_micros()).unwrap());
         assert!(turns <= most, "{mode:?}: {turns} moves in {elapsed:?}, not more than {most} were due");
         assert!(counted > 0, "{mode:?}: neither side starves");
 
@@ -130,7 +135,7 @@ fn a_block_used_by_both_sides_at_once_is_throttled_and_reported() {
         assert_eq!(found.len(), 1, "{mode:?}: {found:?}");
         assert_eq!(found[0].range, arena.memory.range());
         assert!(found[0].moves >= 8 && found[0].since >= begun && found[0].last <= Instant::now());
-        drop((watch, event, arena));
+        drop((watch, arena));
         assert_eq!(kit.heap().thrashing(), [], "freed");
         kit.works();
     }
@@ -147,14 +152,14 @@ fn blocks_that_growth_drags_along_are_left_where_they_are_used() {
         let report = kit.heap().allocate(BLOCK, BLOCK).unwrap();
         arena.memory.prefetch(Side::Host).unwrap();
         let before = kit.heap().counters();
-        let event = arena.launch(&kit, &report, ROUNDS);
+        let event = arena.launch(&kit, &report, 0, ROUNDS);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| count(arena.word(20 * BLOCK), &over));
             event.wait().unwrap();
             over.store(true, Ordering::Relaxed);
         });
-        arena.check(&report, ROUNDS);
+        arena.check(&report, ROUNDS.into());
         let new = kit.heap().counters().since(&before);
         let moved = new.blocks_to_device + new.blocks_to_host;
         assert!(moved <= 32 * 40, "{mode:?}: they part for good once they are seen to thrash: {new:?}");
@@ -191,7 +196,7 @@ fn a_throttled_thread_goes_on_when_the_device_is_lost() {
         let Some(kit) = Kit::new("loss", builder().fault_mode(mode)) else { return };
         let arena = Arena::new(&kit, 1, 0, BLOCK / 2);
         let report = kit.heap().allocate(BLOCK, BLOCK).unwrap();
-        let event = arena.launch(&kit, &report, 100_000);
+        let event = arena.launch(&kit, &report, 0, 100_000);
         let word = arena.word(BLOCK / 2);
         while kit.heap().counters().faults_throttled == 0 && !event.is_complete().unwrap() {
             word.fetch_add(1, Ordering::Relaxed);
