@@ -7,7 +7,9 @@ mod common;
 
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, settle, turn};
-use limosa::{Advice, Cause, Counters, Error, FaultMode, PagerError, ResidencySummary, UnifiedVec, WatchEvent};
+use limosa::{
+    Advice, Cause, Counters, Error, FaultMode, PagerError, ResidencySummary, UnifiedVec, ViewKind, WatchEvent,
+};
 
 const MODES: [FaultMode; 2] = [FaultMode::HandlerThread, FaultMode::InThread];
 const BUDGET: u64 = 8 * MIB;
@@ -126,6 +128,30 @@ fn what_prefers_the_host_is_evicted_first_and_comes_block_by_block() {
     };
     assert_eq!(longest(&shy), 1, "a fault brings one block");
     assert!(longest(&old) > 1, "or a neighbourhood, elsewhere");
+}
+
+#[test]
+fn advice_is_followed_where_memory_is_bound() {
+    let _turn = turn("bound");
+    for mode in MODES {
+        let builder = builder().view(ViewKind::Sparse).device_budget(BUDGET).fault_mode(mode);
+        let Some(kit) = Kit::new("bound", builder) else { return };
+        let watch = kit.heap().watch(kit.heap().range()).unwrap();
+        let (mostly, mut kept, mut other) = (filled(&kit, 20, 1), filled(&kit, 40, 2), filled(&kit, 80, 3));
+        mostly.advise(Advice::ReadMostly).unwrap();
+        kept.advise(Advice::PreferDevice).unwrap();
+        mostly.prefetch_to_device().unwrap();
+        let new = counted(&kit, || assert_eq!(kit.sum(&mostly).unwrap() + read_through(&mostly), (20 << 14) + 20));
+        assert_eq!((summary(&mostly)[2], new.cpu_read_faults), (20, 1), "{mode:?}: but for the sum's own: {new:?}");
+        kit.fill(&mut kept, 4).unwrap().wait().unwrap();
+        kit.fill(&mut other, 5).unwrap().wait().unwrap();
+        assert_eq!(summary(&kept), [0, 40, 0, 0], "{mode:?}");
+        assert!(summary(&mostly)[0] > 0, "{mode:?}: what is used later had to make room");
+        assert_eq!(read_through(&kept) + read_through(&other) + read_through(&mostly), 40 * 4 + 80 * 5 + 20);
+        let evicted = std::iter::from_fn(|| watch.try_next());
+        let evicted = evicted.filter(|event| matches!(event, WatchEvent::Changed { cause: Cause::Eviction, .. }));
+        assert!(evicted.count() > 0 && watch.missed() == 0);
+    }
 }
 
 #[test]

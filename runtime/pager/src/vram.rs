@@ -125,14 +125,15 @@ impl Core {
         }
         let dense = cell.frames().is_empty() && missing.count() >= DENSE_MIN;
         if dense
-            && self.make_room(&mut order, BLOCKS_PER_CHUNK, chunk, covers) == Room::Made
+            // A huge page is not worth what had best stay.
+            && self.make_room(&mut order, BLOCKS_PER_CHUNK, Turn::Usual, chunk, covers) == Room::Made
             && self.take_in_room(&mut order, chunk, cell, BlockSet::ALL).is_ok()
         {
             cell.lock().one_page = self.view.maps_huge();
             return Ok(());
         }
         loop {
-            match self.make_room(&mut order, missing.count(), chunk, covers) {
+            match self.make_room(&mut order, missing.count(), Turn::Last, chunk, covers) {
                 Room::Made => {}
                 Room::Later => return Err(PagerError::DeviceMemoryBusy),
                 Room::Never => return Err(PagerError::DeviceMemoryFull { budget: self.vram.budget() }),
@@ -195,9 +196,16 @@ impl Core {
         self.vram.used_blocks.fetch_add(added.count().into(), Ordering::Relaxed);
     }
 
-    /// Frees frames until there is room for `blocks` more, sparing the chunk that they are for as long as it can. The
-    /// blocks of it in `covers` are the caller's.
-    fn make_room(&self, order: &mut EvictionOrder, blocks: u32, spare: ChunkIndex, covers: BlockSet) -> Room {
+    /// Frees frames until there is room for `blocks` more, of blocks whose turn is not after `until`, sparing the chunk
+    /// that they are for as long as it can. The blocks of it in `covers` are the caller's.
+    fn make_room(
+        &self,
+        order: &mut EvictionOrder,
+        blocks: u32,
+        until: Turn,
+        spare: ChunkIndex,
+        covers: BlockSet,
+    ) -> Room {
         let enough = || self.vram.room() >= blocks.into();
         while !enough() {
             let Some(chunk) = self.vram.idle.pop() else { break };
@@ -206,9 +214,9 @@ impl Core {
         if enough() {
             return Room::Made;
         }
-        let evictable = |(_, victim): &(Turn, ChunkIndex)| {
+        let evictable = |(turn, victim): &(Turn, ChunkIndex)| {
             let unheld = |cell: &Cell| !(cell.frames() - cell.lock().chunk.held()).is_empty();
-            *victim != spare && self.cells.get(*victim).is_some_and(unheld)
+            *turn <= until && *victim != spare && self.cells.get(*victim).is_some_and(unheld)
         };
         // A launch's blocks beside a victim's in one huge page would be unmapped with it: such victims come last.
         let shaken = |victim: &ChunkIndex| {
@@ -217,8 +225,9 @@ impl Core {
         };
         let mut victims: Vec<_> = order.victims().filter(evictable).take(VICTIMS_MAX).collect();
         victims.sort_by_cached_key(|(turn, victim)| (*turn == Turn::Last, shaken(victim)));
+        let sparing = Turn::ALL.into_iter().filter(|turn| *turn <= until).map(|turn| (turn, spare));
         let mut failed = false;
-        for (turn, victim) in victims.into_iter().chain(Turn::ALL.map(|turn| (turn, spare))) {
+        for (turn, victim) in victims.into_iter().chain(sparing) {
             failed |= self.evict(victim, turn, blocks).is_err();
             self.free_idle_frames(order, victim);
             if enough() {
