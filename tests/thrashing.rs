@@ -124,7 +124,7 @@ fn a_block_used_by_both_sides_at_once_is_throttled_and_reported() {
         let turns = std::iter::from_fn(|| watch.try_next()).filter(|event| matches!(event, WatchEvent::Changed { .. }));
         let turns = turns.count() as u64 + watch.missed();
         eprintln!("{mode:?}: {turns} moves in {elapsed:?}, the CPU counted to {counted}: {new:?}");
-        assert!(new.blocks_thrashing == 1 && new.faults_throttled > 0, "{mode:?}: {new:?}");
+        assert!(new.blocks_thrashing > 0 && new.faults_throttled > 0, "{mode:?}: {new:?}");
         // A read fault, and the write fault after it, may change the copies twice in a turn.
         let most =
             2 * (TURNS_UNTIL_LONGEST + 2 * launches + u64::try_from(elapsed.as_micros() / LEASE.as_micros()).unwrap());

@@ -95,7 +95,9 @@ impl Step<'_> {
         let cell = &mut self.world.cells[chunk];
         match event.ask(&mut cell.chunk) {
             // Only a hold to be entered: nobody can have met the busy blocks.
-            Verdict::Go(plan) if plan.actions().is_empty() => cell.chunk.commit(&plan),
+            Verdict::Go(plan) if plan.actions().is_empty() => {
+                cell.chunk.commit(&plan);
+            }
             Verdict::Go(plan) => {
                 self.push(Frame::Transitioned(chunk, event));
                 self.push(Frame::CarryOut(chunk, plan, Stage::Begin));
