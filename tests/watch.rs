@@ -32,6 +32,8 @@ fn told(watch: &ResidencyWatch) -> Vec<(Cause, Copies, u64)> {
 }
 
 fn watch_of(kit: &Kit, vec: &UnifiedVec<u32>) -> ResidencyWatch {
+    // What was done before is entered before.
+    settle(vec);
     kit.heap().watch(vec.raw().range()).unwrap()
 }
 
