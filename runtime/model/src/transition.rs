@@ -273,7 +273,7 @@ impl Chunk {
 
     /// Copies `blocks` to `side` and leaves the other side's copies, all open for reading: as a prefetch of what is read
     /// on both sides.
-    pub fn share(&mut self, side: Side, blocks: BlockSet) -> Verdict {
+    pub fn duplicate(&mut self, side: Side, blocks: BlockSet) -> Verdict {
         let (held, other) = (self.held(), if side == Side::Host { Side::Device } else { Side::Host });
         let barred = if side == Side::Host { self.write_hold } else { self.pinned() };
         if let Some(verdict) = self.obstacle(blocks, barred) {

@@ -360,7 +360,7 @@ fn prefetch_to_the_host_moves_and_opens() {
 }
 
 #[test]
-fn sharing_leaves_the_other_copy_and_opens_both_for_reading() {
+fn duplicating_leaves_the_other_copy_and_opens_both_for_reading() {
     let up = [
         TakeFrames(BLOCK),
         Close(Host, BLOCK),
@@ -368,16 +368,16 @@ fn sharing_leaves_the_other_copy_and_opens_both_for_reading() {
         Open(Host, BLOCK, Read),
         Open(Device, BLOCK, Read),
     ];
-    let mut chunk = row("H", |chunk| chunk.share(Device, BLOCK), &up, "HD");
-    assert!(matches!(chunk.share(Device, BLOCK), Verdict::Done));
-    assert!(matches!(chunk.share(Host, BLOCK), Verdict::Done));
+    let mut chunk = row("H", |chunk| chunk.duplicate(Device, BLOCK), &up, "HD");
+    assert!(matches!(chunk.duplicate(Device, BLOCK), Verdict::Done));
+    assert!(matches!(chunk.duplicate(Host, BLOCK), Verdict::Done));
     let down = [Close(Device, BLOCK), Copy(Host, BLOCK), Open(Host, BLOCK, Read), Open(Device, BLOCK, Read)];
-    row("D", |chunk| chunk.share(Host, BLOCK), &down, "HD");
-    row("F", |chunk| chunk.share(Host, BLOCK), &[Load(BLOCK), Open(Host, BLOCK, Read)], "HF");
+    row("D", |chunk| chunk.duplicate(Host, BLOCK), &down, "HD");
+    row("F", |chunk| chunk.duplicate(Host, BLOCK), &[Load(BLOCK), Open(Host, BLOCK, Read)], "HF");
     let mut chunk = having("D");
     hold(&mut chunk, Write);
-    assert_waits(chunk.share(Host, BLOCK));
-    assert!(matches!(chunk.share(Device, BLOCK), Verdict::Done), "what is held is there already");
+    assert_waits(chunk.duplicate(Host, BLOCK));
+    assert!(matches!(chunk.duplicate(Device, BLOCK), Verdict::Done), "what is held is there already");
 }
 
 #[test]

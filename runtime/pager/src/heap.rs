@@ -358,7 +358,7 @@ impl Heap {
         extent.chunks().try_for_each(|(chunk, set)| {
             // What is read on both sides is shared; the advice may change in between, which does no harm.
             self.prefetch_chunk(chunk, |blocks| blocks.prefetch(side, set - blocks.advice().read_mostly()))?;
-            self.prefetch_chunk(chunk, |blocks| blocks.share(side, set & blocks.advice().read_mostly()))
+            self.prefetch_chunk(chunk, |blocks| blocks.duplicate(side, set & blocks.advice().read_mostly()))
         })
     }
 

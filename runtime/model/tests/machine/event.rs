@@ -9,7 +9,7 @@ pub(crate) enum Event {
     Fault { side: Side, slot: u32, window: BlockSet, access: Access },
     Acquire { blocks: BlockSet, access: Access, overwrite: bool },
     Prefetch { side: Side, blocks: BlockSet },
-    Share { side: Side, blocks: BlockSet },
+    Duplicate { side: Side, blocks: BlockSet },
     Evict(BlockSet),
     DropHost(BlockSet),
     WriteBack(BlockSet),
@@ -22,7 +22,7 @@ impl Event {
             Self::Fault { side, slot, window, access } => chunk.fault(side, slot, window, access),
             Self::Acquire { blocks, access, overwrite } => chunk.acquire(blocks, access, overwrite),
             Self::Prefetch { side, blocks } => chunk.prefetch(side, blocks),
-            Self::Share { side, blocks } => chunk.share(side, blocks),
+            Self::Duplicate { side, blocks } => chunk.duplicate(side, blocks),
             Self::Evict(blocks) => chunk.evict(blocks),
             Self::DropHost(blocks) => chunk.drop_host(blocks),
             Self::WriteBack(blocks) => chunk.write_back(blocks),
@@ -34,7 +34,7 @@ impl Event {
     pub(crate) fn asked(self) -> BlockSet {
         match self {
             Self::Fault { slot, .. } => BlockSet::of(slot),
-            Self::Acquire { blocks, .. } | Self::Prefetch { blocks, .. } | Self::Share { blocks, .. } => blocks,
+            Self::Acquire { blocks, .. } | Self::Prefetch { blocks, .. } | Self::Duplicate { blocks, .. } => blocks,
             Self::Evict(blocks) | Self::DropHost(blocks) | Self::WriteBack(blocks) | Self::Discard(blocks) => blocks,
         }
     }
@@ -44,12 +44,12 @@ impl Event {
         match self {
             Self::Fault { side: Side::Host, access: Access::Read, .. }
             | Self::Acquire { access: Access::Read, .. }
-            | Self::Share { side: Side::Host, .. }
+            | Self::Duplicate { side: Side::Host, .. }
             | Self::WriteBack(_) => hold == Hold::Write,
             // The launch that holds the block may itself be what faults; a prefetch leaves held blocks alone.
             Self::Fault { side: Side::Device, .. }
             | Self::Prefetch { side: Side::Device, .. }
-            | Self::Share { side: Side::Device, .. } => false,
+            | Self::Duplicate { side: Side::Device, .. } => false,
             _ => hold != Hold::None,
         }
     }
@@ -59,7 +59,7 @@ impl Event {
         matches!(
             self,
             Self::Acquire { .. }
-                | Self::Share { side: Side::Device, .. }
+                | Self::Duplicate { side: Side::Device, .. }
                 | Self::Prefetch { side: Side::Device, .. }
                 | Self::Fault { side: Side::Device, .. }
         )
@@ -71,7 +71,7 @@ impl Event {
             Self::Fault { side, access, .. } => Some((side, access)),
             Self::Acquire { access, .. } => Some((Side::Device, access)),
             Self::Prefetch { side, .. } => Some((side, Access::Write)),
-            Self::Share { side, .. } => Some((side, Access::Read)),
+            Self::Duplicate { side, .. } => Some((side, Access::Read)),
             _ => None,
         }
     }
@@ -81,7 +81,7 @@ impl Event {
         let (host, device, file) = tiers(state.copies);
         match self {
             Self::Fault { .. } | Self::Acquire { .. } => true,
-            Self::Prefetch { side, .. } | Self::Share { side, .. } => {
+            Self::Prefetch { side, .. } | Self::Duplicate { side, .. } => {
                 !open && (side == Side::Host || state.hold == Hold::None)
             }
             Self::Evict(_) => device,
@@ -95,7 +95,7 @@ impl Event {
     pub(crate) fn then(self, before: Copies) -> Copies {
         let (host, device, file) = tiers(before);
         let (host, device, file) = match self {
-            Self::Fault { side: Side::Host, access: Access::Read, .. } | Self::Share { side: Side::Host, .. } => {
+            Self::Fault { side: Side::Host, access: Access::Read, .. } | Self::Duplicate { side: Side::Host, .. } => {
                 (true, device, file)
             }
             Self::Fault { side: Side::Host, .. } | Self::Prefetch { side: Side::Host, .. } => (true, false, false),
@@ -103,7 +103,9 @@ impl Event {
             | Self::Acquire { access: Access::Write, .. }
             | Self::Prefetch { .. } => (false, true, false),
             // What is loaded for the device passes through a host frame, which stays current.
-            Self::Fault { .. } | Self::Acquire { .. } | Self::Share { .. } => (host || (file && !device), true, file),
+            Self::Fault { .. } | Self::Acquire { .. } | Self::Duplicate { .. } => {
+                (host || (file && !device), true, file)
+            }
             Self::Evict(_) => (host || !file, false, file),
             Self::DropHost(_) => (false, device, file),
             Self::WriteBack(_) => (true, device, true),
