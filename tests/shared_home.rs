@@ -59,6 +59,7 @@ fn both_sides_use_one_memory_without_copies_or_faults() {
         assert!(faults <= 12 && moved.blocks_to_device <= 3 && moved.blocks_to_host <= 6, "{what}: {moved:?}");
         assert!(kit.heap().device_bytes() <= device + 2 * MIB, "{what}");
         assert_eq!(vec.residency_summary().shared, 12 * MIB, "{what}");
+        vec.prefetch_to_device().unwrap();
     });
 }
 

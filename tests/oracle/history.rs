@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use limosa::{Access, Context, DeviceClass, RawAllocation, Side};
+use limosa::{Access, Advice, Context, DeviceClass, Event, Home, HostRange, RawAllocation, Side};
 use limosa_shaders::{fill, reduce, stress};
 
 /// Bytes of one cell: a lane's word, a CPU thread's word and a watched word, in that order.
@@ -189,7 +189,8 @@ impl History<'_> {
     fn kernels(&self) {
         let heap = self.context.heap();
         let kernel = self.context.kernel("stress", stress::KERNEL.spirv).unwrap();
-        let queue = self.context.queue().unwrap();
+        let queues = [self.context.queue().unwrap(), self.context.queue().unwrap()];
+        let mut before: Option<Event> = None;
         let report = heap.vec_zeroed::<[u64; 7]>(1).unwrap();
         let base = self.cells.ptr().address();
         let mut launches = 0;
@@ -207,6 +208,7 @@ impl History<'_> {
                 self.seed,
                 launches,
             ];
+            let queue = &queues[usize::try_from(launches % 2).unwrap()];
             let launch = queue.launch(&kernel, CELLS).value(arguments).value(ROUNDS).value(0u32);
             let launch = launch.with_raw(report.raw(), Access::Write).keeps(&self.counters);
             // By turns the cells are declared, and held: CPU threads wait for the launch; and not: they take blocks
@@ -218,10 +220,21 @@ impl History<'_> {
             } else {
                 launch.keeps(&self.cells)
             };
+            // By turns on two queues, each after the one before: now and then that is waited for, now and then it is not.
+            let launch = before.iter().fold(launch, |launch, event| launch.after(event));
             // SAFETY: all that the kernel touches is kept, and only used as whole words by both sides.
-            self.fine(unsafe { launch.submit() }.and_then(|event| event.wait()));
+            let event = unsafe { launch.submit() };
             launches += 1;
-            self.gpu_operations.fetch_add(CELLS * u64::from(ROUNDS), Ordering::Relaxed);
+            match event {
+                Ok(event) if launches % 5 < 2 => {
+                    before = Some(event);
+                    continue;
+                }
+                event => self.fine(event.and_then(|event| event.wait())),
+            }
+            self.fine(before.take().map_or(Ok(()), |event| event.wait()));
+            let done = launches * CELLS * u64::from(ROUNDS);
+            self.gpu_operations.store(done, Ordering::Relaxed);
             let seen = report.read().unwrap()[0];
             if seen[0] != 0 {
                 self.wrong(format!(
@@ -235,6 +248,7 @@ impl History<'_> {
             }
         }
         self.stop.store(true, Ordering::Relaxed);
+        self.fine(before.map_or(Ok(()), |event| event.wait()));
         self.check_lanes(launches);
         self.check_counters(launches);
     }
@@ -269,11 +283,28 @@ impl History<'_> {
             let (side, start) = (random.below(2), random.below(CELLS * CELL));
             let side = if side == 0 { Side::Host } else { Side::Device };
             let len = 1 << random.below(22);
-            self.fine(self.cells.prefetch_range(side, start, len));
+            match random.below(4) {
+                0 => {
+                    let advice = [Advice::None, Advice::ReadMostly, Advice::PreferDevice, Advice::PreferHost];
+                    let advice = advice[usize::try_from(random.below(4)).unwrap()];
+                    self.fine(self.cells.advise_range(start, len, advice));
+                }
+                1 => {
+                    let ranges: Vec<_> = (0..3).map(|_| self.some_range(&mut random)).collect();
+                    self.fine(self.context.heap().prefetch_batch(side, &ranges));
+                }
+                _ => self.fine(self.cells.prefetch_range(side, start, len)),
+            }
         }
     }
 
-    /// Sweeps a range of several chunks in order, by turns with kernels that fill it and add it up.
+    fn some_range(&self, random: &mut Random) -> HostRange {
+        let all = self.cells.range();
+        let start = random.below(all.len);
+        HostRange { start: all.start.offset(start), len: (1 << random.below(19)).min(all.len - start) }
+    }
+
+    /// Sweeps a range of several chunks in order, by turns with kernels that fill it and add it up, and pinned.
     fn sweeps(&self) {
         let words = (5 << 20) / 4;
         let fill = self.context.kernel("fill", fill::KERNEL.spirv).unwrap();
@@ -290,7 +321,9 @@ impl History<'_> {
             if let Some((word, at)) = wrong {
                 self.expect("a filled word", at, word.into(), turn.into());
             }
-            vec.write().unwrap().iter_mut().for_each(|word| *word += 1);
+            let mut pin = vec.host_pin().unwrap();
+            pin.iter_mut().for_each(|word| *word += 1);
+            drop(pin);
             *total.write().unwrap() = 0;
             let launch = queue.launch(&reduce, words as u64 / reduce::ITEMS).reads(&vec);
             let launch = launch.writes(total.as_mut_vec()).value(words as u64);
@@ -304,7 +337,7 @@ impl History<'_> {
         }
     }
 
-    /// Allocates, finds zeros, writes, moves, reads back, frees.
+    /// Allocates in any home, finds zeros, writes, moves, reads back, discards, finds zeros, frees.
     fn churn(&self) {
         let mut random = Random(self.seed.rotate_left(17));
         let mut allocated = 0;
@@ -314,7 +347,8 @@ impl History<'_> {
             }
             allocated += 1;
             let len = (64 << 10) + random.below(5 << 20);
-            let memory = self.context.heap().allocate(len, 4096).unwrap();
+            let home = if random.below(4) == 0 { Home::Shared } else { Home::Migrating };
+            let memory = self.context.heap().in_home(home).allocate(len, 4096).unwrap();
             if random.below(2) == 0 {
                 self.fine(memory.prefetch(Side::Device));
             }
@@ -328,9 +362,19 @@ impl History<'_> {
                 word.store(tag ^ index, Ordering::Relaxed);
             }
             self.fine(memory.prefetch(Side::Device));
-            for (index, word) in words {
+            for (index, word) in words.clone() {
                 self.expect("moved memory", index, word.load(Ordering::Relaxed), tag ^ index);
                 word.store(!tag, Ordering::Relaxed);
+            }
+            if random.below(2) == 0 {
+                let range = memory.range();
+                let [one, two] = [range.len / 2, range.len].map(|end| HostRange { start: range.start, len: end });
+                // SAFETY: nobody has a reference to it, and zeros are valid words.
+                self.fine(unsafe { self.context.heap().discard_batch(&[one, two]) });
+                // The last block may not be whole.
+                for (index, word) in words.take_while(|(index, _)| index * 8 + 8 <= len / (64 << 10) * (64 << 10)) {
+                    self.expect("discarded memory", index, word.load(Ordering::Relaxed), 0);
+                }
             }
         }
     }

@@ -19,7 +19,7 @@ impl Heap {
         let whole = extents.iter().filter(|extent| extent.len > 0).map(|extent| extent.to_blocks());
         let whole = merged(whole.collect());
         self.check_intact(&whole)?;
-        self.check_room(side, whole.iter().map(|extent| extent.len).sum())?;
+        self.check_room(side, &whole)?;
         whole.into_iter().try_for_each(|extent| self.prefetch(side, extent))
     }
 

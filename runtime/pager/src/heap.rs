@@ -354,7 +354,7 @@ impl Heap {
     /// [`limosa_gpu::GpuError::DeviceLost`]. What was brought before the error stays there.
     pub fn prefetch(&self, side: Side, extent: Extent) -> Result<(), PagerError> {
         self.check_range(extent)?;
-        self.check_room(side, extent.to_blocks().len)?;
+        self.check_room(side, &[extent.to_blocks()])?;
         extent.chunks().try_for_each(|(chunk, set)| {
             // What is read on both sides is shared; the advice may change in between, which does no harm.
             self.prefetch_chunk(chunk, |blocks| blocks.prefetch(side, set - blocks.advice().read_mostly()))?;
@@ -362,9 +362,11 @@ impl Heap {
         })
     }
 
-    /// That so many bytes could be brought to `side`.
-    pub(crate) fn check_room(&self, side: Side, asked: u64) -> Result<(), PagerError> {
+    /// That what can move of `extents`, which are whole blocks, could be brought to `side`.
+    pub(crate) fn check_room(&self, side: Side, extents: &[Extent]) -> Result<(), PagerError> {
         let budget = self.core.vram.budget();
+        let all: u64 = extents.iter().map(|extent| extent.len).sum();
+        let asked = if all > budget { all - self.core.shared_bytes_in(extents) } else { all };
         match side {
             Side::Device if self.core.lost() => Err(limosa_gpu::GpuError::DeviceLost.into()),
             Side::Device if asked > budget => Err(PagerError::RangeTooLarge { asked, budget }),

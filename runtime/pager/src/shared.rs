@@ -92,6 +92,15 @@ impl Heap {
 }
 
 impl Core {
+    /// Bytes of `extents` that are of shared homes.
+    pub(crate) fn shared_bytes_in(&self, extents: &[Extent]) -> u64 {
+        let shared = |(chunk, set): (ChunkIndex, BlockSet)| {
+            let blocks = self.cells.get(chunk).map(|cell| cell.lock().chunk.shared() & set);
+            blocks.map_or(0, |blocks| u64::from(blocks.count()) * BLOCK)
+        };
+        extents.iter().flat_map(|extent| extent.chunks()).map(shared).sum()
+    }
+
     /// Takes shared blocks out of what a launch declares: there is nothing to bring or to hold.
     pub(crate) fn leave_out_shared(&self, sets: &mut DeclaredSets) {
         if self.shared_blocks.load(Ordering::Relaxed) > 0 {

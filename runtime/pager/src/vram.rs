@@ -46,6 +46,9 @@ enum Leaves {
 /// Victims looked at before giving up: more are held or under a move than could be by launches of this size.
 const VICTIMS_MAX: usize = 4096;
 
+/// Victims looked at first.
+const FEW_VICTIMS: usize = 16;
+
 /// Which chunks are to be evicted first.
 type EvictionOrder = ByAdvice<DeclaredNext>;
 
@@ -223,16 +226,18 @@ impl Core {
             let state = self.cells.get(*victim).map(Cell::lock);
             state.is_some_and(|state| state.one_page && !state.chunk.held().is_empty())
         };
+        let easy = |victim: &(Turn, ChunkIndex)| evictable(victim) && !shaken(&victim.1);
+        // Nearly always a few suffice; so not all of a large device is looked at.
+        let few: Vec<_> = order.victims().filter(easy).take(FEW_VICTIMS).collect();
+        let mut failed = false;
+        if self.evict_until(order, few, blocks, &mut failed) {
+            return Room::Made;
+        }
         let mut victims: Vec<_> = order.victims().filter(evictable).take(VICTIMS_MAX).collect();
         victims.sort_by_cached_key(|(turn, victim)| (*turn == Turn::Last, shaken(victim)));
-        let sparing = Turn::ALL.into_iter().filter(|turn| *turn <= until).map(|turn| (turn, spare));
-        let mut failed = false;
-        for (turn, victim) in victims.into_iter().chain(sparing) {
-            failed |= self.evict(victim, turn, blocks).is_err();
-            self.free_idle_frames(order, victim);
-            if enough() {
-                return Room::Made;
-            }
+        victims.extend(Turn::ALL.into_iter().filter(|turn| *turn <= until).map(|turn| (turn, spare)));
+        if self.evict_until(order, victims, blocks, &mut failed) {
+            return Room::Made;
         }
         let own = |chunk: ChunkIndex| if chunk == spare { covers } else { BlockSet::EMPTY };
         let mut left = order.policy.victims().chain([spare]).map(|chunk| self.can_leave(chunk, own(chunk)));
@@ -244,8 +249,24 @@ impl Core {
         }
     }
 
-    /// Takes what can go of the chunk in this turn out of VRAM: all of it where much is needed, so that whole huge pages come free,
-    /// else no more than `needed`.
+    /// Evicts one victim after the other until there is room for `blocks` more. Gives whether that came to be, and notes
+    /// where one could not be evicted.
+    fn evict_until(
+        &self,
+        order: &mut EvictionOrder,
+        victims: Vec<(Turn, ChunkIndex)>,
+        blocks: u32,
+        failed: &mut bool,
+    ) -> bool {
+        victims.into_iter().any(|(turn, victim)| {
+            *failed |= self.evict(victim, turn, blocks).is_err();
+            self.free_idle_frames(order, victim);
+            self.vram.room() >= blocks.into()
+        })
+    }
+
+    /// Takes what can go of the chunk in this turn out of VRAM: all of it where much is needed, so that whole huge pages
+    /// come free, else no more than `needed`.
     fn evict(&self, chunk: ChunkIndex, turn: Turn, needed: u32) -> Result<(), PagerError> {
         let Some(cell) = self.cells.get(chunk) else { return Ok(()) };
         let mut state = cell.lock();
