@@ -11,7 +11,6 @@ use common::failure::{BLOCK_WORDS, Kit, turn};
 use limosa::inject::{self, Call};
 use limosa::{DeviceClass, Result, Side, UnifiedVec};
 
-const CALLS: [Call; 5] = [Call::Reserve, Call::Discard, Call::Open, Call::OpenChunk, Call::Close];
 const WORDS: usize = 40 * BLOCK_WORDS;
 
 /// What is tried while a call fails. The CPU touches nothing meanwhile: a touch that cannot be served ends the process.
@@ -57,7 +56,7 @@ fn every_failing_call_is_told_and_survived() {
         let Some(kit) = Kit::new("injection", builder().device_class(class).device_budget(16 << 20)) else { return };
         let mut vec = kit.heap().vec_with(WORDS, |i| u32::try_from(i).unwrap()).unwrap();
         let (mut told, device) = (0, kit.heap().device_budget());
-        for call in CALLS {
+        for call in Call::ALL {
             for (name, operation) in OPERATIONS {
                 if class == DeviceClass::Declared && name == "launch that faults" {
                     continue;

@@ -14,8 +14,13 @@
 //! A launch declares what it touches; from its admission to its completion it holds that, and CPU touches that conflict
 //! wait. It is admitted when no launch in flight holds against it and its set fits the device budget beside theirs.
 //!
+//! # Views and classes
+//! On software devices a kernel's access to memory that is elsewhere is a fault, and served ([`DeviceClass::Faulting`],
+//! through [`ViewKind::Import`]). On cards it cannot be: launches declare all that they touch
+//! ([`DeviceClass::Declared`], through [`ViewKind::Sparse`]), and what they do not declare they find stale.
+//!
 //! # What it does not do yet
-//! Work on GPUs other than software ones, share memory without moving it, or read files.
+//! Read files, or use the kernel's own page tables. No card could be had yet to try it on.
 
 mod boxed;
 mod context;

@@ -20,6 +20,32 @@ pub enum Call {
     OpenChunk,
     /// Closing a range of a fault window.
     Close,
+    /// Mapping a part of a file, or memory a second time.
+    Map,
+    /// Making pages there and mapped.
+    Populate,
+    /// Registering a range for faults.
+    Register,
+    /// Ending that.
+    Unregister,
+    /// Having touches of a page raise SIGBUS.
+    Poison,
+}
+
+impl Call {
+    /// All of them. Not among them: reading faults and waking threads, which do not fail on ranges of ours.
+    pub const ALL: [Self; 10] = [
+        Self::Reserve,
+        Self::Discard,
+        Self::Open,
+        Self::OpenChunk,
+        Self::Close,
+        Self::Map,
+        Self::Populate,
+        Self::Register,
+        Self::Unregister,
+        Self::Poison,
+    ];
 }
 
 /// A step that coherence needs and that a seeded defect leaves out.

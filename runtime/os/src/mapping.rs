@@ -49,11 +49,8 @@ impl Mapping {
     pub fn populate(&self, extent: Extent) -> Result<(), OsError> {
         self.file.reserve(extent)?;
         let (start, len) = self.reservation.at(extent);
-        // SAFETY: advice on a range of our own mapping; populating changes no contents.
-        if unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) } != 0 {
-            return Err(OsError::mapping("populating", extent.len));
-        }
-        Ok(())
+        // SAFETY: a range of our own mapping.
+        unsafe { populate(start, len) }
     }
 
     /// Makes a chunk that has no page yet of one huge page, where there are any, and maps it.
@@ -104,6 +101,20 @@ impl Mapping {
     }
 }
 
+/// Makes the pages of a range, and maps them for writing; contents stay.
+///
+/// # Safety
+/// The range is of a mapping of the caller's.
+pub(crate) unsafe fn populate(start: *mut libc::c_void, len: usize) -> Result<(), OsError> {
+    let failed = |source| OsError::Mapping { operation: "populating", bytes: len as u64, source };
+    inject::fails(inject::Call::Populate).map_err(failed)?;
+    // SAFETY: advice on the caller's mapping.
+    match unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) } {
+        0 => Ok(()),
+        _ => Err(OsError::mapping("populating", len as u64)),
+    }
+}
+
 /// Maps `file` over all of `reservation`, shared, readable and writable, not inherited by children.
 pub(crate) fn map_file(reservation: &Reservation, file: &MemoryFile) -> Result<(), OsError> {
     map_part(reservation, file, Extent { start: 0, len: reservation.len() })
@@ -114,6 +125,11 @@ pub(crate) fn map_part(reservation: &Reservation, file: &MemoryFile, extent: Ext
     let (start, len) = reservation.at(extent);
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
     let offset = libc::off_t::try_from(extent.start).unwrap_or(libc::off_t::MAX);
+    inject::fails(inject::Call::Map).map_err(|source| OsError::Mapping {
+        operation: "mapping",
+        bytes: extent.len,
+        source,
+    })?;
     // SAFETY: replaces exactly a range that `reservation` owns.
     let mapped = unsafe { libc::mmap(start, len, protection, flags, file.raw(), offset) };
     if mapped == libc::MAP_FAILED {

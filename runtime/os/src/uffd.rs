@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use limosa_model::{Access, HostAddr};
 
 use crate::error::OsError;
+use crate::inject::{self, Call};
 use crate::machine;
 
 const UFFD_API: u64 = 0xAA;
@@ -117,6 +118,7 @@ impl Userfaultfd {
     /// # Safety
     /// From now on threads that touch the range sleep until it is opened: whoever registers must serve it.
     pub(crate) unsafe fn register(&self, start: usize, len: usize) -> io::Result<()> {
+        inject::fails(Call::Register)?;
         let modes = MODE_MISSING | MODE_WRITE_PROTECT | MODE_MINOR;
         let mut register = [start as u64, len as u64, modes, 0];
         // SAFETY: the structure has the layout of `uffdio_register`; the caller serves the faults.
@@ -124,6 +126,7 @@ impl Userfaultfd {
     }
 
     pub(crate) fn unregister(&self, start: usize, len: usize) -> io::Result<()> {
+        inject::fails(Call::Unregister)?;
         let mut range = Range { start: start as u64, len: len as u64 };
         // SAFETY: the structure has the layout of `uffdio_range`.
         check(unsafe { libc::ioctl(self.raw(), IOC_UNREGISTER, &raw mut range) })
@@ -155,6 +158,7 @@ impl Userfaultfd {
 
     /// Makes every touch of the range raise SIGBUS.
     pub(crate) fn poison(&self, start: usize, len: usize) -> io::Result<()> {
+        inject::fails(Call::Poison)?;
         let mut call = [start as u64, len as u64, 0, 0];
         // SAFETY: the structure has the layout of `uffdio_poison`.
         check(unsafe { libc::ioctl(self.raw(), IOC_POISON, call.as_mut_ptr()) })

@@ -6,7 +6,8 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use limosa_model::{Access, CHUNK, Extent, HostAddr, HostRange, PAGE};
@@ -14,7 +15,7 @@ use limosa_model::{Access, CHUNK, Extent, HostAddr, HostRange, PAGE};
 use crate::error::OsError;
 use crate::futex;
 use crate::inject::{self, Call, Defect};
-use crate::mapping::{map_file, map_part};
+use crate::mapping::{map_file, map_part, populate};
 use crate::memfile::MemoryFile;
 use crate::reservation::Reservation;
 use crate::uffd::{Delivery, Fault, Message, Opened, Userfaultfd};
@@ -30,6 +31,19 @@ pub struct FaultWindow {
     uffd: Userfaultfd,
     reservation: Reservation,
     file: Arc<MemoryFile>,
+    /// Ranges that could not be given the faults they ought to have.
+    gaps: Mutex<Vec<(Extent, Gap)>>,
+    /// Whether there are any.
+    has_gaps: AtomicBool,
+}
+
+/// What became of a range that the kernel would not have fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gap {
+    /// It is open, and must be registered before it can be closed.
+    Unregistered,
+    /// Touches raise SIGSEGV.
+    CutOff,
 }
 
 impl FaultWindow {
@@ -54,7 +68,7 @@ impl FaultWindow {
         let (start, bytes) = reservation.at(Extent { start: 0, len: reservation.len() });
         // SAFETY: the caller serves the faults.
         unsafe { uffd.register(start as usize, bytes) }.map_err(|source| failed("registering", len, source))?;
-        Ok(Self { uffd, reservation, file })
+        Ok(Self { uffd, reservation, file, gaps: Mutex::default(), has_gaps: AtomicBool::new(false) })
     }
 
     /// Where it is, valid as long as `self`.
@@ -76,6 +90,7 @@ impl FaultWindow {
     pub fn open(&self, extent: Extent, access: Access) -> Result<(), OsError> {
         let access = if inject::seeded(Defect::SkipWriteProtect) { Access::Write } else { access };
         inject::fails(Call::Open).map_err(|source| failed("opening", extent.len, source))?;
+        self.mend_gaps(extent)?;
         let (start, len) = self.reservation.at(extent);
         let (start, mut done) = (start as usize, 0);
         while done < len {
@@ -118,19 +133,18 @@ impl FaultWindow {
     pub fn open_chunk(&self, chunk: Extent) -> Result<(), OsError> {
         debug_assert!(chunk.start.is_multiple_of(CHUNK) && chunk.len == CHUNK);
         inject::fails(Call::OpenChunk).map_err(|source| failed("opening", chunk.len, source))?;
+        self.mend_gaps(chunk)?;
         let (start, len) = self.reservation.at(chunk);
         self.uffd.unregister(start as usize, len).map_err(|source| failed("unregistering", chunk.len, source))?;
         // What was open for reading has left a page table behind, and a huge page is mapped only where there is none.
         // SAFETY: advice on a range of our own mapping; neither changes contents.
         let populated = unsafe {
             libc::madvise(start, len, libc::MADV_DONTNEED);
-            libc::madvise(start, len, libc::MADV_POPULATE_WRITE)
+            populate(start, len)
         };
-        let populated = if populated == 0 { Ok(()) } else { Err(OsError::mapping("populating", chunk.len)) };
-        if !inject::seeded(Defect::SkipReregister) {
-            // SAFETY: whoever made the window serves its faults.
-            let registered = unsafe { self.uffd.register(start as usize, len) };
-            registered.map_err(|source| failed("registering", chunk.len, source))?;
+        if !inject::seeded(Defect::SkipReregister) && self.register(chunk).is_err() {
+            // It is open, as it is to be; before it is closed it will be tried again.
+            self.note_gap(chunk, Gap::Unregistered);
         }
         populated
     }
@@ -141,6 +155,7 @@ impl FaultWindow {
     /// [`OsError::Mapping`].
     pub fn close(&self, extent: Extent) -> Result<(), OsError> {
         inject::fails(Call::Close).map_err(|source| failed("closing", extent.len, source))?;
+        self.mend_gaps(extent)?;
         let (start, len) = self.reservation.at(extent);
         zap(start as usize, len)
     }
@@ -169,12 +184,17 @@ impl FaultWindow {
     /// [`OsError::Mapping`].
     pub fn restore(&self, extent: Extent) -> Result<(), OsError> {
         map_part(&self.reservation, &self.file, extent)?;
+        self.register(extent).inspect_err(|_| self.note_gap(extent, Gap::Unregistered))?;
+        let (start, len) = self.reservation.at(extent);
+        // Whatever was touched between the two calls is not known to be open.
+        zap(start as usize, len)
+    }
+
+    fn register(&self, extent: Extent) -> Result<(), OsError> {
         let (start, len) = self.reservation.at(extent);
         // SAFETY: whoever made the window serves its faults.
         let registered = unsafe { self.uffd.register(start as usize, len) };
-        registered.map_err(|source| failed("registering", extent.len, source))?;
-        // Whatever was touched between the two calls is not known to be open.
-        zap(start as usize, len)
+        registered.map_err(|source| failed("registering", extent.len, source))
     }
 
     /// Maps the pages of `extent`, which exist, for good: touches fault no more, until [`Self::restore`].
@@ -185,11 +205,8 @@ impl FaultWindow {
         inject::fails(Call::Open).map_err(|source| failed("opening", extent.len, source))?;
         let (start, len) = self.reservation.at(extent);
         self.uffd.unregister(start as usize, len).map_err(|source| failed("unregistering", extent.len, source))?;
-        // SAFETY: advice on a range of our own mapping; populating changes no contents.
-        match unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) } {
-            0 => Ok(()),
-            _ => Err(OsError::mapping("populating", extent.len)),
-        }
+        // SAFETY: a range of our own mapping.
+        unsafe { populate(start, len) }
     }
 
     /// Shows the pages of another file at the same offsets, which exist, without faults, until [`Self::restore`].
@@ -200,11 +217,8 @@ impl FaultWindow {
         inject::fails(Call::Open).map_err(|source| failed("opening", extent.len, source))?;
         map_part(&self.reservation, file, extent)?;
         let (start, len) = self.reservation.at(extent);
-        // SAFETY: advice on the range just mapped; populating changes no contents.
-        match unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) } {
-            0 => Ok(()),
-            _ => Err(OsError::mapping("populating", extent.len)),
-        }
+        // SAFETY: the range just mapped.
+        unsafe { populate(start, len) }
     }
 
     /// Shows memory that is mapped elsewhere in the process, without faults, until [`Self::restore`]: whoever touches
@@ -219,6 +233,7 @@ impl FaultWindow {
         inject::fails(Call::Open).map_err(|source| failed("opening", extent.len, source))?;
         let (start, len) = self.reservation.at(extent);
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        inject::fails(Call::Map).map_err(|source| failed("mapping a second time", extent.len, source))?;
         // SAFETY: replaces exactly a range that our reservation owns; an old length of zero leaves the other mapping
         // as it is.
         let mapped = unsafe { libc::mremap(memory.cast(), 0, len, flags, start) };
@@ -234,14 +249,56 @@ impl FaultWindow {
         }
     }
 
-    /// Makes touches of `extent` raise SIGBUS until it is closed and opened again.
+    /// Makes touches of `extent` raise SIGBUS until it is closed and opened again; SIGSEGV where the kernel will not.
     ///
     /// # Errors
     /// [`OsError::Mapping`].
     pub fn poison(&self, extent: Extent) -> Result<(), OsError> {
         let (start, len) = self.reservation.at(extent);
         zap(start as usize, len)?;
-        self.uffd.poison(start as usize, len).map_err(|source| failed("poisoning", extent.len, source))
+        self.uffd.poison(start as usize, len).or_else(|_| self.cut_off(extent))
+    }
+
+    /// Has touches of `extent` raise SIGSEGV, until it is opened or closed. Its contents stay in the file.
+    fn cut_off(&self, extent: Extent) -> Result<(), OsError> {
+        let (start, len) = self.reservation.at(extent);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        // SAFETY: replaces exactly a range that our reservation owns.
+        if unsafe { libc::mmap(start, len, libc::PROT_NONE, flags, -1, 0) } == libc::MAP_FAILED {
+            return Err(OsError::mapping("cutting off", extent.len));
+        }
+        self.note_gap(extent, Gap::CutOff);
+        // Who waited there waits no longer.
+        let _ = self.uffd.wake(start as usize, len);
+        Ok(())
+    }
+
+    fn note_gap(&self, extent: Extent, gap: Gap) {
+        self.gaps().push((extent, gap));
+        self.has_gaps.store(true, Ordering::SeqCst);
+    }
+
+    /// Has the gaps that `extent` meets fault again: what is there is opened or closed next.
+    fn mend_gaps(&self, extent: Extent) -> Result<(), OsError> {
+        if !self.has_gaps.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let mut gaps = self.gaps();
+        let meets = |(other, _): &(Extent, Gap)| other.start < extent.end() && extent.start < other.end();
+        while let Some(at) = gaps.iter().position(meets) {
+            let (gap, kind) = gaps[at];
+            if kind == Gap::CutOff {
+                map_part(&self.reservation, &self.file, gap)?;
+            }
+            self.register(gap)?;
+            gaps.swap_remove(at);
+        }
+        self.has_gaps.store(!gaps.is_empty(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn gaps(&self) -> MutexGuard<'_, Vec<(Extent, Gap)>> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the threads that wait in `extent`; those whose page is still closed fault again.

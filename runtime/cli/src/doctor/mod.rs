@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use limosa::{Adapter, Context, DeviceChoice, Error, Instance, Machine, ViewKind};
+use limosa::{Adapter, Context, DeviceChoice, Error, Home, Instance, Machine, ViewKind};
 
 use crate::error::{CliError, with_causes};
 use crate::options;
@@ -74,15 +74,28 @@ fn examine_views(adapter: &Adapter) -> Vec<View> {
         let opened = Context::builder().device(DeviceChoice::Index(adapter.index)).view(kind).build();
         let view = kind.to_string();
         match opened {
-            Ok(context) => {
-                View { view, class: Some(format!("{:?}", context.device_class())), self_test: "passed", reason: None }
-            }
-            Err(error) => {
-                View { view, class: None, self_test: self_test_of(&error), reason: Some(with_causes(&error)) }
-            }
+            Ok(context) => View {
+                view,
+                class: Some(format!("{:?}", context.device_class())),
+                self_test: "passed",
+                reason: None,
+                no_shared_home: shared_home_problem(&context),
+            },
+            Err(error) => View {
+                view,
+                class: None,
+                self_test: self_test_of(&error),
+                reason: Some(with_causes(&error)),
+                no_shared_home: None,
+            },
         }
     };
     [ViewKind::Import, ViewKind::Sparse].into_iter().map(examine).collect()
+}
+
+fn shared_home_problem(context: &Context) -> Option<String> {
+    let tried = context.heap().in_home(Home::Shared).allocate(1, 1);
+    tried.err().map(|error| with_causes(&error))
 }
 
 fn self_test_of(error: &Error) -> &'static str {

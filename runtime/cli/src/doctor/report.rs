@@ -61,6 +61,8 @@ pub(super) struct View {
     pub(super) self_test: &'static str,
     /// Why not.
     pub(super) reason: Option<String>,
+    /// Why there are no shared homes, if so.
+    pub(super) no_shared_home: Option<String>,
 }
 
 /// See `limosa::Limits`.

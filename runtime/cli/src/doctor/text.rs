@@ -53,7 +53,9 @@ fn device_table(device: &Device) -> Table {
     table.row("view", [device.view.clone().unwrap_or_else(|| "none".to_owned())]);
     table.row("self-test", [device.self_test.replace('_', " ")]);
     for view in &device.views {
-        let class = view.class.as_ref().map(|class| format!("class {class}"));
+        let shared =
+            view.no_shared_home.as_ref().map_or("shared homes".to_owned(), |why| format!("no shared homes: {why}"));
+        let class = view.class.as_ref().map(|class| format!("class {class}, {shared}"));
         table.row(&view.view, [view.reason.clone().or(class).unwrap_or_default()]);
     }
     if let Some(translation) = &device.translation {

@@ -2,7 +2,9 @@
 //!
 //! A block that is opened is bound before the next launch begins: all that changed since the last one in one
 //! vkQueueBindSparse. Closing does nothing, so that a CPU's fault never needs the driver; what launches do not declare is
-//! *not* caught: a kernel that touches it finds stale data, or nothing.
+//! *not* caught: a kernel that touches it finds stale data, or nothing. Where the CPU cannot use device memory, a CPU's
+//! fault waits for a copy by the device, which on a device with one queue comes after the kernels that run: a kernel must
+//! not wait for a thread that may fault so.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
