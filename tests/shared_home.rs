@@ -14,11 +14,12 @@ use limosa::{ContextBuilder, FaultMode, Heap, Home, PagerError, Side, UnifiedVec
 use limosa_shaders::{lookup, stress};
 
 /// Each way in which a device reaches a heap.
-fn ways() -> [(&'static str, ContextBuilder); 4] {
+fn ways() -> [(&'static str, ContextBuilder); 5] {
     let budget = || builder().device_budget(8 * MIB);
     [
         ("shared, import", budget().view(ViewKind::Import)),
         ("shared, import, in thread", budget().view(ViewKind::Import).fault_mode(FaultMode::InThread)),
+        ("shared, import, no host budget", budget().view(ViewKind::Import).host_budget(0)),
         ("shared, sparse", budget().view(ViewKind::Sparse)),
         ("shared, sparse, several buffers", budget().view(ViewKind::Sparse).segment_limit(4 * MIB).staged_copies(true)),
     ]

@@ -105,6 +105,7 @@ pub struct ContextBuilder {
     device: DeviceChoice,
     heap_bytes: u64,
     host_limit: Option<u64>,
+    host_budget: Option<u64>,
     device_budget: Option<u64>,
     fault_mode: FaultMode,
     view: Option<ViewKind>,
@@ -122,6 +123,7 @@ impl Default for ContextBuilder {
             device: DeviceChoice::Best,
             heap_bytes: HEAP_SIZE_DEFAULT,
             host_limit: None,
+            host_budget: None,
             device_budget: None,
             fault_mode: FaultMode::HandlerThread,
             view: None,
@@ -150,10 +152,23 @@ impl ContextBuilder {
         self
     }
 
-    /// The most bytes of RAM for host frames. Default: three quarters of the machine's.
+    /// The most bytes of RAM for host frames. Allocations that could come to need more are refused, also while their
+    /// data is on the device and their frames are given back. Default: three quarters of the machine's.
     #[must_use]
     pub fn host_limit(mut self, bytes: u64) -> Self {
         self.host_limit = Some(bytes);
+        self
+    }
+
+    /// Bytes of RAM to keep host frames to: a target, while the limit is hard. Each chunk of 2 MiB has frames on the
+    /// host also while its data is on the device, so that bringing it back is fast and cannot fail. Above the budget,
+    /// frames of whole chunks whose data is on the device, or zeros, are given back in the background, and made again
+    /// when the data is to come back: should the system have no memory left then, a call fails with
+    /// [`crate::OsError::OutOfMemory`], a plain access gets SIGBUS, and the data stays where it is. What the CPU has now
+    /// is never given back. Default: the limit, so that frames are always kept.
+    #[must_use]
+    pub fn host_budget(mut self, bytes: u64) -> Self {
+        self.host_budget = Some(bytes);
         self
     }
 
@@ -244,9 +259,11 @@ impl ContextBuilder {
             DeviceKind::Cpu => memory / 4,
             _ => device.adapter.limits.device_memory / 4 * 3,
         };
+        let host_limit = self.host_limit.unwrap_or(memory / 4 * 3);
         let config = HeapConfig {
             heap_bytes: self.heap_bytes,
-            host_limit: self.host_limit.unwrap_or(memory / 4 * 3),
+            host_limit,
+            host_budget: self.host_budget.unwrap_or(host_limit),
             device_budget: self.device_budget.unwrap_or(ample),
             fault_mode: self.fault_mode,
             view: self.view,

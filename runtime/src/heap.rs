@@ -127,10 +127,25 @@ impl Heap {
         self.inner.serves_system_calls()
     }
 
-    /// Bytes of RAM that host frames take.
+    /// Bytes of RAM that host frames take now.
     #[must_use]
     pub fn host_bytes(&self) -> u64 {
         self.inner.host_bytes()
+    }
+
+    /// Bytes of RAM that host frames may come to take, for all that is allocated now, by whole chunks; never above the
+    /// host limit.
+    #[must_use]
+    pub fn host_committed(&self) -> u64 {
+        self.inner.host_committed()
+    }
+
+    /// Bytes of RAM that host frames take as the kernel counts the memory behind them: for tests of the budget.
+    ///
+    /// # Errors
+    /// [`crate::OsError`].
+    pub fn host_frames_resident(&self) -> Result<u64> {
+        Ok(self.inner.host_frames_resident()?)
     }
 
     /// Bytes of VRAM in use; never above [`Self::device_budget`].

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use history::{Outcome, run};
 use limosa::inject::{self, Defect};
-use limosa::{ContextBuilder, DeviceClass, FaultMode, ViewKind};
+use limosa::{ContextBuilder, Counters, DeviceClass, FaultMode, ViewKind};
 
 /// Injection is process-wide, and so is the machine's speed: one oracle at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -38,9 +38,9 @@ fn coherent(name: &str, mode: FaultMode, class: DeviceClass, budget: u64) {
     coherent_with(name, builder);
 }
 
-fn coherent_with(name: &str, builder: ContextBuilder) {
+fn coherent_with(name: &str, builder: ContextBuilder) -> Option<Counters> {
     let _alone = alone();
-    let Some(context) = common::context(name, builder) else { return };
+    let context = common::context(name, builder)?;
     let outcome = run(&context, operations(), 0x11_05A);
     println!("{name}: {outcome}");
     let counters = context.heap().counters();
@@ -62,6 +62,7 @@ fn coherent_with(name: &str, builder: ContextBuilder) {
     ] {
         assert!(count > 0, "no {what}");
     }
+    Some(counters)
 }
 
 #[test]
@@ -113,6 +114,19 @@ fn coherent_on_sparse_memory() {
     let staged = builder().staged_copies(true).segment_limit(4 << 20);
     coherent_with("oracle, sparse, copied by the device, several buffers", staged.clone());
     coherent_with("oracle, sparse, copied by the device, in thread", staged.fault_mode(FaultMode::InThread));
+}
+
+#[test]
+fn coherent_while_host_frames_come_and_go() {
+    let builder = || common::builder().host_budget(0);
+    for (name, builder) in [
+        ("oracle, no host budget, handler thread", builder()),
+        ("oracle, no host budget, in thread", builder().fault_mode(FaultMode::InThread)),
+        ("oracle, no host budget, sparse", builder().view(ViewKind::Sparse).device_budget(14 << 20)),
+    ] {
+        let Some(counters) = coherent_with(name, builder) else { return };
+        assert!(counters.chunks_host_given_back > 0 && counters.chunks_host_brought_back > 0, "{name}");
+    }
 }
 
 fn catches(defect: Defect) {

@@ -281,15 +281,14 @@ impl Chunk {
     }
 
     /// Enters an allocation's blocks, which read as zeros from now on. `starts` says whether the first of them begins
-    /// the allocation; `fresh` gives the host frames that are known to be blank.
+    /// the allocation.
     ///
     /// # Panics
     /// In debug builds, if a block is allocated already or still has state.
-    pub fn allocate(&mut self, blocks: BlockSet, starts: bool, fresh: BlockSet) {
+    pub fn allocate(&mut self, blocks: BlockSet, starts: bool) {
         debug_assert!((self.allocated & blocks).is_empty(), "block allocated twice");
         debug_assert!((self.image.current() & blocks).is_empty() && (self.busy & blocks).is_empty());
         self.allocated |= blocks;
-        self.host_blank |= fresh & blocks;
         let first = blocks.0.trailing_zeros();
         let end = BLOCKS_PER_CHUNK - blocks.0.leading_zeros();
         self.starts = self.starts - blocks;
@@ -308,8 +307,9 @@ impl Chunk {
     /// # Panics
     /// As there.
     pub fn share(&mut self, blocks: BlockSet, starts: bool) {
-        self.allocate(blocks, starts, BlockSet::EMPTY);
+        self.allocate(blocks, starts);
         self.shared |= blocks;
+        self.host_blank = self.host_blank - blocks;
         self.check();
     }
 

@@ -14,6 +14,7 @@ pub mod chunk;
 pub mod extents;
 pub mod geometry;
 pub mod growth;
+mod host_frames;
 pub mod plan;
 pub mod policy;
 pub mod sets;

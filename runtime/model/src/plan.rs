@@ -118,6 +118,12 @@ impl Plan {
         }
     }
 
+    /// The blocks that have a copy on the host while it is carried out or afterwards: their frames must be there.
+    #[must_use]
+    pub fn uses_on_host(&self) -> BlockSet {
+        (self.after.host & self.covers) | self.load
+    }
+
     /// What to do, in order; never more than [`ACTIONS_MAX`] actions, none of them on an empty set.
     #[must_use]
     pub fn actions(&self) -> ArrayVec<Action, ACTIONS_MAX> {

@@ -30,6 +30,8 @@ enum Step {
     Allocate(BlockSet, BlockSet),
     Free(usize),
     LoseDevice,
+    /// Whether that works.
+    GiveHostFrames(bool),
     Repair(BlockSet),
 }
 
@@ -98,6 +100,7 @@ fn step(io: bool) -> impl Strategy<Value = Step> {
         5 => (blocks(), any::<u32>()).prop_map(|(blocks, blank)| Step::Allocate(blocks, BlockSet(blank))),
         3 => any::<prop::sample::Index>().prop_map(|which| Step::Free(which.index(60))),
         2 => Just(Step::LoseDevice),
+        6 => any::<bool>().prop_map(Step::GiveHostFrames),
         6 => blocks().prop_map(Step::Repair),
     ]
 }
@@ -119,6 +122,7 @@ fn take(machine: &mut Machine, step: Step) {
         Step::Allocate(blocks, blank) => machine.allocate(blocks, blank),
         Step::Free(which) => machine.free(which % 8),
         Step::LoseDevice => machine.lose_device(),
+        Step::GiveHostFrames(works) => machine.give_host_frames(works),
         Step::Repair(blocks) => machine.repair(blocks),
     }
 }

@@ -41,7 +41,7 @@ fn run(chunk: &mut Chunk, event: impl FnOnce(&mut Chunk) -> Verdict) -> Vec<Acti
 /// mapped: the CPU in "H" and "HDF", the GPU in "D", "HD", "DF" and "HDF"; in "HF" and "F" it is mapped nowhere.
 fn having(initials: &str) -> Chunk {
     let mut chunk = Chunk::new();
-    chunk.allocate(BlockSet::run(0, 4), true, NONE);
+    chunk.allocate(BlockSet::run(0, 4), true);
     let write = |chunk: &mut Chunk| run(chunk, |chunk| chunk.fault(Host, 0, NONE, Write));
     let save = |chunk: &mut Chunk| run(chunk, |chunk| chunk.write_back(BLOCK));
     let raise = |chunk: &mut Chunk| run(chunk, |chunk| chunk.fault(Device, 0, NONE, Read));
@@ -105,7 +105,8 @@ fn cpu_read_of_a_host_copy_opens_it_writable_only_if_it_is_the_only_one() {
 fn cpu_read_of_zeros_zeroes_a_frame() {
     row("0", cpu(Read), &[Zero(Host, BLOCK), Open(Host, BLOCK, Write)], "H");
     let mut chunk = Chunk::new();
-    chunk.allocate(BLOCK, true, BLOCK);
+    chunk.host_blanked(BLOCK);
+    chunk.allocate(BLOCK, true);
     assert_eq!(run(&mut chunk, cpu(Read)), [Open(Host, BLOCK, Write)], "a blank frame needs no zeroing");
 }
 
@@ -462,7 +463,7 @@ fn a_failed_write_back_leaves_the_block_dirty() {
 fn growth_never_crosses_an_allocation() {
     let mut chunk = Chunk::new();
     for (first, count) in [(0, 2), (2, 3), (5, 1)] {
-        chunk.allocate(BlockSet::run(first, count), true, NONE);
+        chunk.allocate(BlockSet::run(first, count), true);
     }
     for side in [Host, Device] {
         let mut chunk = chunk.clone();
@@ -544,7 +545,8 @@ fn a_pin_makes_the_cpu_the_owner_and_nothing_moves_until_it_ends() {
 /// A chunk whose block 0 is on the device alone, with a host frame that is blank and known to be.
 fn with_blank_host_frame() -> Chunk {
     let mut chunk = Chunk::new();
-    chunk.allocate(BLOCK, true, BLOCK);
+    chunk.host_blanked(BLOCK);
+    chunk.allocate(BLOCK, true);
     hold(&mut chunk, Write);
     chunk.release(BLOCK, Write);
     chunk
@@ -580,7 +582,7 @@ fn a_failed_load_leaves_data_in_a_frame_no_longer_blank() {
 #[test]
 fn shared_blocks_have_no_transitions_but_allocation_and_free() {
     let (mut chunk, blocks) = (Chunk::new(), BlockSet::run(4, 3));
-    chunk.allocate(BlockSet::run(0, 4), true, BlockSet::EMPTY);
+    chunk.allocate(BlockSet::run(0, 4), true);
     chunk.share(blocks, true);
     assert_eq!((chunk.shared(), chunk.zero()), (blocks, BlockSet::run(0, 4)));
     for side in [Host, Device] {

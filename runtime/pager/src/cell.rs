@@ -10,6 +10,8 @@ use limosa_model::thrash::Thrash;
 use limosa_model::{BlockSet, Chunk, ChunkIndex, Side};
 use limosa_os::futex;
 
+use crate::host_frames::HostFrames;
+
 /// A value for each side.
 #[derive(Debug, Default)]
 pub(crate) struct PerSide<T> {
@@ -50,12 +52,10 @@ pub(crate) struct CellState {
     pub(crate) substituted: BlockSet,
     /// Whether the chunk's device frames were made as one huge page: giving a part back unmaps all of it.
     pub(crate) one_page: bool,
-    /// Host frames never used since they were reserved.
-    pub(crate) unused_frames: BlockSet,
-    /// Whether the chunk's host frames are reserved.
-    pub(crate) host_reserved: bool,
-    /// Whether they are kept though nothing is allocated in the chunk.
-    pub(crate) warm: bool,
+    /// Its host frames.
+    pub(crate) host: HostFrames,
+    /// Whether the chunk is among those noted for giving them back.
+    pub(crate) noted_spare: bool,
 }
 
 /// A chunk's state with what is needed to wait for it.

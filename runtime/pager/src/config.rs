@@ -41,8 +41,12 @@ pub enum DeviceClass {
 pub struct HeapConfig {
     /// Bytes of address space.
     pub heap_bytes: u64,
-    /// The most bytes of RAM for host frames.
+    /// The most bytes of RAM for host frames: allocations beyond are refused. A chunk of 2 MiB in which anything is
+    /// allocated counts, also while its frames are given back.
     pub host_limit: u64,
+    /// The bytes of RAM that host frames are kept to where they can: above, those of whole chunks whose data is on the
+    /// device, or zeros, are given back in the background. `host_limit` or more: never.
+    pub host_budget: u64,
     /// The most bytes of VRAM.
     pub device_budget: u64,
     /// Who serves CPU faults.

@@ -14,6 +14,7 @@ use crate::check::Declared;
 use crate::config::{DeviceClass, HeapConfig};
 use crate::counters::LiveCounters;
 use crate::error::PagerError;
+use crate::host_frames::HostPool;
 use crate::launch::LaunchLog;
 use crate::scheduler::{HeapId, Scheduler};
 use crate::side::{SideMemory, SideOptions};
@@ -34,6 +35,7 @@ pub(crate) struct Core {
     pub(crate) view: Box<dyn DeviceView>,
     pub(crate) cells: Cells,
     pub(crate) vram: Vram,
+    pub(crate) host_pool: HostPool,
     pub(crate) counters: LiveCounters,
     pub(crate) watches: Watches,
     pub(crate) throttle: Throttle,
@@ -84,6 +86,7 @@ impl Core {
             host,
             cells: Cells::new(len / CHUNK),
             vram: Vram::new(view.frames_for(config.device_budget)),
+            host_pool: HostPool::new(config.host_budget, config.host_limit)?,
             counters: LiveCounters::default(),
             watches: Watches::default(),
             throttle: Throttle::default(),
@@ -156,6 +159,7 @@ impl Core {
         self.stopping.store(true, Ordering::SeqCst);
         self.ordering_point();
         self.ring_handlers();
+        self.host_pool.bell.ring();
         self.reaper_bell.ring();
         self.doorbell.ring();
     }

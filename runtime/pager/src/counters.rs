@@ -56,6 +56,12 @@ counters! {
     chunks_opened,
     /// Chunks read ahead of a stream of CPU reads.
     chunks_read_ahead,
+    /// Chunks whose host frames were given back.
+    chunks_host_given_back,
+    /// Times that giving a chunk's host frames back failed; they are kept, and it is tried again later.
+    host_give_backs_failed,
+    /// Chunks whose host frames were made because something needed them, after they had been given back or put off.
+    chunks_host_brought_back,
     /// Launches submitted.
     launches,
 }

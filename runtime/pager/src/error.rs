@@ -169,6 +169,8 @@ pub enum TouchCause {
     Poisoned,
     /// No device memory was left to bring it to.
     DeviceMemoryFull,
+    /// No RAM was left for host frames that had been given back, or put off.
+    HostMemoryFull,
     /// The operating system would not map it.
     NotMapped,
 }
@@ -180,6 +182,9 @@ impl fmt::Display for TouchCause {
             Self::Undeclared => "which the launch did not declare for that access",
             Self::Poisoned => "whose only copy was lost with a device",
             Self::DeviceMemoryFull => "for which the device budget has no room left: raise it, or use less at a time",
+            Self::HostMemoryFull => {
+                "for which the system has no memory left: free some, or raise the host budget to keep it reserved"
+            }
             Self::NotMapped => "which the operating system would not map",
         })
     }

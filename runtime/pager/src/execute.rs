@@ -95,8 +95,10 @@ impl Core {
     ) -> Result<(), PagerError> {
         let fault = self.fault_of(plan.cause);
         let (mut opened, mut last) = (Ok(()), None);
-        let moved =
-            plan.actions().into_iter().inspect(|action| last = Some(*action)).try_for_each(|action| match action {
+        let brought = self.bring_host(chunk, cell, plan);
+        let mut actions = plan.actions().into_iter().inspect(|action| last = Some(*action));
+        let moved = brought.and_then(|()| {
+            actions.try_for_each(|action| match action {
                 Action::Open(side, blocks, access) => {
                     // The data is in place: what cannot be mapped is told to who touches it, but the plan stands.
                     if let Err(error) = self.open(chunk, cell, side, blocks, access) {
@@ -106,13 +108,14 @@ impl Core {
                 }
                 Action::TakeFrames(blocks) => self.take_frames(chunk, cell, blocks, plan.covers),
                 other => self.act(chunk, other, caching),
-            });
+            })
+        });
         let mut state = cell.lock();
         let changed = match moved {
             Ok(()) if opened.is_ok() => state.chunk.commit(plan),
             Ok(()) => self.commit_unopened(chunk, &mut state, *plan),
             Err(_) => {
-                // An error comes from an action, so there was one.
+                // Without an action, what failed came before the first.
                 state.chunk.abort(plan, last.unwrap_or(Action::TakeFrames(BlockSet::EMPTY)));
                 BlockSet::EMPTY
             }
@@ -126,6 +129,7 @@ impl Core {
                 cell.stream.get(side).store(0, Ordering::Relaxed);
             }
         }
+        self.note_spare(chunk, &mut state);
         self.release(chunk, cell, state, plan.covers);
         moved.and(opened)
     }
@@ -178,7 +182,7 @@ impl Core {
                 self.vram.note_idle(chunk);
                 Ok(())
             }
-            // Host frames stay with their chunk for as long as it is allocated.
+            // Host frames go by whole chunks, in the background.
             Action::GiveFrames(Side::Host, _) | Action::Open(..) | Action::TakeFrames(_) => Ok(()),
             // Nothing on this heap is backed by a file, so no block has a copy there.
             Action::Load(_) | Action::WriteBack(_) => Ok(()),

@@ -14,6 +14,7 @@ use crate::error::{PagerError, TouchCause};
 use crate::side::SideMemory;
 use crate::throttle::Lease;
 use limosa_model::{Access, Block, BlockSet, Cause, Refusal, Side, Verdict, growth};
+use limosa_os::OsError;
 use limosa_os::copy::Caching;
 
 /// What became of a fault.
@@ -69,6 +70,9 @@ impl Core {
                     }
                     Err(PagerError::DeviceMemoryFull { .. }) => self.try_with_less(cell, block, access),
                     Err(PagerError::Gpu(GpuError::DeviceLost)) => self.await_loss(side, block, cell),
+                    Err(PagerError::Os(OsError::OutOfMemory { .. })) if side == Side::Host => {
+                        Served::Refused(TouchCause::HostMemoryFull)
+                    }
                     Err(_) => Served::Refused(TouchCause::NotMapped),
                 }
             }

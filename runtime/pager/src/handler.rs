@@ -12,6 +12,7 @@ use crate::config::{DeviceClass, FaultMode};
 use crate::core::Core;
 use crate::error::{PagerError, TouchCause};
 use crate::fault::Served;
+use crate::host_frames::keep_to_budget;
 use crate::reaper::reap;
 use crate::side::SideMemory;
 use crate::throttle::Deferred;
@@ -35,6 +36,10 @@ impl Handlers {
         }
         let shared = Arc::clone(core);
         handlers.threads.push(spawn("limosa-launch", move || reap(&shared))?);
+        if core.config.host_budget < core.config.host_limit {
+            let shared = Arc::clone(core);
+            handlers.threads.push(spawn("limosa-host", move || keep_to_budget(&shared))?);
+        }
         if core.config.fault_mode == FaultMode::InThread {
             let server = Arc::new(InThread { core: Arc::clone(core) });
             handlers.signal = Some(signal::register(core.host_range(), server)?);

@@ -3,16 +3,15 @@
 //! Addresses are handed out as offsets ([`Extent`]); whoever turns them into references answers for aliasing. The
 //! heap does *not* know types.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use limosa_gpu::{Device, Kernel, Timeline, Translation};
 use limosa_model::{
-    Advice, Arena, ArenaError, BLOCK, BlockSet, CHUNK, Cause, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side,
+    Advice, Arena, ArenaError, BLOCK, BlockSet, Cause, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side,
     Verdict,
 };
+use limosa_os::Backing;
 use limosa_os::inject::{Defect, seeded};
-use limosa_os::{Backing, OsError};
 
 use crate::config::{DeviceClass, HeapConfig};
 use crate::core::Core;
@@ -22,16 +21,11 @@ use crate::handler::Handlers;
 use crate::residency::{Residency, ResidencySummary};
 use crate::view::{self, ViewKind};
 
-/// Host chunks kept for the next allocation after everything in them was freed: 128 MiB.
-const WARM_CHUNKS_MAX: u64 = 64;
-
 /// A heap in use. It lives as long as anything allocated from it, or any launch on it, is kept.
 pub struct Heap {
     translation: Translation,
     refused: Vec<(ViewKind, String)>,
     arena: Mutex<Arena>,
-    warm_chunks: AtomicU64,
-    host_bytes: AtomicU64,
     /// Stopped when the device has let go of the view, which they serve until then.
     _handlers: Handlers,
     core: Arc<Core>,
@@ -77,8 +71,6 @@ impl Heap {
             translation: core.view.attach(core.host_range().start)?,
             refused: refused.to_vec(),
             arena: Mutex::new(Arena::new(core.host_range().len)),
-            warm_chunks: AtomicU64::new(0),
-            host_bytes: AtomicU64::new(0),
             _handlers: handlers,
             core,
             device: Arc::clone(device),
@@ -182,7 +174,22 @@ impl Heap {
     /// Bytes of RAM whose host frames exist.
     #[must_use]
     pub fn host_bytes(&self) -> u64 {
-        self.host_bytes.load(Ordering::Relaxed) + self.core.view.shared_bytes()
+        self.core.host_pool.bytes() + self.core.view.shared_bytes()
+    }
+
+    /// Bytes of RAM that host frames may come to take, for all that is allocated now, by whole chunks; never above the
+    /// host limit.
+    #[must_use]
+    pub fn host_committed(&self) -> u64 {
+        self.core.host_pool.committed()
+    }
+
+    /// Bytes that the host's frames take in the system, as the kernel counts them: for tests.
+    ///
+    /// # Errors
+    /// [`PagerError::Os`].
+    pub fn host_frames_resident(&self) -> Result<u64, PagerError> {
+        Ok(self.core.host.mapping.file().resident_bytes()?)
     }
 
     /// Bytes of VRAM whose frames exist; never above the budget.
@@ -210,7 +217,8 @@ impl Heap {
     }
 
     /// Allocates `len` bytes aligned to `align`. From 64 KiB on the memory reads as zeros; below, its contents are
-    /// arbitrary. Its host frames are reserved here, so that no later touch can fail for lack of RAM.
+    /// arbitrary. Its host frames are made here, so that no later touch can fail for lack of RAM, as far as they fit
+    /// into the host budget; beyond it they are made when they are needed, within the host limit all the same.
     ///
     /// # Errors
     /// [`PagerError::HeapFull`], [`PagerError::Alignment`], [`limosa_os::OsError::OutOfMemory`].
@@ -218,19 +226,18 @@ impl Heap {
         let mut arena = self.arena();
         let placed = arena.allocate(len, align).map_err(|error| self.arena_error(error))?;
         let Some(blocks) = placed.fresh_blocks else { return Ok(placed.extent) };
-        let reserve = || blocks.chunks().try_for_each(|(chunk, set)| self.reserve_host(chunk, set));
+        let reserve = || blocks.chunks().try_for_each(|(chunk, set)| self.core.reserve_host(chunk, set));
         // What was kept warm elsewhere may be the room that is lacking.
-        let reserved = reserve().or_else(|error| if self.cool_down() { reserve() } else { Err(error) });
+        let reserved = reserve().or_else(|error| if self.core.cool_down() { reserve() } else { Err(error) });
         if let Err(error) = reserved {
             let _ = arena.free(placed.extent.start);
-            blocks.chunks().for_each(|(chunk, _)| self.retire_chunk(chunk));
+            blocks.chunks().for_each(|(chunk, _)| self.core.retire_host(chunk));
             return Err(error);
         }
         for (chunk, set) in blocks.chunks() {
-            let mut state = self.core.cells.get_or_make(chunk).lock();
-            let fresh = state.unused_frames & set;
-            state.unused_frames = state.unused_frames - set;
-            state.chunk.allocate(set, chunk == ChunkIndex::containing(blocks.start), fresh);
+            let mut state = self.core.settled_host(self.core.cells.get_or_make(chunk));
+            state.chunk.allocate(set, chunk == ChunkIndex::containing(blocks.start));
+            self.core.note_spare(chunk, &mut state);
             self.core.watches.note(chunk, &state.chunk, set, Cause::Allocation);
         }
         Ok(placed.extent)
@@ -249,7 +256,7 @@ impl Heap {
         let mut result = Ok(());
         for (chunk, set) in blocks.chunks() {
             match self.unshare(chunk, set).and_then(|()| self.free_blocks(chunk, set)) {
-                Ok(()) => self.retire_chunk(chunk),
+                Ok(()) => self.core.retire_host(chunk),
                 Err(error) => {
                     set.runs().for_each(|(first, count)| arena.withhold(chunk.run(first, count)));
                     result = Err(error);
@@ -275,75 +282,6 @@ impl Heap {
                 self.core.watches.note(chunk, &state.chunk, set, Cause::Free);
                 return Ok(());
             }
-        }
-    }
-
-    /// Makes sure that the chunk has host frames, and that nothing hides those of the blocks in `set`.
-    pub(crate) fn reserve_host(&self, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
-        let cell = self.core.cells.get_or_make(chunk);
-        for side in [Side::Host, Side::Device] {
-            self.core.clear_stand_ins(chunk, &mut cell.lock(), side, set)?;
-        }
-        let mut state = cell.lock();
-        if std::mem::take(&mut state.warm) {
-            self.warm_chunks.fetch_sub(1, Ordering::Relaxed);
-        }
-        if state.host_reserved {
-            return Ok(());
-        }
-        drop(state);
-        // The tmpfs has this limit, too; a memfd has none.
-        let limit = self.core.config.host_limit;
-        if self.host_bytes() + CHUNK > limit {
-            return Err(OsError::OutOfMemory { what: "host memory", bytes: CHUNK, limit }.into());
-        }
-        // Without the cell's lock, since this can take long; the arena's lock keeps others away.
-        self.core.host.mapping.populate(chunk.extent())?;
-        self.host_bytes.fetch_add(CHUNK, Ordering::Relaxed);
-        let mut state = cell.lock();
-        state.host_reserved = true;
-        state.unused_frames = BlockSet::ALL;
-        Ok(())
-    }
-
-    /// Gives the frames of a chunk back in which nothing is allocated, or keeps it warm.
-    pub(crate) fn retire_chunk(&self, chunk: ChunkIndex) {
-        let cell = self.core.cells.get_or_make(chunk);
-        let mut state = cell.lock();
-        if !state.chunk.allocated().is_empty() || !state.host_reserved || state.warm {
-            return;
-        }
-        if self.warm_chunks.load(Ordering::Relaxed) < WARM_CHUNKS_MAX {
-            self.warm_chunks.fetch_add(1, Ordering::Relaxed);
-            state.warm = true;
-            return;
-        }
-        self.give_back(chunk, state);
-    }
-
-    /// Gives the frames of all chunks back that were kept warm. Gives whether there were any.
-    fn cool_down(&self) -> bool {
-        let mut any = false;
-        for (chunk, cell) in self.core.cells.iter() {
-            let mut state = cell.lock();
-            if std::mem::take(&mut state.warm) {
-                self.warm_chunks.fetch_sub(1, Ordering::Relaxed);
-                self.give_back(chunk, state);
-                any = true;
-            }
-        }
-        any
-    }
-
-    fn give_back(&self, chunk: ChunkIndex, mut state: MutexGuard<'_, crate::cell::CellState>) {
-        state.huge.host = false;
-        // The caller holds the arena's lock, so nothing is allocated here meanwhile.
-        drop(state);
-        if self.core.host.mapping.file().discard(chunk.extent()).is_ok() {
-            let mut state = self.core.cells.get_or_make(chunk).lock();
-            state.host_reserved = false;
-            state.unused_frames = BlockSet::EMPTY;
-            self.host_bytes.fetch_sub(CHUNK, Ordering::Relaxed);
         }
     }
 

@@ -21,6 +21,7 @@ mod execute;
 mod fault;
 mod handler;
 mod heap;
+mod host_frames;
 mod launch;
 mod loss;
 mod reaper;

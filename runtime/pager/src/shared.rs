@@ -35,7 +35,7 @@ impl Heap {
                     if undone.is_ok() {
                         let _ = arena.free(placed.extent.start);
                     }
-                    blocks.chunks().for_each(|(chunk, _)| self.retire_chunk(chunk));
+                    blocks.chunks().for_each(|(chunk, _)| self.core().retire_host(chunk));
                     return Err(error);
                 }
             }
@@ -48,18 +48,23 @@ impl Heap {
         let core = self.core();
         // Those that the blocks had in an earlier life.
         core.drop_idle_frames(chunk);
-        if core.view.shares_host_frames() {
-            self.reserve_host(chunk, set)?;
+        let on_host = core.view.shares_host_frames();
+        if on_host {
+            core.reserve_host(chunk, set)?;
         } else {
             let (bytes, limit) = (core.view.shared_growth(set), core.config.host_limit);
-            if bytes > 0 && self.host_bytes() + bytes > limit {
+            if bytes > 0 && self.host_committed() + core.view.shared_bytes() + bytes > limit {
                 return Err(OsError::OutOfMemory { what: "shared memory", bytes, limit }.into());
             }
         }
-        core.view.share(&core.host, chunk, set)?;
-        let mut state = core.cells.get_or_make(chunk).lock();
-        state.unused_frames = state.unused_frames - set;
-        state.chunk.share(set, starts);
+        let cell = core.cells.get_or_make(chunk);
+        // First, so that nobody gives the frames back.
+        core.settled_host(cell).chunk.share(set, starts);
+        let made = if on_host { core.make_host_frames(chunk, cell) } else { Ok(()) };
+        if let Err(error) = made.and_then(|()| core.view.share(&core.host, chunk, set)) {
+            cell.lock().chunk.free(set);
+            return Err(error);
+        }
         core.shared_blocks.fetch_add(set.count().into(), Ordering::Relaxed);
         Ok(())
     }

@@ -87,7 +87,8 @@ impl Machine {
             }
         }
         // A first block that does not begin its allocation continues the chunk before.
-        self.chunk.allocate(blocks, first > 0 || blank.contains(0), blank);
+        self.chunk.host_blanked(blank & blocks);
+        self.chunk.allocate(blocks, first > 0 || blank.contains(0));
         self.allocations.push(blocks);
         self.audit();
     }
@@ -106,6 +107,24 @@ impl Machine {
         for slot in blocks.slots() {
             self.oracle[slot as usize] = None;
         }
+        self.audit();
+    }
+
+    /// The chunk's host frames are given back, if none is needed; they come back as zeros.
+    pub(crate) fn give_host_frames(&mut self, works: bool) {
+        let mapped = (0..BLOCKS_PER_CHUNK).any(|slot| self.memory.mapping(Side::Host, slot) != Mapping::None);
+        let Some(blocks) = self.chunk.begin_host_give_back() else { return };
+        assert!(!mapped && self.flights.is_empty(), "given back in use");
+        // Whatever comes meanwhile waits, holds included; nothing else is asked of these blocks.
+        let waits = |verdict: &Verdict| matches!(verdict, Verdict::Wait(_) | Verdict::Refuse(..));
+        for slot in self.allocated().slots() {
+            assert!(waits(&self.chunk.clone().fault(Side::Host, slot, BlockSet::ALL, Access::Read)));
+            assert!(waits(&self.chunk.clone().evict(BlockSet::of(slot))));
+        }
+        if works {
+            self.memory.host.fill(0);
+        }
+        self.chunk.end_host_give_back(blocks, works);
         self.audit();
     }
 

@@ -282,7 +282,8 @@ impl World {
             let mut cell = Cell::default();
             let each = (0..*blocks).map(BlockSet::of);
             let all = if config.joined { vec![BlockSet::run(0, *blocks)] } else { each.collect() };
-            all.into_iter().for_each(|blocks| cell.chunk.allocate(blocks, true, BlockSet::ALL));
+            cell.chunk.host_blanked(BlockSet::ALL);
+            all.into_iter().for_each(|blocks| cell.chunk.allocate(blocks, true));
             cell
         };
         let thread = Thread { pc: 0, stack: Vec::new(), fault: None, epoch: None, outcome: Outcome::Ok };
