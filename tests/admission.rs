@@ -1,219 +1,26 @@
-//! Launches declare what they touch: when they are admitted, what they hold meanwhile, and who waits for whom.
+//! When launches are admitted: in which order, after whom, and with which sets into which budget.
 //!
-//! Nothing here waits by the clock: a [`Gate`] keeps the device busy for as long as a test likes, and the counters
-//! tell when a thread is parked.
+//! Nothing here waits by the clock: a [`Gate`] keeps the device busy for as long as a test likes.
 
 #![cfg(feature = "inject")]
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod common;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
-use limosa::{
-    Access, ContextBuilder, Counters, Error, Event, FaultMode, GpuPtr, Kernel, PagerError, Queue, RawAllocation,
-    TouchCause, UnifiedVec, inject,
-};
-use limosa_shaders::{copy, fill, lookup, reduce, triad};
+use common::gate::Gate;
+use common::words::{Random, all_are, copy_on, counted, peek, since, sum_of};
+use limosa::{Access, ContextBuilder, Error, Event, FaultMode, Kernel, PagerError, Queue, RawAllocation, UnifiedVec};
+use limosa_shaders::{copy, fill, triad};
 
 const MODES: [FaultMode; 2] = [FaultMode::HandlerThread, FaultMode::InThread];
 /// The least that a budget can be: four chunks.
 const BUDGET: u64 = 8 * MIB;
 const BUDGET_BLOCKS: usize = 128;
-
-/// A kernel that runs until it is let through: it looks a key up in a tree that is a ring.
-struct Gate {
-    _memory: Arc<RawAllocation>,
-    /// The same where the device sees it, so that opening asks nothing of the host's side, also after a loss.
-    at_device: GpuPtr<u8>,
-    event: Event,
-}
-
-/// In the gate's block: two nodes (key, value, left, right), then the key to look for, then what was found.
-const NODES: [u64; 2] = [0, 32];
-const KEY: u64 = 64;
-const FOUND: u64 = 72;
-const WANTED: u64 = 7;
-
-impl Gate {
-    fn close(kit: &Kit, queue: &Queue) -> Self {
-        let kernel = kit.context.kernel(lookup::KERNEL.name, lookup::KERNEL.spirv).unwrap();
-        let memory = kit.heap().allocate(BLOCK, BLOCK).unwrap();
-        let base = memory.ptr();
-        let put = |at: u64, value: u64| {
-            // SAFETY: inside the block, of which nobody else knows yet.
-            unsafe { base.add(at).as_ptr().cast::<u64>().write(value) };
-        };
-        for (node, other) in [(NODES[0], NODES[1]), (NODES[1], NODES[0])] {
-            let next = base.add(other).address();
-            [1, 0, next, next].into_iter().zip(0..).for_each(|(word, i)| put(node + 8 * i, word));
-        }
-        put(KEY, WANTED);
-        // There before the kernel is, so that no fault of the gate's own is counted later.
-        memory.prefetch(limosa::Side::Device).unwrap();
-        let launch = queue.launch(&kernel, 1).keeps(&memory).pointer(base.add(NODES[0])).pointer(base.add(KEY));
-        let launch = launch.pointer(base.add(FOUND)).value(1u64).value(0u64);
-        // SAFETY: lookup touches the block only, which is kept; the CPU's store below is one aligned word.
-        let event = unsafe { launch.submit() }.unwrap();
-        let offset = base.address() - kit.heap().range().start.0;
-        let at_device = GpuPtr::from_address(kit.heap().device_range().unwrap().start.0 + offset);
-        Self { _memory: memory, at_device, event }
-    }
-
-    /// Lets the kernel end.
-    fn open(&self) {
-        for node in NODES {
-            // SAFETY: an aligned word inside the block, which is this gate's to order and kept by it.
-            unsafe { self.at_device.add(node).as_ptr().cast::<u64>().write_volatile(WANTED) };
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        !self.event.is_complete().unwrap()
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        // Also when a test fails, so that it ends.
-        self.open();
-    }
-}
-
-fn wait_until(condition: impl Fn() -> bool) {
-    while !condition() {
-        std::thread::yield_now();
-    }
-}
-
-fn counted(kit: &Kit, blocks: usize) -> UnifiedVec<u32> {
-    kit.heap().vec_with(blocks * BLOCK_WORDS, |i| u32::try_from(i).unwrap()).unwrap()
-}
-
-fn sum_of(words: usize) -> u64 {
-    (0..words as u64).sum()
-}
-
-fn all_are(vec: &UnifiedVec<u32>, value: u32) -> bool {
-    vec.read().unwrap().iter().all(|word| *word == value)
-}
-
-fn since(kit: &Kit, before: &Counters) -> Counters {
-    kit.heap().counters().since(before)
-}
-
-/// The first word, read past the guards that would wait.
-fn peek(vec: &UnifiedVec<u32>, index: usize) -> u32 {
-    // SAFETY: an aligned word of the vector; what launches write of it is held against the CPU meanwhile.
-    unsafe { vec.ptr(index).as_ptr().read_volatile() }
-}
-
-fn poke(vec: &UnifiedVec<u32>, index: usize, value: u32) {
-    // SAFETY: as in `peek`; the tests have no reference to the word.
-    unsafe { vec.ptr(index).as_ptr().write_volatile(value) };
-}
-
-/// Has `queue` add `source` up into `total`.
-fn sum_into(kit: &Kit, queue: &Queue, source: &UnifiedVec<u32>, total: &mut UnifiedVec<u64>) -> Event {
-    let words = source.len() as u64;
-    let launch = queue.launch(&kit.reduce, words.div_ceil(reduce::ITEMS));
-    // SAFETY: reduce reads `source` and adds to the first word of `total`.
-    unsafe { launch.reads(source).writes(total).value(words).submit() }.unwrap()
-}
-
-fn copy_on(kit: &Kit, queue: &Queue, from: &UnifiedVec<u32>, to: &mut UnifiedVec<u32>) -> Event {
-    let words = from.len().min(to.len()) as u64;
-    let launch = queue.launch(&kit.copy, words.div_ceil(copy::ITEMS));
-    // SAFETY: copy writes as many words of `to` as it reads of `from`.
-    unsafe { launch.writes(to).reads(from).value(words).submit() }.unwrap()
-}
-
-#[test]
-fn a_touch_of_what_a_launch_writes_waits_for_it() {
-    let _turn = turn("touch of a written block");
-    for mode in MODES {
-        let Some(kit) = Kit::new("touch", builder().fault_mode(mode)) else { return };
-        for access in [Access::Read, Access::Write] {
-            let mut vec = counted(&kit, 40);
-            let gate = Gate::close(&kit, &kit.queue);
-            let event = kit.fill(&mut vec, 77).unwrap();
-            let before = kit.heap().counters();
-            let (vec, done) = (&vec, &AtomicBool::new(false));
-            std::thread::scope(|scope| {
-                scope.spawn(move || {
-                    if access == Access::Write {
-                        poke(vec, 39 * BLOCK_WORDS, 78);
-                    }
-                    assert_eq!(peek(vec, 5), 77, "{mode:?}");
-                    done.store(true, Ordering::SeqCst);
-                });
-                wait_until(|| since(&kit, &before).faults_parked > 0);
-                assert!(!done.load(Ordering::SeqCst) && gate.is_closed() && !event.is_complete().unwrap());
-                gate.open();
-            });
-            event.wait().unwrap();
-            let last = if access == Access::Write { 78 } else { 77 };
-            assert_eq!((peek(vec, 39 * BLOCK_WORDS), peek(vec, 39 * BLOCK_WORDS + 1)), (last, 77));
-        }
-    }
-}
-
-#[test]
-fn a_read_of_what_a_launch_reads_does_not_wait_and_a_write_does() {
-    let _turn = turn("touch of a read block");
-    for mode in MODES {
-        let Some(kit) = Kit::new("touch of a read block", builder().fault_mode(mode)) else { return };
-        let vec = counted(&kit, 40);
-        let mut total = kit.heap().vec_zeroed::<u64>(1).unwrap();
-        let gate = Gate::close(&kit, &kit.queue);
-        let event = sum_into(&kit, &kit.queue, &vec, &mut total);
-        // The guard does not wait either.
-        assert!(vec.read().unwrap().iter().enumerate().all(|(i, word)| u32::try_from(i) == Ok(*word)));
-        assert!(gate.is_closed() && !event.is_complete().unwrap());
-        assert_eq!(vec.residency_summary().both, 40 * BLOCK, "read by both");
-        let before = kit.heap().counters();
-        std::thread::scope(|scope| {
-            scope.spawn(|| poke(&vec, 3, 1_000_000));
-            wait_until(|| since(&kit, &before).faults_parked > 0);
-            assert!(gate.is_closed());
-            gate.open();
-        });
-        event.wait().unwrap();
-        assert_eq!(total.read().unwrap()[0], sum_of(vec.len()), "{mode:?}: the store came after the launch");
-        assert_eq!(peek(&vec, 3), 1_000_000);
-    }
-}
-
-#[test]
-fn a_launch_holds_the_ranges_that_it_declares_and_no_more() {
-    let _turn = turn("ranges");
-    for mode in MODES {
-        let Some(kit) = Kit::new("ranges", builder().fault_mode(mode)) else { return };
-        let mut vec = counted(&kit, 40);
-        let middle = 10 * BLOCK_WORDS..12 * BLOCK_WORDS;
-        let gate = Gate::close(&kit, &kit.queue);
-        let (target, words) = (vec.ptr(middle.start), middle.len() as u64);
-        let launch = kit.queue.launch(&kit.fill, words.div_ceil(fill::ITEMS)).pointer(target).value(words);
-        // SAFETY: fill writes the declared range.
-        let event =
-            unsafe { launch.value(5u32).value(0u32).with_writes_of(&mut vec, middle.clone()).submit() }.unwrap();
-        // Not the heap's counter: the gate's own fault may come at any time.
-        assert_eq!(vec.residency_summary().device, 2 * limosa::BLOCK);
-        // Beside the range nobody waits.
-        for block in [0, 9, 12, 39] {
-            poke(&vec, block * BLOCK_WORDS, 9);
-            assert_eq!(peek(&vec, block * BLOCK_WORDS + 1), u32::try_from(block * BLOCK_WORDS + 1).unwrap());
-        }
-        assert!(gate.is_closed() && !event.is_complete().unwrap());
-        gate.open();
-        assert_eq!((peek(&vec, middle.start), peek(&vec, middle.end - 1)), (5, 5));
-        assert_eq!(peek(&vec, middle.end + 1), u32::try_from(middle.end + 1).unwrap());
-        event.wait().unwrap();
-    }
-}
 
 #[test]
 fn queues_that_conflict_run_one_after_the_other_in_order_of_submission() {
@@ -318,92 +125,6 @@ fn after_orders_launches_of_different_queues() {
 }
 
 #[test]
-fn what_pending_launches_use_may_be_dropped() {
-    let _turn = turn("dropped");
-    for mode in MODES {
-        let Some(kit) = Kit::new("dropped", builder().device_budget(BUDGET).fault_mode(mode)) else { return };
-        let mut last = kit.heap().vec_zeroed::<u32>(100 * BLOCK_WORDS).unwrap();
-        let gate = Gate::close(&kit, &kit.queue);
-        let queues: Vec<_> = (0..3).map(|_| kit.context.queue().unwrap()).collect();
-        let before = kit.heap().counters();
-        for step in 0..6 {
-            let mut vec = counted(&kit, 70 + step);
-            let event = kit.fill_on(&queues[step % 3], &mut vec, 1).unwrap();
-            assert!(!event.is_complete().unwrap());
-        }
-        let event = kit.fill_on(&queues[1], &mut last, 4).unwrap();
-        assert_eq!(since(&kit, &before).launches, 1);
-        gate.open();
-        drop(queues);
-        assert!(event.is_complete().unwrap(), "a queue waits for its launches");
-        assert_eq!(since(&kit, &before).launches, 7);
-        assert!(all_are(&last, 4));
-        drop(gate);
-        kit.works();
-    }
-}
-
-#[test]
-fn a_context_may_go_while_launches_are_pending() {
-    let _turn = turn("context dropped");
-    let Some(kit) = Kit::new("context dropped", builder().device_budget(BUDGET)) else { return };
-    let mut vecs: Vec<_> = (0..4).map(|_| counted(&kit, 90)).collect();
-    let gate = Gate::close(&kit, &kit.queue);
-    let events: Vec<_> = (0u32..).zip(&mut vecs).map(|(step, vec)| kit.fill(vec, step).unwrap()).collect();
-    gate.open();
-    drop(kit);
-    assert!(events.iter().all(|event| event.is_complete().unwrap()));
-    assert!((0u32..).zip(&vecs).all(|(step, vec)| all_are(vec, step)));
-}
-
-#[test]
-fn overwrites_move_nothing_up_and_spare_what_is_beside_them() {
-    let _turn = turn("overwrites");
-    for mode in MODES {
-        let Some(kit) = Kit::new("overwrites", builder().fault_mode(mode)) else { return };
-        let words = 70 * BLOCK_WORDS + 100;
-        let mut vec = kit.heap().vec_with(words, |_| 1u32).unwrap();
-        let before = kit.heap().counters();
-        overwrite(&kit, &mut vec, 5).wait().unwrap();
-        let moved = since(&kit, &before);
-        assert!(moved.blocks_to_device <= 1, "the last block is overwritten in part: {moved:?}");
-        assert_eq!(moved.gpu_read_faults + moved.gpu_write_faults, 0, "{moved:?}");
-        assert!(all_are(&vec, 5));
-
-        // Small ones share their block.
-        let mut small: Vec<_> = (0..8u32).map(|i| kit.heap().vec_with(100, |_| i).unwrap()).collect();
-        let starts: Vec<u64> = small.iter().map(|vec| vec.ptr(0).address() / BLOCK).collect();
-        assert!(starts.windows(2).all(|pair| pair[0] == pair[1]), "{starts:x?}");
-        overwrite(&kit, &mut small[3], 50).wait().unwrap();
-        for (vec, i) in small.iter().zip(0u32..) {
-            assert!(all_are(vec, if i == 3 { 50 } else { i }), "{mode:?}: {i}");
-        }
-
-        // What is read as well must be there.
-        let mut both = counted(&kit, 8);
-        let address = both.ptr(0);
-        let raw = Arc::clone(both.raw());
-        let count = both.len() as u64;
-        let launch = kit.queue.launch(&kit.fill, count / fill::ITEMS).overwrites(&mut both).value(count / 2);
-        // SAFETY: fill writes the vector's first half; the declared read keeps the other.
-        let event = unsafe { launch.value(3u32).value(0u32).with_raw(&raw, Access::Read).submit() }.unwrap();
-        event.wait().unwrap();
-        assert_eq!(address.address(), both.ptr(0).address());
-        let words = both.read().unwrap();
-        let (first, second) = words.split_at(words.len() / 2);
-        assert!(first.iter().all(|word| *word == 3));
-        assert!(second.iter().zip(first.len()..).all(|(word, i)| u32::try_from(i) == Ok(*word)));
-    }
-}
-
-fn overwrite(kit: &Kit, vec: &mut UnifiedVec<u32>, value: u32) -> Event {
-    let count = vec.len() as u64;
-    let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS)).overwrites(vec).value(count);
-    // SAFETY: fill replaces every word of the vector.
-    unsafe { launch.value(value).value(0u32).submit() }.unwrap()
-}
-
-#[test]
 fn a_set_beyond_the_budget_names_both_sizes_and_parts_of_it_go() {
     let _turn = turn("set beyond the budget");
     let Some(kit) = Kit::new("set beyond the budget", builder().device_budget(BUDGET)) else { return };
@@ -466,7 +187,7 @@ fn undeclared_use_goes_through_what_the_declared_set_leaves() {
         let launch = launch.value(words).with_reads(&held).keeps(swept.raw()).keeps(total.raw());
         // SAFETY: reduce reads `swept` and adds to `total`, both kept.
         unsafe { launch.submit() }.unwrap().wait().unwrap();
-        assert_eq!(total.write().unwrap()[0], sum_of(swept.len()), "{left} blocks left");
+        assert_eq!(total.write().unwrap()[0], sum_of(0..swept.len()), "{left} blocks left");
     }
 }
 
@@ -511,6 +232,38 @@ fn a_set_may_fill_the_budget_although_its_chunks_have_more() {
     assert!(vec.read().unwrap().iter().zip(0u32..).all(|(word, i)| *word == i));
 }
 
+/// A kernel that may fault keeps some room free of holds as long as it runs: a launch behind it that needs all of the
+/// budget comes after it, and is not refused.
+#[test]
+fn a_set_of_all_the_budget_waits_for_a_kernel_that_declares_nothing() {
+    let _turn = turn("all of the budget behind an undeclared kernel");
+    for mode in MODES {
+        let Some(kit) = Kit::new("behind", builder().device_budget(BUDGET).fault_mode(mode)) else { return };
+        let other = kit.context.queue().unwrap();
+        let (mut whole, mut small) = (counted(&kit, BUDGET_BLOCKS), counted(&kit, 4));
+        let swept = counted(&kit, 64);
+        let gate = Gate::close(&kit, &kit.queue);
+        let before = kit.heap().counters();
+        // Faults while it runs, too, when the gate opens: on the same queue, behind the gate.
+        let launch = kit.queue.launch(&kit.fill, 64).pointer(swept.ptr(0)).value(swept.len() as u64).value(3u32);
+        // SAFETY: fill writes `swept`, which is kept; nobody else uses it until the event.
+        let faults = unsafe { launch.value(0u32).keeps(swept.raw()).submit() }.unwrap();
+        let beside = kit.fill_on(&other, &mut small, 2).unwrap();
+        assert_eq!(since(&kit, &before).launches, 2, "a small set goes beside");
+        let all = kit.fill_on(&other, &mut whole, 5).unwrap();
+        assert_eq!(since(&kit, &before).launches, 2, "all of it does not");
+        assert!(gate.is_closed() && !all.is_complete().unwrap());
+        gate.open();
+        for event in [&all, &faults, &beside] {
+            event.wait().unwrap();
+        }
+        assert_eq!(kit.heap().counters().faults_refused, 0, "{mode:?}");
+        assert!(all_are(&whole, 5) && all_are(&swept, 3) && all_are(&small, 2), "{mode:?}");
+        drop(gate);
+        kit.works();
+    }
+}
+
 /// What a launch needs and has on the device is not evicted to make room for the rest of what it needs.
 #[test]
 fn a_launch_does_not_evict_its_own_set() {
@@ -532,18 +285,6 @@ fn a_launch_does_not_evict_its_own_set() {
     let moved = since(&kit, &before);
     assert_eq!((moved.blocks_to_host, moved.blocks_to_device), (0, 32), "{moved:?}");
     assert!(vec.read().unwrap()[..4 * chunk].iter().all(|word| *word == 7));
-}
-
-/// A xorshift generator: the same sequence in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).unwrap()
-    }
 }
 
 /// Memory that launches of many queues count in.
@@ -657,80 +398,4 @@ fn many_threads_and_queues_with_random_sets_in_a_small_budget() {
         tally(builder().device_budget(BUDGET).fault_mode(mode), seed, 5, 50);
     }
     tally(builder().device_budget(BUDGET).check(true), 0x1234_5678_9abc_def1, 3, 12);
-}
-
-#[test]
-fn check_mode_goes_by_the_declared_ranges() {
-    let _turn = turn("check mode, ranges");
-    let Some(kit) = Kit::new("check mode, ranges", builder().check(true).device_budget(BUDGET)) else { return };
-    let mut vec = counted(&kit, 12);
-    let (from, to) = (3 * BLOCK_WORDS, 5 * BLOCK_WORDS);
-    for (start, beyond) in [(from, false), (from - 1, true), (from + 1, true)] {
-        let count = (to - from) as u64;
-        let launch = kit.queue.launch(&kit.fill, count / fill::ITEMS).pointer(vec.ptr(start)).value(count);
-        // SAFETY: fill writes the vector, to which no reference exists; that it leaves its range is the test.
-        let event = unsafe { launch.value(1u32).value(0u32).with_writes_of(&mut vec, from..to).submit() }.unwrap();
-        match event.wait() {
-            Ok(()) => assert!(!beyond),
-            Err(error) => {
-                let failure = error.launch_failure().unwrap();
-                assert!(beyond, "{failure}");
-                let block = if start < from { 2 } else { 5 };
-                let block = vec.ptr(block * BLOCK_WORDS).address();
-                assert_eq!((failure.access, failure.cause), (Access::Write, TouchCause::Undeclared));
-                assert!((block..block + BLOCK).contains(&failure.address.0), "{failure}");
-            }
-        }
-    }
-    // Beyond the end nothing is declared, and an empty range declares nothing.
-    let mut total = kit.heap().vec_zeroed::<u64>(1).unwrap();
-    let words = vec.len();
-    let launch = kit.queue.launch(&kit.reduce, 1).pointer(vec.ptr(words - 1)).writes(&mut total).value(1u64);
-    // SAFETY: reduce reads one word of the vector, and adds to `total`.
-    unsafe { launch.with_reads_of(&vec, words - 1..words + 7).submit() }.unwrap().wait().unwrap();
-    assert_eq!(total.read().unwrap()[0], words as u64 - 1);
-    let launch = kit.queue.launch(&kit.reduce, 1).pointer(vec.ptr(words - 1)).writes(&mut total).value(1u64);
-    // SAFETY: as above.
-    let event = unsafe { launch.with_reads_of(&vec, words..words).submit() }.unwrap();
-    assert_eq!(event.wait().unwrap_err().launch_failure().unwrap().cause, TouchCause::Undeclared);
-    kit.works();
-}
-
-#[test]
-fn all_launches_of_a_lost_device_fail_and_nobody_hangs() {
-    let _turn = turn("lost with launches pending");
-    for mode in MODES {
-        let Some(kit) = Kit::new("lost with launches", builder().device_budget(BUDGET).fault_mode(mode)) else {
-            return;
-        };
-        let queues: Vec<_> = (0..3).map(|_| kit.context.queue().unwrap()).collect();
-        let source = counted(&kit, 50);
-        let mut vecs: Vec<_> = (0..6).map(|_| counted(&kit, 90)).collect();
-        let mut total = kit.heap().vec_zeroed::<u64>(1).unwrap();
-        let gate = Gate::close(&kit, &kit.queue);
-        let mut events = vec![sum_into(&kit, &queues[0], &source, &mut total)];
-        for (step, vec) in (0u32..).zip(&mut vecs) {
-            events.push(kit.fill_on(&queues[step as usize % 3], vec, step).unwrap());
-        }
-        let before = kit.heap().counters();
-        std::thread::scope(|scope| {
-            scope.spawn(|| poke(&source, 7, 1_000_000));
-            let last = events.last().unwrap();
-            scope.spawn(|| assert!(last.wait().is_err()));
-            scope.spawn(|| assert!(queues[1].wait_idle().is_err()));
-            wait_until(|| since(&kit, &before).faults_parked > 0);
-            inject::lose_device();
-            gate.open();
-        });
-        for event in &events[1..] {
-            let text = event.wait().unwrap_err().to_string();
-            assert!(text.contains("lost"), "{text}");
-        }
-        assert_eq!(peek(&source, 7), 1_000_000);
-        assert!(kit.fill(&mut vecs[0], 1).is_err());
-        drop(queues);
-        inject::find_device();
-        assert!(kit.fill(&mut vecs[0], 1).is_err_and(|error| error.is_device_lost()));
-        assert!(vecs.last().unwrap().read().unwrap().iter().zip(0u32..).all(|(word, i)| *word == i), "never begun");
-    }
 }

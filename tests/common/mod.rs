@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
 pub mod failure;
+pub mod gate;
+pub mod words;
 
 use std::io::Write;
 

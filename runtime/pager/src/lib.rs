@@ -39,7 +39,7 @@ mod watch;
 /// Faults of our own making, and a look into the page tables: for tests.
 #[cfg(feature = "inject")]
 pub mod inject {
-    pub use limosa_gpu::inject::{clear as find_device, lose_device};
+    pub use limosa_gpu::inject::{VulkanCall, clear as find_device, fail as fail_vulkan, lose_device};
     pub use limosa_os::inject::*;
     pub use limosa_os::pagemap;
 }
