@@ -4,6 +4,9 @@
 
 pub mod failure;
 pub mod gate;
+pub mod leaks;
+pub mod scarce;
+pub mod views;
 pub mod words;
 
 use std::io::Write;
