@@ -49,9 +49,13 @@ impl Heap {
                 Err(error @ PagerError::Os(_)) => return Err(error),
                 Err(error) => {
                     refused.push((kind, error.to_string()));
-                    // What a view fails of tells more than that another does not suit.
+                    // What a view fails of tells more than that another does not suit, and that another was asked for
+                    // tells nothing.
                     let plain = matches!(error, PagerError::NoView { .. });
-                    first = first.filter(|other| plain || !matches!(other, PagerError::NoView { .. })).or(Some(error));
+                    if config.view.is_none_or(|asked| asked == kind) {
+                        first =
+                            first.filter(|other| plain || !matches!(other, PagerError::NoView { .. })).or(Some(error));
+                    }
                 }
             }
         }
