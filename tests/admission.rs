@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex};
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
 use common::gate::Gate;
+use common::views::{ALL, FAULTING, MODES, Way, cases};
 use common::words::{Random, all_are, copy_on, counted, peek, since, sum_of};
 use limosa::{Access, ContextBuilder, Error, Event, FaultMode, Kernel, PagerError, Queue, RawAllocation, UnifiedVec};
 use limosa_shaders::{copy, fill, triad};
 
-const MODES: [FaultMode; 2] = [FaultMode::HandlerThread, FaultMode::InThread];
 /// The least that a budget can be: four chunks.
 const BUDGET: u64 = 8 * MIB;
 const BUDGET_BLOCKS: usize = 128;
@@ -25,7 +25,13 @@ const BUDGET_BLOCKS: usize = 128;
 #[test]
 fn queues_that_conflict_run_one_after_the_other_in_order_of_submission() {
     let _turn = turn("conflicts");
-    let Some(kit) = Kit::new("conflicts", builder().device_budget(BUDGET)) else { return };
+    for way in ALL {
+        conflicts(*way);
+    }
+}
+
+fn conflicts(way: Way) {
+    let Some(kit) = way.kit("conflicts", builder().device_budget(BUDGET)) else { return };
     let queues: Vec<_> = (0..3).map(|_| kit.context.queue().unwrap()).collect();
     let mut shared = kit.heap().vec_zeroed::<u32>(3 * BLOCK_WORDS).unwrap();
     let mut seen: Vec<_> = (0..40).map(|_| kit.heap().vec_zeroed::<u32>(3 * BLOCK_WORDS).unwrap()).collect();
@@ -48,7 +54,13 @@ fn queues_that_conflict_run_one_after_the_other_in_order_of_submission() {
 #[test]
 fn a_conflict_keeps_the_second_launch_off_the_device() {
     let _turn = turn("conflict, pending");
-    let Some(kit) = Kit::new("conflict, pending", builder()) else { return };
+    for way in ALL {
+        conflict_pending(*way);
+    }
+}
+
+fn conflict_pending(way: Way) {
+    let Some(kit) = way.kit("conflict, pending", builder()) else { return };
     let other = kit.context.queue().unwrap();
     let mut vec = counted(&kit, 3);
     let mut free = counted(&kit, 3);
@@ -68,8 +80,8 @@ fn a_conflict_keeps_the_second_launch_off_the_device() {
 #[test]
 fn sets_that_do_not_fit_together_are_admitted_one_after_the_other() {
     let _turn = turn("sets in turn");
-    for mode in MODES {
-        let Some(kit) = Kit::new("sets in turn", builder().device_budget(BUDGET).fault_mode(mode)) else { return };
+    for (way, mode) in cases(ALL) {
+        let Some(kit) = way.kit("sets in turn", builder().device_budget(BUDGET).fault_mode(mode)) else { break };
         let queues: Vec<_> = (0..4).map(|_| kit.context.queue().unwrap()).collect();
         let mut vecs: Vec<_> = (0..12).map(|i| counted(&kit, 65 + i * 5)).collect();
         let gate = Gate::close(&kit, &kit.queue);
@@ -127,7 +139,13 @@ fn after_orders_launches_of_different_queues() {
 #[test]
 fn a_set_beyond_the_budget_names_both_sizes_and_parts_of_it_go() {
     let _turn = turn("set beyond the budget");
-    let Some(kit) = Kit::new("set beyond the budget", builder().device_budget(BUDGET)) else { return };
+    for way in ALL {
+        set_beyond_the_budget(*way);
+    }
+}
+
+fn set_beyond_the_budget(way: Way) {
+    let Some(kit) = way.kit("set beyond the budget", builder().device_budget(BUDGET)) else { return };
     let mut vec = counted(&kit, BUDGET_BLOCKS + 1);
     let address = vec.ptr(0);
     let fill = |vec: &mut UnifiedVec<u32>, blocks: usize| {
@@ -153,7 +171,13 @@ fn a_set_beyond_the_budget_names_both_sizes_and_parts_of_it_go() {
 #[test]
 fn a_set_may_fill_the_budget_whatever_was_there_before() {
     let _turn = turn("set of the budget");
-    let Some(kit) = Kit::new("set of the budget", builder().device_budget(BUDGET)) else { return };
+    for way in ALL {
+        set_of_the_budget(*way);
+    }
+}
+
+fn set_of_the_budget(way: Way) {
+    let Some(kit) = way.kit("set of the budget", builder().device_budget(BUDGET)) else { return };
     let vec = counted(&kit, 2 * BUDGET_BLOCKS);
     // Every other 16 blocks, or every other 8: chunks are shared with what is to leave.
     for run in [16, 8, 1] {
@@ -212,7 +236,13 @@ fn undeclared_use_follows_a_set_that_fills_the_budget() {
 #[test]
 fn a_set_may_fill_the_budget_although_its_chunks_have_more() {
     let _turn = turn("rest of a chunk");
-    let Some(kit) = Kit::new("rest of a chunk", builder().device_budget(BUDGET)) else { return };
+    for way in ALL {
+        rest_of_a_chunk(*way);
+    }
+}
+
+fn rest_of_a_chunk(way: Way) {
+    let Some(kit) = way.kit("rest of a chunk", builder().device_budget(BUDGET)) else { return };
     let vec = counted(&kit, 256);
     let word = |block: usize| block * BLOCK_WORDS;
     // Something else, then the end of chunk 5 as the latest, then all but the room for the start of chunk 5. (Fewer
@@ -359,8 +389,8 @@ impl Tallies {
     }
 }
 
-fn tally(builder: ContextBuilder, seed: u64, threads: u64, launches: usize) {
-    let Some(kit) = Kit::new("tallies", builder) else { return };
+fn tally(way: Way, builder: ContextBuilder, seed: u64, threads: u64, launches: usize) {
+    let Some(kit) = way.kit("tallies", builder) else { return };
     let tallies = Tallies::new(&kit, &mut Random(seed));
     let shared = kit.context.queue().unwrap();
     std::thread::scope(|scope| {
@@ -393,9 +423,11 @@ fn tally(builder: ContextBuilder, seed: u64, threads: u64, launches: usize) {
 
 #[test]
 fn many_threads_and_queues_with_random_sets_in_a_small_budget() {
-    let _turn = turn("tallies");
-    for (mode, seed) in MODES.into_iter().zip([0x9e37_79b9_7f4a_7c15, 0x2545_f491_4f6c_dd1d]) {
-        tally(builder().device_budget(BUDGET).fault_mode(mode), seed, 5, 50);
+    for (way, mode) in cases(ALL) {
+        let _turn = turn("tallies");
+        let seed = if mode == FaultMode::InThread { 0x2545_f491_4f6c_dd1d } else { 0x9e37_79b9_7f4a_7c15 };
+        tally(way, builder().device_budget(BUDGET).fault_mode(mode), seed, 5, 50);
     }
-    tally(builder().device_budget(BUDGET).check(true), 0x1234_5678_9abc_def1, 3, 12);
+    let _turn = turn("tallies");
+    tally(FAULTING, builder().device_budget(BUDGET).check(true), 0x1234_5678_9abc_def1, 3, 12);
 }

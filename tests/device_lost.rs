@@ -5,14 +5,16 @@
 
 mod common;
 
-use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, Watchdog, child, is_child, no_core, told, turn};
-use common::{builder, context};
-use limosa::{Error, FaultMode, GpuError, PagerError, UnifiedVec, inject};
-
-const MODES: [FaultMode; 2] = [FaultMode::HandlerThread, FaultMode::InThread];
+use common::builder;
+use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, Watchdog, is_child, no_core, turn};
+use common::sigbus::{end_by_sigbus, touch, touches};
+use common::views::{ALL, STAGED, Way, cases};
+use common::words::{fill_part, is_counted};
+use limosa::{Access, Error, GpuError, PagerError, RawAllocation, UnifiedVec, inject};
+use limosa_shaders::reduce;
 
 fn lost<T>(result: limosa::Result<T>) {
     let error = result.err().unwrap_or_else(|| panic!("the device is lost"));
@@ -27,10 +29,6 @@ fn poisoned(error: Error) -> (u64, u64) {
     let Error::Pager(PagerError::Poisoned { start, len }) = error else { panic!("{text}") };
     assert!(text.contains(&format!("{start:#x}")) && text.contains("repair"), "{text}");
     (start, len)
-}
-
-fn is_counted(vec: &UnifiedVec<u32>) -> bool {
-    vec.read().unwrap().iter().enumerate().all(|(i, word)| usize::try_from(*word) == Ok(i))
 }
 
 fn counted(kit: &Kit, words: usize) -> UnifiedVec<u32> {
@@ -57,10 +55,10 @@ impl Scene {
         kit.sum(&both).unwrap();
         let mut device = kit.heap().vec_zeroed::<u32>(70 * BLOCK_WORDS).unwrap();
         kit.fill(&mut device, 7).unwrap().wait().unwrap();
-        let mixed = counted(&kit, 70 * BLOCK_WORDS);
+        let mut mixed = counted(&kit, 70 * BLOCK_WORDS);
         for (first, count) in HOLES {
-            let address = mixed.ptr(0).address() + first * BLOCK;
-            kit.fill_at(address, count * BLOCK / 4, 9).unwrap().wait().unwrap();
+            let word = |block: u64| usize::try_from(block).unwrap() * BLOCK_WORDS;
+            fill_part(&kit, &mut mixed, word(first)..word(first + count), 9).unwrap();
         }
         let zero = kit.heap().vec_zeroed::<u32>(5 * BLOCK_WORDS).unwrap();
         assert!(kit.heap().poisoned().is_empty());
@@ -86,8 +84,8 @@ impl Scene {
 #[test]
 fn what_only_vram_held_is_named_and_the_rest_is_readable() {
     let _turn = turn("named");
-    for mode in MODES {
-        let Some(kit) = Kit::new("named", builder().fault_mode(mode)) else { return };
+    for (way, mode) in cases(ALL) {
+        let Some(kit) = way.kit("named", builder().fault_mode(mode)) else { break };
         let mut scene = Scene::lose(kit);
         assert_eq!(scene.told(), scene.expected());
         assert!(is_counted(&scene.host) && is_counted(&scene.both));
@@ -123,14 +121,21 @@ fn what_only_vram_held_is_named_and_the_rest_is_readable() {
         scene.host.write().unwrap()[0] = 5;
         assert_eq!(scene.host.read().unwrap()[0], 5);
         drop(scene);
-        Kit::new("named", builder().fault_mode(mode)).unwrap().works();
+        way.kit("named", builder().fault_mode(mode)).unwrap().works();
     }
 }
 
 #[test]
 fn try_read_and_try_write_give_the_error_and_change_nothing() {
     let _turn = turn("try");
-    let Some(kit) = Kit::new("try", builder()) else { return };
+    for way in ALL {
+        read_and_write_what_was_lost(*way);
+        inject::find_device();
+    }
+}
+
+fn read_and_write_what_was_lost(way: Way) {
+    let Some(kit) = way.kit("try", builder()) else { return };
     let scene = Scene::lose(kit);
     let heap = scene.kit.heap();
     let start = scene.mixed.ptr(0).address();
@@ -160,8 +165,8 @@ fn try_read_and_try_write_give_the_error_and_change_nothing() {
 #[test]
 fn repair_makes_zeros_of_what_was_lost() {
     let _turn = turn("repair");
-    for mode in MODES {
-        let Some(kit) = Kit::new("repair", builder().fault_mode(mode)) else { return };
+    for (way, mode) in cases(ALL) {
+        let Some(kit) = way.kit("repair", builder().fault_mode(mode)) else { break };
         let mut scene = Scene::lose(kit);
         let heap = scene.kit.heap().clone();
         let mixed = scene.mixed.ptr(0).address();
@@ -183,7 +188,7 @@ fn repair_makes_zeros_of_what_was_lost() {
         assert!(scene.device.read().unwrap().iter().all(|word| *word == 6));
         // Freed while lost, and allocated anew: no poison stays behind.
         let again = Scene::lose(
-            Kit::new("repair", {
+            way.kit("repair", {
                 inject::find_device();
                 builder().fault_mode(mode)
             })
@@ -202,57 +207,53 @@ fn repair_makes_zeros_of_what_was_lost() {
 fn a_plain_touch_of_what_is_lost_ends_by_sigbus_with_the_cause() {
     const TEST: &str = "a_plain_touch_of_what_is_lost_ends_by_sigbus_with_the_cause";
     let _turn = turn(TEST);
-    for (case, mode, write) in [
-        ("thread-read", MODES[0], false),
-        ("thread-write", MODES[0], true),
-        ("signal-read", MODES[1], false),
-        ("signal-write", MODES[1], true),
-    ] {
-        if is_child(case) {
-            no_core();
-            let Some(kit) = Kit::new(TEST, builder().fault_mode(mode)) else { return };
-            let scene = Scene::lose(kit);
-            let word = scene.device.ptr(5 * BLOCK_WORDS + 3).as_ptr();
-            eprintln!("touching {:#x}", word.addr());
-            // SAFETY: inside the allocation; nobody else uses it. It is to end the process.
-            let seen = unsafe {
-                if write {
-                    word.write_volatile(1);
-                }
-                word.read_volatile()
-            };
-            println!("survived, and read {seen}");
-            return;
-        }
+    for (_, way, mode, write) in touches(ALL).filter(|(case, ..)| is_child(case)) {
+        no_core();
+        let Some(kit) = way.kit(TEST, builder().fault_mode(mode)) else { return };
+        let scene = Scene::lose(kit);
+        return touch(scene.device.ptr(5 * BLOCK_WORDS + 3).as_ptr(), write);
     }
-    let Some(_) = context(TEST, builder()) else { return };
-    for case in ["thread-read", "thread-write", "signal-read", "signal-write"] {
-        let output = child(TEST, case, |_| ());
-        let text = told(&output);
-        assert_eq!(output.status.signal(), Some(libc::SIGBUS), "{case}: {text}");
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        let address = errors.lines().find_map(|line| line.strip_prefix("touching ")).unwrap();
-        let said: Vec<_> = errors.lines().filter(|line| line.starts_with("limosa: ")).collect();
-        assert_eq!(said.len(), 1, "{case}: {text}");
-        let verb = if case.ends_with("write") { "wrote" } else { "read" };
-        assert!(said[0].contains(verb) && said[0].contains("lost with a device"), "{case}: {text}");
-        // The kernel may tell the address of the page only.
-        let told = said[0].split("0x").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
-        let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
-        assert_eq!(number(told) / 4096, number(address) / 4096, "{case}: {text}");
+    end_by_sigbus(TEST, ALL, "lost with a device");
+}
+
+/// Nobody knows of the loss before the copy for the fault itself meets it.
+#[test]
+fn a_touch_whose_copy_finds_the_loss_ends_by_sigbus_with_the_cause() {
+    const TEST: &str = "a_touch_whose_copy_finds_the_loss_ends_by_sigbus_with_the_cause";
+    let _turn = turn(TEST);
+    for (_, way, mode, write) in touches(&[STAGED]).filter(|(case, ..)| is_child(case)) {
+        no_core();
+        let Some(kit) = way.kit(TEST, builder().fault_mode(mode)) else { return };
+        let mut vec = counted(&kit, 40 * BLOCK_WORDS);
+        kit.fill(&mut vec, 7).unwrap().wait().unwrap();
+        inject::lose_device();
+        return touch(vec.ptr(5 * BLOCK_WORDS + 3).as_ptr(), write);
     }
+    end_by_sigbus(TEST, &[STAGED], "lost with a device");
+}
+
+/// What a kernel finds to be the sum of `raw`, which it is declared to read.
+fn sum_raw(kit: &Kit, raw: &Arc<RawAllocation>) -> limosa::Result<u64> {
+    let mut total = kit.heap().boxed(0u64)?;
+    let words = raw.len() / 4;
+    let launch = kit.queue.launch(&kit.reduce, words.div_ceil(reduce::ITEMS)).pointer(raw.ptr());
+    let launch = launch.writes(total.as_mut_vec()).value(words).with_raw(raw, Access::Read);
+    // SAFETY: reduce reads `raw`, which is held meanwhile, and adds to `total`.
+    unsafe { launch.submit()? }.wait()?;
+    total.get()
 }
 
 #[test]
 fn nobody_hangs_when_the_device_goes_in_mid_launch() {
     let _turn = turn("mid-launch");
-    for mode in MODES {
-        let Some(kit) = Kit::new("mid-launch", builder().fault_mode(mode)) else { return };
+    for (way, mode) in cases(ALL) {
+        let Some(kit) = way.kit("mid-launch", builder().fault_mode(mode)) else { break };
         let mut busy: Vec<_> = (0..3).map(|_| counted(&kit, 4 << 20)).collect();
         let mut swept = counted(&kit, 64 * BLOCK_WORDS);
         let queues: Vec<_> = (0..3).map(|_| kit.context.queue().unwrap()).collect();
         let reading = AtomicBool::new(true);
         let range = (swept.ptr(0).address(), 64 * BLOCK);
+        let raw = Arc::clone(swept.raw());
         std::thread::scope(|scope| {
             let (kit, reading) = (&kit, &reading);
             let mut waiting = Vec::new();
@@ -266,7 +267,7 @@ fn nobody_hangs_when_the_device_goes_in_mid_launch() {
             // Its blocks are never the device's alone: kernels only read what a CPU thread writes meanwhile.
             let reader = scope.spawn(move || {
                 while reading.load(Ordering::Relaxed) {
-                    if let Err(error) = kit.sum_at(range.0, range.1 / 4) {
+                    if let Err(error) = sum_raw(kit, &raw) {
                         return lost::<u64>(Err(error));
                     }
                 }
@@ -306,7 +307,14 @@ fn nobody_hangs_when_the_device_goes_in_mid_launch() {
 #[test]
 fn a_guard_that_finds_the_loss_first_says_so() {
     let _turn = turn("guard");
-    let Some(kit) = Kit::new("guard", builder()) else { return };
+    for way in ALL {
+        guard_finds_the_loss(*way);
+        inject::find_device();
+    }
+}
+
+fn guard_finds_the_loss(way: Way) {
+    let Some(kit) = way.kit("guard", builder()) else { return };
     let mut vec = counted(&kit, 4 << 20);
     loop {
         let events: Vec<_> = (0..20).map(|i| kit.fill(&mut vec, i).unwrap()).collect();
@@ -326,8 +334,8 @@ fn a_guard_that_finds_the_loss_first_says_so() {
 #[test]
 fn everything_can_be_dropped_after_the_loss_in_any_order() {
     let _turn = turn("drop");
-    for order in 0..4 {
-        let Some(kit) = Kit::new("drop", builder().heap_size(256 * MIB)) else { return };
+    for (way, order) in ALL.iter().flat_map(|way| (0..4).map(move |order| (way, order))) {
+        let Some(kit) = way.kit("drop", builder().heap_size(256 * MIB)) else { break };
         let mut vec = counted(&kit, 1 << 20);
         let event = kit.fill(&mut vec, 1).unwrap();
         inject::lose_device();

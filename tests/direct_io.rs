@@ -13,8 +13,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::builder;
-use common::failure::{BLOCK_WORDS, Kit, turn};
-use limosa::{FaultMode, Side};
+use common::failure::{BLOCK_WORDS, turn};
+use common::views::{ALL, Way, cases};
+use limosa::{DeviceClass, Side};
 
 const WORDS: usize = 96 * BLOCK_WORDS;
 
@@ -47,13 +48,15 @@ fn read_all(file: &File, target: &mut [u32]) -> std::io::Result<usize> {
 #[test]
 fn direct_reads_are_exact_while_everything_wants_the_blocks_elsewhere() {
     let _turn = turn("direct I/O");
-    for mode in [FaultMode::HandlerThread, FaultMode::InThread] {
-        let Some(kit) = Kit::new("direct I/O", builder().fault_mode(mode).device_budget(8 << 20)) else { return };
+    for (way, mode) in cases(ALL) {
+        let small = builder().fault_mode(mode).device_budget(8 << 20);
+        let Some(kit) = way.kit("direct I/O", small) else { break };
         let mut vec = kit.heap().vec_zeroed::<u32>(WORDS).unwrap();
         let (raw, address) = (std::sync::Arc::clone(vec.raw()), vec.ptr(0).address());
+        let other = kit.heap().vec_zeroed::<u32>(WORDS).unwrap();
         let reading = AtomicBool::new(true);
         std::thread::scope(|scope| {
-            let (kit, reading) = (&kit, &reading);
+            let (kit, other, reading) = (&kit, &other, &reading);
             // Moves it to the device all the time, waiting while it is pinned.
             scope.spawn(move || {
                 while reading.load(Ordering::Relaxed) {
@@ -63,20 +66,25 @@ fn direct_reads_are_exact_while_everything_wants_the_blocks_elsewhere() {
             // Reads it by faults, parked while it is pinned, and evicts it again, since the budget is small.
             scope.spawn(move || {
                 while reading.load(Ordering::Relaxed) {
-                    kit.sum_at(address, WORDS as u64).unwrap();
+                    if way.class == DeviceClass::Faulting {
+                        kit.sum_at(address, WORDS as u64).unwrap();
+                    } else {
+                        // Of the same size: it takes the budget from the vector.
+                        kit.sum(&other).unwrap();
+                    }
                 }
             });
             for round in 0..12u32 {
                 let Some((path, file)) = file(round) else { break };
                 let mut pin = vec.host_pin().unwrap();
-                assert_eq!(read_all(&file, &mut pin).unwrap(), WORDS * 4, "{mode:?}");
+                assert_eq!(read_all(&file, &mut pin).unwrap(), WORDS * 4, "{way:?}, {mode:?}");
                 drop(pin);
                 let wrong = vec.read().unwrap().iter().enumerate().position(|(i, seen)| *seen != word(i, round));
                 std::fs::remove_file(path).unwrap();
                 if wrong.is_some() {
                     reading.store(false, Ordering::Relaxed);
                 }
-                assert_eq!(wrong, None, "{mode:?}, round {round}");
+                assert_eq!(wrong, None, "{way:?}, {mode:?}, round {round}");
             }
             reading.store(false, Ordering::Relaxed);
         });
@@ -88,7 +96,13 @@ fn direct_reads_are_exact_while_everything_wants_the_blocks_elsewhere() {
 #[test]
 fn launches_wait_for_a_pin_and_a_pin_for_launches() {
     let _turn = turn("pins");
-    let Some(kit) = Kit::new("pins", builder()) else { return };
+    for way in ALL {
+        pins(*way);
+    }
+}
+
+fn pins(way: Way) {
+    let Some(kit) = way.kit("pins", builder()) else { return };
     let mut vec = kit.heap().vec_zeroed::<u32>(4 * BLOCK_WORDS).unwrap();
     let raw = std::sync::Arc::clone(vec.raw());
     kit.fill(&mut vec, 3).unwrap();

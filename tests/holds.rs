@@ -14,19 +14,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
 use common::gate::Gate;
+use common::views::{ALL, Way, cases};
 use common::words::{all_are, counted, peek, poke, since, sum_into, sum_of, wait_until};
-use limosa::{Access, Event, FaultMode, TouchCause, UnifiedVec, inject};
+use limosa::{Access, Event, TouchCause, UnifiedVec, inject};
 use limosa_shaders::fill;
 
-const MODES: [FaultMode; 2] = [FaultMode::HandlerThread, FaultMode::InThread];
 /// The least that a budget can be: four chunks.
 const BUDGET: u64 = 8 * MIB;
 
 #[test]
 fn a_touch_of_what_a_launch_writes_waits_for_it() {
     let _turn = turn("touch of a written block");
-    for mode in MODES {
-        let Some(kit) = Kit::new("touch", builder().fault_mode(mode)) else { return };
+    for (way, mode) in cases(ALL) {
+        let Some(kit) = way.kit("touch", builder().fault_mode(mode)) else { break };
         for access in [Access::Read, Access::Write] {
             let mut vec = counted(&kit, 40);
             let gate = Gate::close(&kit, &kit.queue);
@@ -38,7 +38,7 @@ fn a_touch_of_what_a_launch_writes_waits_for_it() {
                     if access == Access::Write {
                         poke(vec, 39 * BLOCK_WORDS, 78);
                     }
-                    assert_eq!(peek(vec, 5), 77, "{mode:?}");
+                    assert_eq!(peek(vec, 5), 77, "{way:?}, {mode:?}");
                     done.store(true, Ordering::SeqCst);
                 });
                 wait_until(|| since(&kit, &before).faults_parked > 0);
@@ -55,8 +55,8 @@ fn a_touch_of_what_a_launch_writes_waits_for_it() {
 #[test]
 fn a_read_of_what_a_launch_reads_does_not_wait_and_a_write_does() {
     let _turn = turn("touch of a read block");
-    for mode in MODES {
-        let Some(kit) = Kit::new("touch of a read block", builder().fault_mode(mode)) else { return };
+    for (way, mode) in cases(ALL) {
+        let Some(kit) = way.kit("touch of a read block", builder().fault_mode(mode)) else { break };
         let vec = counted(&kit, 40);
         let mut total = kit.heap().vec_zeroed::<u64>(1).unwrap();
         let gate = Gate::close(&kit, &kit.queue);
@@ -73,7 +73,11 @@ fn a_read_of_what_a_launch_reads_does_not_wait_and_a_write_does() {
             gate.open();
         });
         event.wait().unwrap();
-        assert_eq!(total.read().unwrap()[0], sum_of(0..vec.len()), "{mode:?}: the store came after the launch");
+        assert_eq!(
+            total.read().unwrap()[0],
+            sum_of(0..vec.len()),
+            "{way:?}, {mode:?}: the store came after the launch"
+        );
         assert_eq!(peek(&vec, 3), 1_000_000);
     }
 }
@@ -81,8 +85,8 @@ fn a_read_of_what_a_launch_reads_does_not_wait_and_a_write_does() {
 #[test]
 fn a_launch_holds_the_ranges_that_it_declares_and_no_more() {
     let _turn = turn("ranges");
-    for mode in MODES {
-        let Some(kit) = Kit::new("ranges", builder().fault_mode(mode)) else { return };
+    for (way, mode) in cases(ALL) {
+        let Some(kit) = way.kit("ranges", builder().fault_mode(mode)) else { break };
         let mut vec = counted(&kit, 40);
         let middle = 10 * BLOCK_WORDS..12 * BLOCK_WORDS;
         let gate = Gate::close(&kit, &kit.queue);
@@ -109,8 +113,8 @@ fn a_launch_holds_the_ranges_that_it_declares_and_no_more() {
 #[test]
 fn what_pending_launches_use_may_be_dropped() {
     let _turn = turn("dropped");
-    for mode in MODES {
-        let Some(kit) = Kit::new("dropped", builder().device_budget(BUDGET).fault_mode(mode)) else { return };
+    for (way, mode) in cases(ALL) {
+        let Some(kit) = way.kit("dropped", builder().device_budget(BUDGET).fault_mode(mode)) else { break };
         let mut last = kit.heap().vec_zeroed::<u32>(100 * BLOCK_WORDS).unwrap();
         let gate = Gate::close(&kit, &kit.queue);
         let queues: Vec<_> = (0..3).map(|_| kit.context.queue().unwrap()).collect();
@@ -135,7 +139,13 @@ fn what_pending_launches_use_may_be_dropped() {
 #[test]
 fn a_context_may_go_while_launches_are_pending() {
     let _turn = turn("context dropped");
-    let Some(kit) = Kit::new("context dropped", builder().device_budget(BUDGET)) else { return };
+    for way in ALL {
+        context_dropped(*way);
+    }
+}
+
+fn context_dropped(way: Way) {
+    let Some(kit) = way.kit("context dropped", builder().device_budget(BUDGET)) else { return };
     let mut vecs: Vec<_> = (0..4).map(|_| counted(&kit, 90)).collect();
     let gate = Gate::close(&kit, &kit.queue);
     let events: Vec<_> = (0u32..).zip(&mut vecs).map(|(step, vec)| kit.fill(vec, step).unwrap()).collect();
@@ -148,8 +158,8 @@ fn a_context_may_go_while_launches_are_pending() {
 #[test]
 fn overwrites_move_nothing_up_and_spare_what_is_beside_them() {
     let _turn = turn("overwrites");
-    for mode in MODES {
-        let Some(kit) = Kit::new("overwrites", builder().fault_mode(mode)) else { return };
+    for (way, mode) in cases(ALL) {
+        let Some(kit) = way.kit("overwrites", builder().fault_mode(mode)) else { break };
         let words = 70 * BLOCK_WORDS + 100;
         let mut vec = kit.heap().vec_with(words, |_| 1u32).unwrap();
         let before = kit.heap().counters();
@@ -165,7 +175,7 @@ fn overwrites_move_nothing_up_and_spare_what_is_beside_them() {
         assert!(starts.windows(2).all(|pair| pair[0] == pair[1]), "{starts:x?}");
         overwrite(&kit, &mut small[3], 50).wait().unwrap();
         for (vec, i) in small.iter().zip(0u32..) {
-            assert!(all_are(vec, if i == 3 { 50 } else { i }), "{mode:?}: {i}");
+            assert!(all_are(vec, if i == 3 { 50 } else { i }), "{way:?}, {mode:?}: {i}");
         }
 
         // What is read as well must be there.
@@ -232,10 +242,8 @@ fn check_mode_goes_by_the_declared_ranges() {
 #[test]
 fn all_launches_of_a_lost_device_fail_and_nobody_hangs() {
     let _turn = turn("lost with launches pending");
-    for mode in MODES {
-        let Some(kit) = Kit::new("lost with launches", builder().device_budget(BUDGET).fault_mode(mode)) else {
-            return;
-        };
+    for (way, mode) in cases(ALL) {
+        let Some(kit) = way.kit("lost with launches", builder().device_budget(BUDGET).fault_mode(mode)) else { break };
         let queues: Vec<_> = (0..3).map(|_| kit.context.queue().unwrap()).collect();
         let source = counted(&kit, 50);
         let mut vecs: Vec<_> = (0..6).map(|_| counted(&kit, 90)).collect();

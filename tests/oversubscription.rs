@@ -10,8 +10,8 @@ mod common;
 use std::sync::Arc;
 
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, turn};
-use common::scarce::{Chain, MODES, blocks, each, within_budget};
-use common::views::FAULTING;
+use common::scarce::{Chain, blocks, each, within_budget};
+use common::views::{FAULTING, MODES};
 use common::words::{Random, counted, sum_of};
 use limosa::{Access, GpuPtr, Kernel, RawAllocation, UnifiedVec};
 use limosa_shaders::lookup;

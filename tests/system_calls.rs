@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, settle, turn};
+use common::views::{ALL, Way};
 use common::{builder, skip};
 use limosa::{FaultMode, ResidencySummary, UnifiedVec};
 
@@ -24,8 +25,8 @@ fn file() -> File {
     }
 }
 
-fn kit(test: &str, mode: FaultMode) -> Option<Kit> {
-    let kit = Kit::new(test, builder().fault_mode(mode))?;
+fn kit(test: &str, way: Way, mode: FaultMode) -> Option<Kit> {
+    let kit = way.kit(test, builder().fault_mode(mode))?;
     if mode == FaultMode::HandlerThread && !kit.heap().serves_system_calls() {
         skip(test, "full userfaultfd", "this user may not use /dev/userfaultfd");
         return None;
@@ -65,7 +66,13 @@ fn pattern(words: usize) -> Vec<u8> {
 #[test]
 fn a_file_is_read_into_memory_that_is_on_the_device() {
     let _turn = turn("read");
-    let Some(kit) = kit("read", FaultMode::HandlerThread) else { return };
+    for way in ALL {
+        read_on(*way);
+    }
+}
+
+fn read_on(way: Way) {
+    let Some(kit) = kit("read", way, FaultMode::HandlerThread) else { return };
     let words = 100 * BLOCK_WORDS + 1234;
     let file = file();
     file.write_all_at(&pattern(words), 0).unwrap();
@@ -89,7 +96,13 @@ fn a_file_is_read_into_memory_that_is_on_the_device() {
 #[test]
 fn memory_that_is_on_the_device_is_written_to_a_file_and_a_pipe() {
     let _turn = turn("write");
-    let Some(kit) = kit("write", FaultMode::HandlerThread) else { return };
+    for way in ALL {
+        write_on(*way);
+    }
+}
+
+fn write_on(way: Way) {
+    let Some(kit) = kit("write", way, FaultMode::HandlerThread) else { return };
     let words = 33 * BLOCK_WORDS + 77;
     let file = file();
     let vec = on_device(&kit, words, 0x0102_0304);
@@ -116,7 +129,13 @@ fn memory_that_is_on_the_device_is_written_to_a_file_and_a_pipe() {
 #[test]
 fn system_calls_and_kernels_take_turns_on_the_same_memory() {
     let _turn = turn("turns");
-    let Some(kit) = kit("turns", FaultMode::HandlerThread) else { return };
+    for way in ALL {
+        turns_on(*way);
+    }
+}
+
+fn turns_on(way: Way) {
+    let Some(kit) = kit("turns", way, FaultMode::HandlerThread) else { return };
     let words = 20 * BLOCK_WORDS;
     let file = file();
     let mut vec = kit.heap().vec_zeroed::<u32>(words).unwrap();
@@ -146,7 +165,13 @@ fn read(file: &File, into: &mut [u8]) -> Result<usize, i32> {
 #[test]
 fn in_thread_mode_gives_efault_until_the_data_is_brought_back() {
     let _turn = turn("efault");
-    let Some(kit) = kit("efault", FaultMode::InThread) else { return };
+    for way in ALL {
+        efault_on(*way);
+    }
+}
+
+fn efault_on(way: Way) {
+    let Some(kit) = kit("efault", way, FaultMode::InThread) else { return };
     assert!(!kit.heap().serves_system_calls());
     let words = 4 * BLOCK_WORDS;
     let len = words * 4;

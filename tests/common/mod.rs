@@ -6,6 +6,7 @@ pub mod failure;
 pub mod gate;
 pub mod leaks;
 pub mod scarce;
+pub mod sigbus;
 pub mod views;
 pub mod words;
 

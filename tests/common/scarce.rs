@@ -6,10 +6,9 @@ use limosa::{FaultMode, GpuPtr, UnifiedVec};
 
 use super::builder;
 use super::failure::{BLOCK_WORDS, Kit, MIB, turn};
-use super::views::Way;
+use super::views::{Way, cases};
 use super::words::Random;
 
-pub const MODES: [FaultMode; 2] = [FaultMode::HandlerThread, FaultMode::InThread];
 /// The least that a budget can be: four chunks.
 pub const BUDGET: u64 = 8 * MIB;
 pub const BUDGET_BLOCKS: usize = 128;
@@ -34,7 +33,7 @@ pub fn within_budget(kit: &Kit, what: &str) {
 
 /// Each way and mode, in a turn of its own, with each size of the data.
 pub fn each(test: &str, ways: &[Way], check: impl Fn(&Kit, usize, &str)) {
-    for (way, mode) in ways.iter().flat_map(|way| MODES.map(|mode| (*way, mode))) {
+    for (way, mode) in cases(ways) {
         let _turn = turn(&format!("{test}, {way:?}, {mode:?}"));
         for percent in PERCENT {
             let Some(kit) = kit(test, way, mode) else { break };

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-use limosa::{ContextBuilder, DeviceChoice, DeviceClass, DeviceKind, Instance, ViewKind};
+use limosa::{ContextBuilder, DeviceChoice, DeviceClass, DeviceKind, FaultMode, Instance, ViewKind};
 
 use super::failure::{Kit, MIB};
 
@@ -24,6 +24,13 @@ pub const ALL: &[Way] = &[FAULTING, DECLARED, SPARSE, STAGED];
 pub const OF_CLASS_DECLARED: &[Way] = &[DECLARED, SPARSE, STAGED];
 /// With and without copies by the device.
 pub const ON_SPARSE: &[Way] = &[SPARSE, STAGED];
+
+pub const MODES: [FaultMode; 2] = [FaultMode::HandlerThread, FaultMode::InThread];
+
+/// Each way with each fault mode.
+pub fn cases(ways: &[Way]) -> impl Iterator<Item = (Way, FaultMode)> {
+    ways.iter().flat_map(|way| MODES.map(|mode| (*way, mode)))
+}
 
 /// Bytes of a segment where there are to be several.
 pub const SEGMENT: u64 = 4 * MIB;

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use limosa::{Counters, Event, Queue, UnifiedVec};
-use limosa_shaders::{copy, reduce};
+use limosa::{Counters, Event, Queue, Result, UnifiedVec};
+use limosa_shaders::{copy, fill, reduce};
 
 use super::failure::{BLOCK_WORDS, Kit};
 
@@ -84,4 +84,23 @@ pub fn copy_on(kit: &Kit, queue: &Queue, from: &UnifiedVec<u32>, to: &mut Unifie
     let launch = queue.launch(&kit.copy, words.div_ceil(copy::ITEMS));
     // SAFETY: copy writes as many words of `to` as it reads of `from`.
     unsafe { launch.writes(to).reads(from).value(words).submit() }.unwrap()
+}
+
+/// Has a kernel fill the declared words.
+pub fn fill_part(kit: &Kit, vec: &mut UnifiedVec<u32>, range: Range<usize>, value: u32) -> Result<()> {
+    let count = range.len() as u64;
+    let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS)).pointer(vec.ptr(range.start));
+    // SAFETY: fill writes the declared words.
+    unsafe { launch.value(count).value(value).value(0u32).with_writes_of(vec, range).submit() }?.wait()
+}
+
+/// What a kernel finds to be the sum of the declared words.
+pub fn sum_part(kit: &Kit, vec: &UnifiedVec<u32>, range: Range<usize>) -> u64 {
+    let mut total = kit.heap().boxed(0u64).unwrap();
+    let count = range.len() as u64;
+    let launch = kit.queue.launch(&kit.reduce, count.div_ceil(reduce::ITEMS)).pointer(vec.ptr(range.start));
+    // SAFETY: reduce reads the declared words and adds to `total`.
+    let launch = unsafe { launch.writes(total.as_mut_vec()).value(count).with_reads_of(vec, range).submit() };
+    launch.unwrap().wait().unwrap();
+    total.get().unwrap()
 }
