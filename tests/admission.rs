@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
 use common::gate::Gate;
-use common::views::{ALL, FAULTING, MODES, Way, cases};
+use common::views::{ALL, BESIDE_KERNELS, FAULTING, MODES, Way, cases};
 use common::words::{Random, all_are, copy_on, counted, peek, since, sum_of};
 use limosa::{Access, ContextBuilder, Error, Event, FaultMode, Kernel, PagerError, Queue, RawAllocation, UnifiedVec};
 use limosa_shaders::{copy, fill, triad};
@@ -25,7 +25,7 @@ const BUDGET_BLOCKS: usize = 128;
 #[test]
 fn queues_that_conflict_run_one_after_the_other_in_order_of_submission() {
     let _turn = turn("conflicts");
-    for way in ALL {
+    for way in BESIDE_KERNELS {
         conflicts(*way);
     }
 }
@@ -54,7 +54,7 @@ fn conflicts(way: Way) {
 #[test]
 fn a_conflict_keeps_the_second_launch_off_the_device() {
     let _turn = turn("conflict, pending");
-    for way in ALL {
+    for way in BESIDE_KERNELS {
         conflict_pending(*way);
     }
 }
@@ -80,7 +80,7 @@ fn conflict_pending(way: Way) {
 #[test]
 fn sets_that_do_not_fit_together_are_admitted_one_after_the_other() {
     let _turn = turn("sets in turn");
-    for (way, mode) in cases(ALL) {
+    for (way, mode) in cases(BESIDE_KERNELS) {
         let Some(kit) = way.kit("sets in turn", builder().device_budget(BUDGET).fault_mode(mode)) else { break };
         let queues: Vec<_> = (0..4).map(|_| kit.context.queue().unwrap()).collect();
         let mut vecs: Vec<_> = (0..12).map(|i| counted(&kit, 65 + i * 5)).collect();
@@ -139,7 +139,7 @@ fn after_orders_launches_of_different_queues() {
 #[test]
 fn a_set_beyond_the_budget_names_both_sizes_and_parts_of_it_go() {
     let _turn = turn("set beyond the budget");
-    for way in ALL {
+    for way in BESIDE_KERNELS {
         set_beyond_the_budget(*way);
     }
 }
@@ -171,7 +171,7 @@ fn set_beyond_the_budget(way: Way) {
 #[test]
 fn a_set_may_fill_the_budget_whatever_was_there_before() {
     let _turn = turn("set of the budget");
-    for way in ALL {
+    for way in BESIDE_KERNELS {
         set_of_the_budget(*way);
     }
 }
@@ -236,7 +236,7 @@ fn undeclared_use_follows_a_set_that_fills_the_budget() {
 #[test]
 fn a_set_may_fill_the_budget_although_its_chunks_have_more() {
     let _turn = turn("rest of a chunk");
-    for way in ALL {
+    for way in BESIDE_KERNELS {
         rest_of_a_chunk(*way);
     }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
 use common::gate::Gate;
-use common::views::{ALL, Way, cases};
+use common::views::{BESIDE_KERNELS, Way, cases};
 use common::words::{all_are, counted, peek, poke, since, sum_into, sum_of, wait_until};
 use limosa::{Access, Event, TouchCause, UnifiedVec, inject};
 use limosa_shaders::fill;
@@ -25,7 +25,7 @@ const BUDGET: u64 = 8 * MIB;
 #[test]
 fn a_touch_of_what_a_launch_writes_waits_for_it() {
     let _turn = turn("touch of a written block");
-    for (way, mode) in cases(ALL) {
+    for (way, mode) in cases(BESIDE_KERNELS) {
         let Some(kit) = way.kit("touch", builder().fault_mode(mode)) else { break };
         for access in [Access::Read, Access::Write] {
             let mut vec = counted(&kit, 40);
@@ -55,7 +55,7 @@ fn a_touch_of_what_a_launch_writes_waits_for_it() {
 #[test]
 fn a_read_of_what_a_launch_reads_does_not_wait_and_a_write_does() {
     let _turn = turn("touch of a read block");
-    for (way, mode) in cases(ALL) {
+    for (way, mode) in cases(BESIDE_KERNELS) {
         let Some(kit) = way.kit("touch of a read block", builder().fault_mode(mode)) else { break };
         let vec = counted(&kit, 40);
         let mut total = kit.heap().vec_zeroed::<u64>(1).unwrap();
@@ -85,7 +85,7 @@ fn a_read_of_what_a_launch_reads_does_not_wait_and_a_write_does() {
 #[test]
 fn a_launch_holds_the_ranges_that_it_declares_and_no_more() {
     let _turn = turn("ranges");
-    for (way, mode) in cases(ALL) {
+    for (way, mode) in cases(BESIDE_KERNELS) {
         let Some(kit) = way.kit("ranges", builder().fault_mode(mode)) else { break };
         let mut vec = counted(&kit, 40);
         let middle = 10 * BLOCK_WORDS..12 * BLOCK_WORDS;
@@ -113,7 +113,7 @@ fn a_launch_holds_the_ranges_that_it_declares_and_no_more() {
 #[test]
 fn what_pending_launches_use_may_be_dropped() {
     let _turn = turn("dropped");
-    for (way, mode) in cases(ALL) {
+    for (way, mode) in cases(BESIDE_KERNELS) {
         let Some(kit) = way.kit("dropped", builder().device_budget(BUDGET).fault_mode(mode)) else { break };
         let mut last = kit.heap().vec_zeroed::<u32>(100 * BLOCK_WORDS).unwrap();
         let gate = Gate::close(&kit, &kit.queue);
@@ -139,7 +139,7 @@ fn what_pending_launches_use_may_be_dropped() {
 #[test]
 fn a_context_may_go_while_launches_are_pending() {
     let _turn = turn("context dropped");
-    for way in ALL {
+    for way in BESIDE_KERNELS {
         context_dropped(*way);
     }
 }
@@ -158,7 +158,7 @@ fn context_dropped(way: Way) {
 #[test]
 fn overwrites_move_nothing_up_and_spare_what_is_beside_them() {
     let _turn = turn("overwrites");
-    for (way, mode) in cases(ALL) {
+    for (way, mode) in cases(BESIDE_KERNELS) {
         let Some(kit) = way.kit("overwrites", builder().fault_mode(mode)) else { break };
         let words = 70 * BLOCK_WORDS + 100;
         let mut vec = kit.heap().vec_with(words, |_| 1u32).unwrap();
@@ -242,7 +242,7 @@ fn check_mode_goes_by_the_declared_ranges() {
 #[test]
 fn all_launches_of_a_lost_device_fail_and_nobody_hangs() {
     let _turn = turn("lost with launches pending");
-    for (way, mode) in cases(ALL) {
+    for (way, mode) in cases(BESIDE_KERNELS) {
         let Some(kit) = way.kit("lost with launches", builder().device_budget(BUDGET).fault_mode(mode)) else { break };
         let queues: Vec<_> = (0..3).map(|_| kit.context.queue().unwrap()).collect();
         let source = counted(&kit, 50);

@@ -22,6 +22,9 @@ pub const STAGED: Way = Way { staged: true, ..SPARSE };
 
 pub const ALL: &[Way] = &[FAULTING, DECLARED, SPARSE, STAGED];
 pub const OF_CLASS_DECLARED: &[Way] = &[DECLARED, SPARSE, STAGED];
+/// Where data moves while a kernel runs. Copies by a device with one queue, as software devices have, come after it: who
+/// needs one before the kernel may end would wait for ever.
+pub const BESIDE_KERNELS: &[Way] = &[FAULTING, DECLARED, SPARSE];
 /// With and without copies by the device.
 pub const ON_SPARSE: &[Way] = &[SPARSE, STAGED];
 
