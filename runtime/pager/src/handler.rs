@@ -221,12 +221,25 @@ impl Core {
     /// Leaves a fault to the handler thread, and waits for it: for signal mode, where a copy may take the driver. Gives
     /// whether the access may be tried again.
     fn post(&self, cell: &Cell, offset: u64, access: Access) -> bool {
+        let slot = Block::containing(offset).slot();
         let state = cell.lock();
-        if state.stand_in.host.contains(Block::containing(offset).slot()) {
+        if state.stand_in.host.contains(slot) {
             return false;
         }
+        // Only this thread knows that it is touching the block now: what was posted may be over when it is served.
+        let refused = if !state.chunk.allocated().contains(slot) {
+            Some(TouchCause::NotAllocated)
+        } else if state.chunk.poisoned().contains(slot) {
+            Some(TouchCause::Poisoned)
+        } else {
+            None
+        };
         let epoch = cell.epoch();
         drop(state);
+        if let Some(cause) = refused {
+            self.complain(self.address(offset), access, cause);
+            return false;
+        }
         while self.posted.push((offset, access)).is_err() {
             std::thread::yield_now();
         }
@@ -245,8 +258,8 @@ impl Core {
             Served::Deferred(lease) => deferred.add(self, Block::containing(offset), lease),
             Served::Done => cell.released(),
             Served::Refused(cause) => {
-                // The thread may have gone on without us, and the block be gone.
-                if suspects.confirm(Block::containing(offset)) {
+                // What a look at the block tells, the thread sees for itself if it is still there.
+                if cause == TouchCause::NotMapped && suspects.confirm(Block::containing(offset)) {
                     self.complain(self.address(offset), access, cause);
                     self.stand_in_host(offset);
                 }
