@@ -9,7 +9,7 @@ mod common;
 use common::builder;
 use common::failure::{BLOCK_WORDS, Kit, is_child, no_core, turn};
 use common::sigbus::{end_by_sigbus, touch, touches};
-use common::views::ALL;
+use common::views::{ALL, cases};
 
 /// Touches, on each way, the word that `place` finds in a heap in use.
 fn stray(test: &str, place: impl Fn(&Kit) -> *mut u32) {
@@ -51,4 +51,32 @@ fn what_was_freed_after_the_device_had_it() {
         kit.fill(&mut freed, 3).unwrap().wait().unwrap();
         freed.ptr(34 * BLOCK_WORDS).as_ptr()
     });
+}
+
+/// Faults that were served and are over when they are looked at, of memory that is free again, accuse nobody.
+#[test]
+fn nobody_is_accused_of_touches_that_were_served() {
+    for (way, mode) in cases(ALL) {
+        let _turn = turn("accused");
+        let Some(kit) = way.kit("accused", builder().fault_mode(mode)) else { break };
+        for round in 0..300u32 {
+            let mut vec = kit.heap().vec_zeroed::<u32>(32 * BLOCK_WORDS).unwrap();
+            kit.fill(&mut vec, round).unwrap().wait().unwrap();
+            let vec = &vec;
+            std::thread::scope(|scope| {
+                for thread in 0..4 {
+                    scope.spawn(move || {
+                        for block in 0..32 {
+                            let word = vec.ptr(((block * 7 + thread * 3) % 32) * BLOCK_WORDS).as_ptr();
+                            // SAFETY: inside the vector, which nobody writes.
+                            assert_eq!(unsafe { word.read_volatile() }, round);
+                        }
+                    });
+                }
+            });
+        }
+        // Until nothing is posted any more.
+        kit.works();
+        assert_eq!(kit.heap().counters().faults_refused, 0, "{way:?}, {mode:?}");
+    }
 }
