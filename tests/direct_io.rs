@@ -70,7 +70,7 @@ fn direct_reads_are_exact_while_everything_wants_the_blocks_elsewhere() {
                         kit.sum_at(address, WORDS as u64).unwrap();
                     } else {
                         // Of the same size: it takes the budget from the vector.
-                        kit.sum(&other).unwrap();
+                        kit.sum(other).unwrap();
                     }
                 }
             });

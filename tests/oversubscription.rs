@@ -76,7 +76,7 @@ fn random_blocks_undeclared() {
 
 fn chase(kit: &Kit, kernel: &Kernel, blocks: usize, per_block: usize, what: &str) {
     let chain = Chain::new(kit, 1, blocks, per_block, &mut Random(0x2545_f491_4f6c_dd1d));
-    let count = chain.len();
+    let count = chain.count();
     let wanted: Vec<u64> = [count - 1, count / 2, 0, count].iter().map(|key| *key as u64).collect();
     let keys = kit.heap().vec_from(&wanted).unwrap();
     let mut values = kit.heap().vec_zeroed::<u64>(wanted.len()).unwrap();

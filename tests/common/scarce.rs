@@ -71,13 +71,12 @@ impl Chain {
             // Ever larger keys to the right.
             there[place(part, node)..][..4].copy_from_slice(&[key, chain.value(key), 0, next]);
         }
-        drop(there);
         chain.words = words;
         chain
     }
 
     /// Nodes there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.per_part * self.roots.len()
     }
 
