@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::builder;
-use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
+use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, settle, turn};
 use common::gate::Gate;
 use common::views::{ALL, BESIDE_KERNELS, FAULTING, MODES, Way, cases};
 use common::words::{Random, all_are, copy_on, counted, peek, since, sum_of};
@@ -308,6 +308,8 @@ fn a_launch_does_not_evict_its_own_set() {
     // SAFETY: fill writes the declared range.
     unsafe { launch.with_writes_of(&mut vec, chunk..4 * chunk).submit() }.unwrap().wait().unwrap();
     kit.sum_at(other.ptr(0).address(), other.len() as u64).unwrap();
+    // A kernel goes on, and ends, before the move that it faulted for does.
+    settle(&other);
     let before = kit.heap().counters();
     let launch = kit.queue.launch(&kit.fill, 1000).pointer(vec.ptr(0)).value(4 * chunk as u64).value(7u32).value(0u32);
     // SAFETY: fill writes the declared range.
