@@ -259,7 +259,9 @@ impl Core {
             Served::Done => cell.released(),
             Served::Refused(cause) => {
                 // What a look at the block tells, the thread sees for itself if it is still there.
-                if cause == TouchCause::NotMapped && suspects.confirm(Block::containing(offset)) {
+                if matches!(cause, TouchCause::NotMapped | TouchCause::HostMemoryFull)
+                    && suspects.confirm(Block::containing(offset))
+                {
                     self.complain(self.address(offset), access, cause);
                     self.stand_in_host(offset);
                 }

@@ -468,8 +468,8 @@ impl Core {
         Ok(())
     }
 
-    /// Gives up what a launch held that will not run. What it would have overwritten holds nothing of anybody's now:
-    /// it reads as zeros.
+    /// Gives up what a launch held that will not run. What it was given to overwrite holds nothing of anybody's now: it
+    /// reads as zeros.
     fn give_up(&self, held: Vec<(ChunkIndex, ChunkSets)>) {
         for (chunk, own) in held {
             self.release_sets(chunk, own);

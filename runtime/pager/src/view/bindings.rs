@@ -16,6 +16,8 @@ struct ChunkBindings {
     wanted: ChunkSlots,
     /// Blocks before which a mapping of the driver's may end.
     cuts: BlockSet,
+    /// Whether the mapping that ends the chunk before goes on here.
+    joined: bool,
 }
 
 /// A run of blocks of one chunk to be bound to slots in a row, or unbound.
@@ -33,12 +35,17 @@ pub(super) struct Change {
 pub(super) struct Bindings {
     chunks: BTreeMap<ChunkIndex, ChunkBindings>,
     changed: BTreeSet<ChunkIndex>,
+    /// Mappings of the driver's, at most.
+    mappings: u64,
 }
 
 impl Bindings {
     /// The blocks are to be found in these slots of their chunk's.
     pub(super) fn want(&mut self, chunk: ChunkIndex, blocks: BlockSet, slots: &ChunkSlots) {
-        let own = self.chunks.entry(chunk).or_default();
+        let own = self.chunks.entry(chunk).or_insert_with(|| {
+            self.mappings += 1;
+            ChunkBindings::default()
+        });
         for at in blocks.slots().map(|slot| slot as usize) {
             if own.wanted[at] != slots[at] {
                 own.wanted[at] = slots[at];
@@ -76,35 +83,60 @@ impl Bindings {
     /// The changes were made.
     pub(super) fn made(&mut self, changes: &[Change]) {
         for change in changes {
+            self.cut(change);
             let own = self.chunks.entry(change.chunk).or_default();
-            own.cut(change);
             for at in (change.first..change.first + change.count).map(|at| at as usize) {
                 own.bound[at] = own.wanted[at];
             }
         }
-        self.changed.clear();
-    }
-
-    /// Mappings of the driver's there may be once `changes` are made, at most.
-    pub(super) fn mappings_after(&self, changes: &[Change]) -> u64 {
-        let mut cuts: BTreeMap<ChunkIndex, ChunkBindings> = BTreeMap::new();
-        for change in changes {
-            let own = self.chunks.get(&change.chunk).copied().unwrap_or_default();
-            cuts.entry(change.chunk).or_insert(own).cut(change);
+        // What was unbound as one, over several chunks.
+        for (before, change) in changes.iter().zip(changes.iter().skip(1)) {
+            let one = before.is_whole_unbound() && change.is_whole_unbound() && before.chunk.next() == change.chunk;
+            if let (true, Some(own)) = (one, self.chunks.get_mut(&change.chunk)) {
+                self.mappings -= u64::from(!own.joined);
+                own.joined = true;
+            }
         }
-        let pieces =
-            |(chunk, own): (&ChunkIndex, &ChunkBindings)| 1 + u64::from(cuts.get(chunk).unwrap_or(own).cuts.count());
-        self.chunks.iter().map(pieces).sum()
+        let chunks = &self.chunks;
+        let open = |chunk: &ChunkIndex| chunks.get(chunk).is_some_and(|own| own.bound != own.wanted);
+        self.changed.retain(open);
     }
 
-    /// Whole chunks of which nothing is wanted any more, though parts are mapped on their own: unbinding each of them as
-    /// one leaves one mapping.
-    pub(super) fn shattered(&self, in_use: impl Fn(ChunkIndex) -> bool) -> Vec<Change> {
-        let idle = self.chunks.iter().filter(|(chunk, own)| !own.cuts.is_empty() && !in_use(**chunk));
-        idle.map(|(chunk, _)| Change { chunk: *chunk, first: 0, count: BLOCKS_PER_CHUNK, slot: None }).collect()
+    /// A run was mapped or unmapped as one.
+    fn cut(&mut self, change: &Change) {
+        let own = self.chunks.entry(change.chunk).or_insert_with(|| {
+            self.mappings += 1;
+            ChunkBindings::default()
+        });
+        self.mappings -= u64::from(own.cuts.count());
+        own.cuts = own.cuts - BlockSet::run(change.first, change.count);
+        let end = change.first + change.count;
+        for edge in [change.first, end].into_iter().filter(|edge| (1..BLOCKS_PER_CHUNK).contains(edge)) {
+            own.cuts |= BlockSet::of(edge);
+        }
+        self.mappings += u64::from(own.cuts.count());
+        let starts = (change.first == 0).then_some(change.chunk);
+        let next = (end == BLOCKS_PER_CHUNK).then(|| change.chunk.next());
+        for edge in [starts, next].into_iter().flatten() {
+            if let Some(own) = self.chunks.get_mut(&edge) {
+                self.mappings += u64::from(std::mem::take(&mut own.joined));
+            }
+        }
     }
 
-    /// Forgets what is bound in a chunk: all of it is unbound by `change`.
+    /// Mappings of the driver's there are once `changes` are made, at most.
+    pub(super) fn mappings_after(&self, changes: &[Change]) -> u64 {
+        // Two cuts, a chunk, and the end of what went on from one chunk to the next.
+        self.mappings + 4 * changes.len() as u64
+    }
+
+    /// Whole chunks of which nothing is wanted any more, in order: to be unbound together with their neighbours.
+    pub(super) fn idle(&self, in_use: impl Fn(ChunkIndex) -> bool) -> Vec<Change> {
+        let idle = self.chunks.keys().filter(|chunk| !in_use(**chunk));
+        idle.map(|chunk| Change { chunk: *chunk, first: 0, count: BLOCKS_PER_CHUNK, slot: None }).collect()
+    }
+
+    /// Nothing is to be found in the chunk of `change` any more.
     pub(super) fn unwant(&mut self, change: &Change) {
         if let Some(own) = self.chunks.get_mut(&change.chunk) {
             own.wanted = ChunkSlots::default();
@@ -113,18 +145,11 @@ impl Bindings {
     }
 }
 
-impl ChunkBindings {
-    /// A run was mapped or unmapped as one.
-    fn cut(&mut self, change: &Change) {
-        self.cuts = self.cuts - BlockSet::run(change.first, change.count);
-        let end = change.first + change.count;
-        for edge in [change.first, end].into_iter().filter(|edge| (1..BLOCKS_PER_CHUNK).contains(edge)) {
-            self.cuts |= BlockSet::of(edge);
-        }
-    }
-}
-
 impl Change {
+    fn is_whole_unbound(&self) -> bool {
+        self.count == BLOCKS_PER_CHUNK && self.slot.is_none()
+    }
+
     fn continued_by(&self, chunk: ChunkIndex, at: u32, slot: Option<Slot>, own: &ChunkBindings) -> bool {
         let before = own.wanted[(at.max(1) - 1) as usize];
         let in_a_row = match (before, slot) {
@@ -151,9 +176,8 @@ mod tests {
         bindings.want(ChunkIndex(3), BlockSet::ALL, &slots.of(ChunkIndex(3)));
         let changes = bindings.changes();
         assert_eq!(changes.len(), 1);
-        assert_eq!(bindings.mappings_after(&changes), 1);
         bindings.made(&changes);
-        assert_eq!(bindings.changes(), []);
+        assert_eq!((bindings.changes(), bindings.mappings), (vec![], 1));
     }
 
     #[test]
@@ -184,14 +208,36 @@ mod tests {
         slots.take(FrameKind::Device, ChunkIndex(0), odd);
         bindings.want(ChunkIndex(0), odd, &slots.of(ChunkIndex(0)));
         let changes = bindings.changes();
-        assert_eq!(bindings.mappings_after(&changes), 32);
         bindings.made(&changes);
+        assert_eq!(bindings.mappings, 32);
         slots.give(ChunkIndex(0), odd);
-        let whole = bindings.shattered(|_| false);
+        let whole = bindings.idle(|_| false);
         assert_eq!(whole.len(), 1);
         bindings.unwant(&whole[0]);
-        assert_eq!(bindings.mappings_after(&whole), 1);
         bindings.made(&whole);
-        assert_eq!(bindings.changes(), []);
+        assert_eq!((bindings.changes(), bindings.mappings), (vec![], 1));
+    }
+
+    #[test]
+    fn idle_neighbours_become_one_mapping_until_one_is_bound_again() {
+        let (mut slots, mut bindings) = (Slots::default(), Bindings::default());
+        slots.add_frame(FrameKind::Device);
+        for chunk in [3, 4, 5, 9].map(ChunkIndex) {
+            slots.take(FrameKind::Device, chunk, BlockSet::run(2, 2)).into_iter().for_each(|one| bindings.recycle(one));
+            bindings.want(chunk, BlockSet::run(2, 2), &slots.of(chunk));
+            bindings.made(&bindings.changes());
+            slots.give(chunk, BlockSet::run(2, 2));
+        }
+        assert_eq!(bindings.mappings, 12, "three in each chunk");
+        let idle = bindings.idle(|_| false);
+        idle.iter().for_each(|change| bindings.unwant(change));
+        bindings.made(&idle);
+        assert_eq!(bindings.mappings, 2, "chunks 3 to 5, and 9");
+        slots.take(FrameKind::Device, ChunkIndex(4), BlockSet::ALL).into_iter().for_each(|one| bindings.recycle(one));
+        bindings.want(ChunkIndex(4), BlockSet::ALL, &slots.of(ChunkIndex(4)));
+        let changes = bindings.changes();
+        assert!(bindings.mappings_after(&changes) >= 4);
+        bindings.made(&changes);
+        assert_eq!(bindings.mappings, 4);
     }
 }

@@ -168,26 +168,42 @@ impl SparseView {
         runs
     }
 
-    /// Has chunks that lie in pieces, and of which nothing is used, unbound as a whole each, where there are too many
-    /// mappings else.
-    fn merge(&self, bound: &mut Bound) -> Result<Vec<Change>, PagerError> {
-        let changes = bound.bindings.changes();
-        if bound.bindings.mappings_after(&changes) <= self.mappings_max {
-            return Ok(changes);
-        }
+    /// Unbinds all chunks of which nothing is used, neighbours as one, so that they take few of the driver's mappings.
+    fn unbind_idle(&self, bound: &mut Bound) -> Result<(), PagerError> {
         let idle = {
             let memory = locked(&self.memory);
-            bound.bindings.shattered(|chunk| memory.slots.of(chunk).iter().any(Option::is_some))
+            bound.bindings.idle(|chunk| memory.slots.of(chunk).iter().any(Option::is_some))
         };
         idle.iter().for_each(|change| bound.bindings.unwant(change));
-        let mut changes = bound.bindings.changes();
-        changes.retain(|change| !idle.iter().any(|whole| whole.chunk == change.chunk));
-        changes.extend(idle);
-        let needed = bound.bindings.mappings_after(&changes);
-        if needed > self.mappings_max {
-            return Err(PagerError::TooManyBindings { needed, limit: self.mappings_max });
+        self.make(bound, &idle)
+    }
+
+    /// Has the device make the changes, in the order of the calls.
+    fn make(&self, bound: &mut Bound, changes: &[Change]) -> Result<(), PagerError> {
+        if changes.is_empty() {
+            return Ok(());
         }
-        Ok(changes)
+        let frames: Vec<Option<(Arc<Frame>, u64)>> = {
+            let memory = locked(&self.memory);
+            let frame = |change: &Change| {
+                let slot = change.slot?;
+                Some((Arc::clone(&memory.frames[slot.frame()]), u64::from(slot.part()) * BLOCK))
+            };
+            changes.iter().map(frame).collect()
+        };
+        let binds: Vec<Bind<'_>> = changes
+            .iter()
+            .zip(&frames)
+            .map(|(change, frame)| Bind {
+                extent: change.chunk.run(change.first, change.count),
+                frame: frame.as_ref().map(|(frame, offset)| (frame.deref(), *offset)),
+            })
+            .collect();
+        // SAFETY: frames are kept as long as `self`.
+        let done = unsafe { locked(&self.range).bind(&binds)? };
+        bound.bindings.made(changes);
+        bound.last = Some(done);
+        Ok(())
     }
 }
 
@@ -288,29 +304,16 @@ impl DeviceView for SparseView {
 
     fn publish(&self) -> Result<Option<(Arc<Timeline>, Ticket)>, PagerError> {
         let mut bound = locked(&self.bindings);
-        let changes = self.merge(&mut bound)?;
-        if !changes.is_empty() {
-            let frames: Vec<Option<(Arc<Frame>, u64)>> = {
-                let memory = locked(&self.memory);
-                let frame = |change: &Change| {
-                    let slot = change.slot?;
-                    Some((Arc::clone(&memory.frames[slot.frame()]), u64::from(slot.part()) * BLOCK))
-                };
-                changes.iter().map(frame).collect()
-            };
-            let binds: Vec<Bind<'_>> = changes
-                .iter()
-                .zip(&frames)
-                .map(|(change, frame)| Bind {
-                    extent: change.chunk.run(change.first, change.count),
-                    frame: frame.as_ref().map(|(frame, offset)| (frame.deref(), *offset)),
-                })
-                .collect();
-            // SAFETY: frames are kept as long as `self`.
-            let done = unsafe { locked(&self.range).bind(&binds)? };
-            bound.bindings.made(&changes);
-            bound.last = Some(done);
+        let mut changes = bound.bindings.changes();
+        if bound.bindings.mappings_after(&changes) > self.mappings_max {
+            self.unbind_idle(&mut bound)?;
+            changes = bound.bindings.changes();
+            let needed = bound.bindings.mappings_after(&changes);
+            if needed > self.mappings_max {
+                return Err(PagerError::TooManyBindings { needed, limit: self.mappings_max });
+            }
         }
+        self.make(&mut bound, &changes)?;
         // A launch that needs nothing new may need what another's binds have yet to bring.
         let pending = |(timeline, ticket): &&(Arc<Timeline>, Ticket)| !timeline.reached(*ticket).unwrap_or(false);
         Ok(bound.last.as_ref().filter(pending).cloned())
