@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
 use common::gate::Gate;
-use common::views::{ALL, BESIDE_KERNELS, Way, cases};
+use common::views::{ALL, BESIDE_KERNELS, SPARSE, Way, cases};
 use common::words::{all_are, counted, peek, poke, since, sum_into, sum_of, wait_until};
-use limosa::{Access, Event, TouchCause, UnifiedVec, inject};
+use limosa::{Access, Event, Home, TouchCause, UnifiedVec, inject};
 use limosa_shaders::fill;
 
 /// The least that a budget can be: four chunks.
@@ -277,4 +277,62 @@ fn all_launches_of_a_lost_device_fail_and_nobody_hangs() {
         assert!(kit.fill(&mut vecs[0], 1).is_err_and(|error| error.is_device_lost()));
         assert!(vecs.last().unwrap().read().unwrap().iter().zip(0u32..).all(|(word, i)| *word == i), "never begun");
     }
+}
+
+#[test]
+fn a_launch_on_all_of_the_heap_holds_what_there_is_when_it_is_admitted() {
+    let _turn = turn("whole heap, queued");
+    let Some(kit) = SPARSE.kit("whole heap, queued", builder().device_budget(BUDGET)) else { return };
+    let launch_on = |vec: &UnifiedVec<u32>, value: u32| {
+        let count = vec.len() as u64;
+        let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS)).pointer(vec.ptr(0)).value(count);
+        // SAFETY: fill writes `vec`'s words, which the caller does not use before the launch has ended.
+        unsafe { launch.value(value).value(0u32).with_whole_heap().submit() }.unwrap()
+    };
+    let mut pinned = counted(&kit, 2);
+    let (target, gone) = (counted(&kit, 3), counted(&kit, 2));
+    let pin = pinned.host_pin().unwrap();
+    let event = launch_on(&target, 5);
+    assert!(!event.is_complete().unwrap(), "it waits for the pin");
+    // What is freed meanwhile is not missed; its place may become memory of another home; what is new is held, too.
+    drop(gone);
+    let shared = kit.heap().in_home(Home::Shared).vec_with(2 * BLOCK_WORDS, |_| 4u32).unwrap();
+    let late = counted(&kit, 4);
+    drop(pin);
+    event.wait().unwrap();
+    assert!(all_are(&target, 5) && all_are(&shared, 4));
+    // Grown beyond the budget before it is admitted, it fails by name, and what is behind it goes on.
+    let pin = pinned.host_pin().unwrap();
+    let (event, behind) = (launch_on(&target, 6), kit.fill(&mut { late }, 8));
+    let large = counted(&kit, 128);
+    drop(pin);
+    let text = event.wait().unwrap_err().to_string();
+    assert!(text.contains("declares") && text.contains(&BUDGET.to_string()), "{text}");
+    behind.unwrap().wait().unwrap();
+    assert!(all_are(&target, 5));
+    drop((large, pinned));
+    kit.works();
+}
+
+#[test]
+fn a_budget_that_the_driver_cuts_short_comes_back() {
+    let _turn = turn("budget cut");
+    let Some(kit) = SPARSE.kit("budget cut", builder().device_budget(2 * BUDGET)) else { return };
+    let (small, mut large) = (counted(&kit, 32), counted(&kit, 200));
+    inject::fail_vulkan(inject::VulkanCall::AllocateMemory);
+    // What was allocated for the self-test suffices for the one, and not for the other: that fails by name, or else
+    // does its work in what there is, and nobody waits for ever.
+    small.prefetch_to_device().unwrap();
+    let filled = kit.fill(&mut large, 6).and_then(|event| event.wait());
+    let (budget, cuts) = (kit.heap().device_budget(), kit.heap().counters().device_budget_cuts);
+    inject::find_device();
+    if let Err(error) = filled {
+        assert!(error.is_out_of_memory(), "{error}");
+    }
+    assert!(cuts > 0 && budget < 2 * BUDGET, "{cuts} cuts, to {budget}");
+    // The driver has memory again: the launch that needs it gets it.
+    kit.fill(&mut large, 7).unwrap().wait().unwrap();
+    assert!(all_are(&large, 7));
+    assert_eq!(kit.heap().device_budget(), 2 * BUDGET);
+    kit.works();
 }

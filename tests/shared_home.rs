@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
 use limosa::inject::{self, Call};
-use limosa::{ContextBuilder, FaultMode, Heap, Home, PagerError, Side, UnifiedVec, ViewKind};
+use limosa::{Advice, ContextBuilder, FaultMode, Heap, Home, PagerError, Side, UnifiedVec, ViewKind};
 use limosa_shaders::{lookup, stress};
 
 /// Each way in which a device reaches a heap.
@@ -180,4 +180,50 @@ fn what_cannot_be_shared_is_told_and_leaves_nothing() {
         assert_eq!(kit.sum(&vec).unwrap(), 3 * BLOCK_WORDS as u64, "{what}");
         kit.works();
     }
+}
+
+#[test]
+fn a_dense_neighbour_leaves_shared_blocks_alone() {
+    let _turn = turn("dense neighbour");
+    each(|kit, shared, what| {
+        for round in 0..4u32 {
+            let half = shared.vec_with(16 * BLOCK_WORDS, |_| 3u32).unwrap();
+            let mut dense = kit.heap().vec_zeroed::<u32>(16 * BLOCK_WORDS).unwrap();
+            kit.fill(&mut dense, 5).unwrap().wait().unwrap();
+            assert_eq!(kit.sum(&half).unwrap(), 3 * 16 * BLOCK_WORDS as u64, "{what}, round {round}");
+            drop(half);
+            let mut next = kit.heap().vec_with(16 * BLOCK_WORDS, |_| 7u32).unwrap();
+            assert_eq!(kit.sum(&next).unwrap(), 7 * 16 * BLOCK_WORDS as u64, "{what}, round {round}");
+            kit.fill(&mut next, 9).unwrap().wait().unwrap();
+            assert!(all_are(&next, 9) && all_are(&dense, 5), "{what}, round {round}");
+        }
+    });
+}
+
+#[test]
+fn advice_means_nothing_on_shared_memory() {
+    let _turn = turn("shared, advised");
+    each(|kit, shared, what| {
+        let vec = shared.vec_with(3 * BLOCK_WORDS, |_| 2u32).unwrap();
+        for advice in [Advice::ReadMostly, Advice::PreferDevice, Advice::PreferHost] {
+            vec.raw().advise(advice).unwrap();
+            vec.prefetch_to_device().unwrap();
+            vec.prefetch_to_host().unwrap();
+            assert_eq!(kit.sum(&vec).unwrap(), 6 * BLOCK_WORDS as u64, "{what}, {advice:?}");
+            assert_eq!(vec.residency_summary().shared, 3 * BLOCK, "{what}, {advice:?}");
+        }
+    });
+}
+
+#[test]
+fn what_could_not_be_taken_out_of_sight_stays_out_of_use() {
+    let _turn = turn("shared, undone");
+    each(|kit, shared, what| {
+        // Mapping fails for the sharing and for its undoing.
+        inject::fail(Call::Map);
+        let refused = shared.vec_zeroed::<u32>(16 * BLOCK_WORDS).map(drop);
+        inject::clear();
+        let vec = kit.heap().vec_with(16 * BLOCK_WORDS, |_| 7u32).unwrap();
+        assert_eq!(kit.sum(&vec).unwrap(), 7 * 16 * BLOCK_WORDS as u64, "{what}: {refused:?}");
+    });
 }

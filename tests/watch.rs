@@ -257,3 +257,14 @@ fn the_last_that_is_told_of_a_block_is_where_it_is() {
         }
     }
 }
+
+#[test]
+fn shared_memory_is_told_of_when_it_comes_and_goes() {
+    let _turn = turn("shared, watched");
+    let Some(kit) = Kit::new("shared, watched", builder()) else { return };
+    let watch = kit.heap().watch(kit.heap().range()).unwrap();
+    let vec = kit.heap().in_home(limosa::Home::Shared).vec_zeroed::<u32>(3 * BLOCK_WORDS).unwrap();
+    assert_eq!(told(&watch), [(Cause::Allocation, Copies::Shared, 3)]);
+    drop(vec);
+    assert_eq!(told(&watch), [(Cause::Free, Copies::Unallocated, 3)]);
+}

@@ -187,7 +187,10 @@ impl Chunk {
 
     /// A launch is admitted and holds `blocks` for `access`; with `overwrite`, it replaces every byte of them.
     pub fn acquire(&mut self, blocks: BlockSet, access: Access, overwrite: bool) -> Verdict {
-        debug_assert!((blocks & self.shared).is_empty(), "nobody holds shared blocks");
+        // Nobody holds them: who asks knew the blocks in an earlier life.
+        if !(blocks & self.shared).is_empty() {
+            return Verdict::Refuse(Refusal::Unallocated, blocks & self.shared);
+        }
         let barred = match access {
             Access::Read => self.write_hold,
             Access::Write => self.held(),
@@ -274,6 +277,7 @@ impl Chunk {
     /// Copies `blocks` to `side` and leaves the other side's copies, all open for reading: as a prefetch of what is read
     /// on both sides.
     pub fn duplicate(&mut self, side: Side, blocks: BlockSet) -> Verdict {
+        let blocks = blocks - self.shared;
         let (held, other) = (self.held(), if side == Side::Host { Side::Device } else { Side::Host });
         let barred = if side == Side::Host { self.write_hold } else { self.pinned() };
         if let Some(verdict) = self.obstacle(blocks, barred) {

@@ -21,7 +21,8 @@ mod world;
 use actors::System;
 use search::{Found, search};
 use systems::{
-    CONFLICTS, CROWDED, HANDLER_NEEDED, HELD_BEHIND, PARKED, PIN_AND_LAUNCH, PINNED, PREFETCHED, SYSTEMS, UNDECLARED,
+    CONFLICTS, CROWDED, HANDLER_NEEDED, HELD_BEHIND, PARKED, PIN_AND_LAUNCH, PIN_BESIDE, PINNED, PREFETCHED, SYSTEMS,
+    UNDECLARED,
 };
 use world::{Bad, Config, Defect, Op};
 
@@ -71,6 +72,7 @@ fn seeded_defects_are_noticed() {
         (Defect::SubmitRingsNobody, CROWDED),
         (Defect::EpochReadLate, CROWDED),
         (Defect::UnpinRingsNobody, PINNED),
+        (Defect::PinRingsNobody, PIN_BESIDE),
     ];
     for (defect, config) in deadlocks {
         assert_eq!(outcome(config, Some(defect)).as_deref(), Some("deadlock"), "{defect:?}");

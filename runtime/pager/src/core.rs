@@ -164,6 +164,14 @@ impl Core {
         self.doorbell.ring();
     }
 
+    /// Has the reaper look after the launches now, also while it waits for the device. Not for signal mode.
+    pub(crate) fn call_reaper(&self) {
+        self.reaper_bell.ring();
+        if self.reaper_watches.load(Ordering::SeqCst) {
+            self.doorbell.ring();
+        }
+    }
+
     /// Has the threads that serve faults look around.
     pub(crate) fn ring_handlers(&self) {
         for memory in [Side::Host, Side::Device].into_iter().filter_map(|side| self.memory(side)) {

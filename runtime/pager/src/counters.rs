@@ -50,6 +50,8 @@ counters! {
     blocks_to_host,
     /// Blocks taken out of device memory to make room, with or without a copy.
     blocks_evicted,
+    /// Times the driver had less memory than the device budget, which shrank for a while.
+    device_budget_cuts,
     /// Blocks zeroed, on either side.
     blocks_zeroed,
     /// Chunks opened as one huge mapping, on either side.

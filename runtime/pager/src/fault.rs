@@ -106,7 +106,8 @@ impl Core {
         }
         *state.parked.get_mut(side) |= BlockSet::of(block.slot());
         self.losing.store(true, Ordering::SeqCst);
-        self.reaper_bell.ring();
+        // Only copies by the driver can tell of a loss, and those are never made in signal mode.
+        self.call_reaper();
         Served::Parked(cell.epoch())
     }
 

@@ -92,6 +92,8 @@ fn serve_all(core: &Core, side: Side) {
         while serve_pending(core, memory, side, &mut suspects, &mut deferred)
             || side == Side::Host && (core.serve_posted(&mut suspects, &mut deferred) || core.read_ahead_one())
         {
+            // Others that fault all the time must not keep them waiting.
+            deferred.wake_due(core);
         }
     }
 }

@@ -304,9 +304,17 @@ impl Heap {
         })
     }
 
+    /// Passes an error on; if it tells of the loss of the device, the heap takes note. Not under any lock.
+    fn told(&self, error: PagerError) -> PagerError {
+        match error {
+            PagerError::Gpu(error) => self.noticed(error),
+            other => other,
+        }
+    }
+
     /// That what can move of `extents`, which are whole blocks, could be brought to `side`.
     pub(crate) fn check_room(&self, side: Side, extents: &[Extent]) -> Result<(), PagerError> {
-        let budget = self.core.vram.budget();
+        let budget = self.core.vram.asked();
         let all: u64 = extents.iter().map(|extent| extent.len).sum();
         let asked = if all > budget { all - self.core.shared_bytes_in(extents) } else { all };
         match side {
@@ -334,7 +342,7 @@ impl Heap {
                     Timeline::wait_any(&running).map_err(|error| self.noticed(error))?;
                     self.core.settle();
                 }
-                done => return done,
+                done => return done.map_err(|error| self.told(error)),
             }
         }
     }
@@ -346,7 +354,7 @@ impl Heap {
     /// [`PagerError::NotAllocated`], [`PagerError::Poisoned`]; nothing is pinned then.
     pub fn pin(&self, extent: Extent) -> Result<(), PagerError> {
         self.check_range(extent)?;
-        self.core.pin(extent)
+        self.core.pin(extent).map_err(|error| self.told(error))
     }
 
     /// Ends one [`Self::pin`] of `extent`.
@@ -354,7 +362,7 @@ impl Heap {
         extent.chunks().for_each(|(chunk, set)| self.core.unpin_blocks(chunk, set));
         // A launch may have been waiting for it, and others for that: nobody else need be there to move them on.
         self.core.settle();
-        self.core.reaper_bell.ring();
+        self.core.call_reaper();
     }
 
     /// Forgets the contents of `extent`, by whole blocks that lie in it: they read as zeros, and take up nothing. Waits
@@ -364,10 +372,11 @@ impl Heap {
     /// [`PagerError::NotAllocated`].
     pub fn discard(&self, extent: Extent) -> Result<(), PagerError> {
         self.check_range(extent)?;
-        extent.inner_blocks().chunks().try_for_each(|(chunk, set)| {
+        let discarded = extent.inner_blocks().chunks().try_for_each(|(chunk, set)| {
             self.zero_shared(chunk, set);
             self.core.transition(chunk, |blocks| blocks.discard(set))
-        })
+        });
+        discarded.map_err(|error| self.told(error))
     }
 
     /// Where the blocks of `extent` are.
@@ -422,12 +431,13 @@ impl Heap {
         self.check_range(extent)?;
         for (chunk, set) in extent.chunks() {
             for slot in set.slots() {
-                self.core.transition(chunk, |blocks| {
+                let moved = self.core.transition(chunk, |blocks| {
                     if blocks.writable(Side::Host).contains(slot) {
                         return Verdict::Done;
                     }
                     blocks.fault(Side::Host, slot, set, limosa_model::Access::Write)
-                })?;
+                });
+                moved.map_err(|error| self.told(error))?;
             }
         }
         Ok(())

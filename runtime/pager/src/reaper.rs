@@ -14,14 +14,14 @@ pub(crate) fn reap(core: &Core) {
     while !core.stopping() {
         core.reaper_bell.wait();
         core.reaper_bell.silence();
-        core.settle();
-        if core.losing.swap(false, Ordering::SeqCst) {
-            core.noticed(GpuError::DeviceLost);
-        }
-        // From here on, who admits a launch rings; what was admitted before is in the list.
+        // From here on, who admits a launch or wants something rings; what came before is seen below.
         core.reaper_watches.store(true, Ordering::SeqCst);
         loop {
             let mut waits = vec![core.doorbell.next()];
+            core.settle();
+            if core.losing.swap(false, Ordering::SeqCst) {
+                core.noticed(GpuError::DeviceLost);
+            }
             waits.extend(core.scheduler.running());
             if waits.len() == 1 || core.stopping() {
                 break;
@@ -29,7 +29,6 @@ pub(crate) fn reap(core: &Core) {
             if let Err(error) = Timeline::wait_any(&waits) {
                 core.noticed(error);
             }
-            core.settle();
         }
         core.reaper_watches.store(false, Ordering::SeqCst);
     }

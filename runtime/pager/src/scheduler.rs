@@ -17,6 +17,7 @@ use limosa_model::{Access, BLOCK, BlockSet, CHUNK, ChunkIndex, ChunkSets, Declar
 use limosa_os::inject::{Defect, seeded};
 
 use crate::check::Declared;
+use crate::config::DeviceClass;
 use crate::core::Core;
 use crate::counters::add;
 use crate::error::{LaunchFailure, PagerError};
@@ -53,7 +54,8 @@ pub(crate) struct Record {
     pub(crate) name: String,
     /// The heap that it runs on: only that one's scheduler learns of its end.
     pub(crate) heap: HeapId,
-    sets: DeclaredSets,
+    /// Those of a launch that holds all of the heap are made anew until it is admitted.
+    sets: Mutex<Arc<DeclaredSets>>,
     /// Whether it may touch what it does not declare.
     may_fault: bool,
     pub(crate) blame: Mutex<Option<Blame>>,
@@ -64,11 +66,20 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn new(name: String, heap: HeapId, sets: DeclaredSets, may_fault: bool) -> Arc<Self> {
         let (phase, blame) = (Mutex::new(Phase::Pending), Mutex::new(None));
+        let sets = Mutex::new(Arc::new(sets));
         Arc::new(Self { name, heap, sets, may_fault, blame, phase, moved_on: Condvar::new() })
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sets(&self) -> Arc<DeclaredSets> {
+        Arc::clone(&self.sets.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn declare(&self, sets: DeclaredSets) {
+        *self.sets.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(sets);
     }
 
     fn enter(&self, phase: Phase) {
@@ -207,7 +218,7 @@ impl Core {
     /// # Errors
     /// [`PagerError::SetTooLarge`]: it could never be admitted.
     pub(crate) fn submit(&self, pending: Pending) -> Result<(), PagerError> {
-        let (asked, budget) = (pending.record.sets.blocks() * BLOCK, self.vram.budget());
+        let (asked, budget) = (pending.record.sets().blocks() * BLOCK, self.vram.asked());
         if asked > budget {
             return Err(PagerError::SetTooLarge { kernel: pending.record.name.clone(), asked, budget });
         }
@@ -219,13 +230,13 @@ impl Core {
         self.release_completed(&mut state);
         let order = LaunchOrder(state.submitted);
         state.submitted += 1;
-        let chunks: Vec<ChunkIndex> = pending.record.sets.chunks().map(|(chunk, _)| chunk).collect();
+        let chunks: Vec<ChunkIndex> = pending.record.sets().chunks().map(|(chunk, _)| chunk).collect();
         self.vram.lock().policy.declared(order, &chunks);
         state.queued.push_back(Queued { order, pending });
         let lost = self.admit_ready(&mut state);
         if !state.queued.is_empty() {
             // Nobody may be waiting who would move it on.
-            self.reaper_bell.ring();
+            self.call_reaper();
         }
         drop(state);
         self.note_loss(lost);
@@ -254,7 +265,7 @@ impl Core {
         let before = state.held_blocks;
         self.release_completed(&mut state);
         if !state.queued.is_empty() {
-            self.reaper_bell.ring();
+            self.call_reaper();
         }
         state.held_blocks < before
     }
@@ -267,8 +278,9 @@ impl Core {
             self.ordering_point();
         }
         for (record, ..) in finished {
-            state.held_blocks -= record.sets.blocks();
-            for (chunk, sets) in record.sets.chunks() {
+            let sets = record.sets();
+            state.held_blocks -= sets.blocks();
+            for (chunk, sets) in sets.chunks() {
                 self.release_sets(chunk, sets);
             }
         }
@@ -291,33 +303,45 @@ impl Core {
         let mut waiting: Vec<Arc<Queue>> = Vec::new();
         let mut at = 0;
         while at < state.queued.len() {
-            let Pending { record, queue, after, .. } = &state.queued[at].pending;
+            let Pending { record, queue, after, everything, .. } = &state.queued[at].pending;
+            if *everything && self.class == DeviceClass::Declared {
+                record.declare(self.whole_heap());
+            }
+            let sets = record.sets();
             let behind = waiting.iter().any(|other| Arc::ptr_eq(other, queue));
-            if behind || !after.iter().all(|other| other.is_over()) || self.touches_pinned(&record.sets) {
+            if behind || !after.iter().all(|other| other.is_over()) || self.touches_pinned(&sets) {
                 waiting.push(Arc::clone(queue));
                 at += 1;
                 continue;
             }
+            // Only what holds all of the heap grows after it was submitted.
+            let asked = sets.blocks() * BLOCK;
+            let hopeless = asked > self.vram.asked();
             let fits = self.fits(state, record);
             let alone = !self.config.check || state.running.is_empty();
-            let admissible = alone && fits && self.can_hold(&record.sets);
+            let admissible = alone && fits && self.can_hold(&sets);
             // Whoever comes later must not overtake a large set, or it would never be admitted.
-            if !admissible && !self.lost() {
+            if !admissible && !hopeless && !self.lost() {
                 break;
             }
             let Some(Queued { order, pending }) = state.queued.remove(at) else { break };
             let record = Arc::clone(&pending.record);
-            let admitted = self.admit(pending, &mut state.discarded);
+            let admitted = if hopeless {
+                state.discarded.push(pending.submission.keep);
+                Err(PagerError::SetTooLarge { kernel: record.name.clone(), asked, budget: self.vram.asked() })
+            } else {
+                self.admit(pending, &mut state.discarded)
+            };
             // Only now: until all of its blocks are held, the policy must know that they are needed next.
             let mut vram = self.vram.lock();
             if admitted.is_ok() {
-                record.sets.chunks().for_each(|(chunk, _)| vram.policy.used(chunk));
+                record.sets().chunks().for_each(|(chunk, _)| vram.policy.used(chunk));
             }
             vram.policy.settled(order);
             drop(vram);
             match admitted {
                 Ok((timeline, ticket)) => {
-                    state.held_blocks += record.sets.blocks();
+                    state.held_blocks += record.sets().blocks();
                     state.admitted += 1;
                     state.running.push((Arc::clone(&record), Arc::clone(&timeline), ticket));
                     add(&self.counters.launches, 1);
@@ -339,11 +363,16 @@ impl Core {
     /// as long as one may run, some is kept free.
     fn fits(&self, state: &State, record: &Record) -> bool {
         let faults = record.may_fault || state.running.iter().any(|(other, ..)| other.may_fault);
+        let set = record.sets().blocks() * BLOCK;
+        if set > self.vram.budget() {
+            // It must be tried, and fail by name if the driver still has no more.
+            self.vram.grow_again();
+        }
         let budget = self.vram.budget();
         // Alone on the device, a launch may take all of it.
         let reserve =
             if faults && !state.running.is_empty() { (budget / FAULT_SHARE).min(FAULT_RESERVE_MAX) } else { 0 };
-        (state.held_blocks + record.sets.blocks()) * BLOCK + reserve <= budget
+        state.held_blocks * BLOCK + set + reserve <= budget
     }
 
     /// Whether some of the blocks are pinned: the launch then waits as for another launch, and lets others pass.
@@ -359,6 +388,10 @@ impl Core {
         loop {
             let mut state = self.scheduler.lock();
             self.release_completed(&mut state);
+            if !state.queued.is_empty() {
+                // What was given up may be what others wait for, and nobody else will tell them.
+                self.call_reaper();
+            }
             let held = extent.chunks().find_map(|(chunk, set)| {
                 let cell = self.cells.get(chunk)?;
                 let blocks = cell.lock();
@@ -406,13 +439,18 @@ impl Core {
     ) -> Result<(Arc<Timeline>, Ticket), PagerError> {
         let Pending { record, queue, submission, everything, .. } = pending;
         let mut held = Vec::new();
-        if let Err(error) = self.acquire_all(&record.sets, &mut held) {
-            discarded.push(submission.keep);
-            self.give_up(held);
-            return Err(error);
+        while let Err(error) = self.acquire_all(&record.sets(), &mut held) {
+            self.give_up(std::mem::take(&mut held));
+            // Of all of the heap, something may have been freed in this moment.
+            let freed = matches!(error, PagerError::NotAllocated { .. });
+            if !(everything && self.class == DeviceClass::Declared && freed) {
+                discarded.push(submission.keep);
+                return Err(error);
+            }
+            record.declare(self.whole_heap());
         }
         if self.config.check {
-            self.begin_check(Declared::new(record.sets.clone(), everything));
+            self.begin_check(Declared::new((*record.sets()).clone(), everything));
         }
         let published = match self.publish() {
             Ok(published) => published,

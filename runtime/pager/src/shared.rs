@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
-use limosa_model::{BLOCK, BlockSet, ChunkIndex, DeclaredSets, Extent};
+use limosa_model::{BLOCK, BlockSet, Cause, ChunkIndex, DeclaredSets, Extent};
 use limosa_os::OsError;
 
 use crate::core::Core;
@@ -22,32 +22,25 @@ impl Heap {
         let mut arena = self.arena();
         let placed = arena.allocate(len.max(BLOCK), align.max(BLOCK)).map_err(|error| self.arena_error(error))?;
         let Some(blocks) = placed.fresh_blocks else { return Ok(placed.extent) };
-        let mut done = Vec::new();
         for (chunk, set) in blocks.chunks() {
-            match self.share(chunk, set, chunk == ChunkIndex::containing(blocks.start)) {
-                Ok(()) => done.push((chunk, set)),
-                Err(error) => {
-                    let mut undone = Ok(());
-                    for (chunk, set) in done {
-                        undone = undone.and(self.unshare(chunk, set));
-                        self.core().cells.get_or_make(chunk).lock().chunk.free(set);
-                    }
-                    if undone.is_ok() {
-                        let _ = arena.free(placed.extent.start);
-                    }
-                    blocks.chunks().for_each(|(chunk, _)| self.core().retire_host(chunk));
-                    return Err(error);
+            if let Err(error) = self.share(chunk, set, chunk == ChunkIndex::containing(blocks.start)) {
+                let begun = blocks.chunks().take_while(|(other, _)| *other <= chunk);
+                let kept: Vec<_> = begun.filter(|(chunk, set)| self.end_share(*chunk, *set).is_err()).collect();
+                let _ = arena.free(placed.extent.start);
+                // What could not be taken out of sight stays out of use.
+                for (chunk, set) in kept {
+                    set.runs().for_each(|(first, count)| arena.withhold(chunk.run(first, count)));
                 }
+                blocks.chunks().for_each(|(chunk, _)| self.core().retire_host(chunk));
+                return Err(error);
             }
         }
         Ok(placed.extent)
     }
 
-    /// Has both sides see the blocks. The caller holds the arena's lock.
+    /// Has both sides see the blocks. The caller holds the arena's lock, and ends what this has begun if it fails.
     fn share(&self, chunk: ChunkIndex, set: BlockSet, starts: bool) -> Result<(), PagerError> {
         let core = self.core();
-        // Those that the blocks had in an earlier life.
-        core.drop_idle_frames(chunk);
         let on_host = core.view.shares_host_frames();
         if on_host {
             core.reserve_host(chunk, set)?;
@@ -58,14 +51,27 @@ impl Heap {
             }
         }
         let cell = core.cells.get_or_make(chunk);
-        // First, so that nobody gives the frames back.
+        // First, so that nobody gives the host's frames back or takes the device's for all of the chunk.
         core.settled_host(cell).chunk.share(set, starts);
-        let made = if on_host { core.make_host_frames(chunk, cell) } else { Ok(()) };
-        if let Err(error) = made.and_then(|()| core.view.share(&core.host, chunk, set)) {
-            cell.lock().chunk.free(set);
-            return Err(error);
-        }
         core.shared_blocks.fetch_add(set.count().into(), Ordering::Relaxed);
+        // Those that the blocks had in an earlier life.
+        core.drop_idle_frames(chunk);
+        if on_host {
+            core.make_host_frames(chunk, cell)?;
+        }
+        core.view.share(&core.host, chunk, set)?;
+        core.watches.note(chunk, &cell.lock().chunk, set, Cause::Allocation);
+        Ok(())
+    }
+
+    /// Takes blocks out of sight again, and ends their allocation.
+    fn end_share(&self, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
+        let cell = self.core().cells.get_or_make(chunk);
+        if (cell.lock().chunk.shared() & set).is_empty() {
+            return Ok(());
+        }
+        self.unshare(chunk, set)?;
+        cell.lock().chunk.free(set);
         Ok(())
     }
 

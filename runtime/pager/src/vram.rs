@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crossbeam::queue::ArrayQueue;
 use limosa_gpu::{GpuError, Ticket, Timeline};
@@ -16,6 +17,7 @@ use limosa_model::{BLOCK, BLOCKS_PER_CHUNK, BlockSet, ChunkIndex, Side, Verdict}
 use limosa_os::copy::Caching;
 
 use crate::cell::Cell;
+use crate::config::DEVICE_BUDGET_MIN;
 use crate::core::Core;
 use crate::counters::add;
 use crate::error::PagerError;
@@ -49,12 +51,20 @@ const VICTIMS_MAX: usize = 4096;
 /// Victims looked at first.
 const FEW_VICTIMS: usize = 16;
 
+/// After so long a shrunk budget is tried again.
+const SHRUNK_MICROS: u64 = 1_000_000;
+
 /// Which chunks are to be evicted first.
 type EvictionOrder = ByAdvice<DeclaredNext>;
 
 pub(crate) struct Vram {
-    /// Shrinks where the driver has less than it was thought to.
+    /// The budget that was asked for.
+    asked_blocks: u64,
+    /// Shrinks for a while where the driver has less than that.
     budget_blocks: AtomicU64,
+    /// When it shrank, in microseconds from the origin; 0: it has not.
+    shrunk: AtomicU64,
+    origin: Instant,
     used_blocks: AtomicU64,
     /// Chunks from which a block has left the device. Lock-free, since signal mode adds to it.
     idle: ArrayQueue<ChunkIndex>,
@@ -65,14 +75,22 @@ pub(crate) struct Vram {
 impl Vram {
     pub(crate) fn new(budget: u64) -> Self {
         Self {
+            asked_blocks: budget / BLOCK,
             budget_blocks: AtomicU64::new(budget / BLOCK),
+            shrunk: AtomicU64::new(0),
+            origin: Instant::now(),
             used_blocks: AtomicU64::new(0),
             idle: ArrayQueue::new(IDLE_NOTED),
             order: Mutex::default(),
         }
     }
 
-    /// Bytes that may be used: whole blocks.
+    /// Bytes that were asked for: whole blocks.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked_blocks * BLOCK
+    }
+
+    /// Bytes that may be used now: whole blocks.
     pub(crate) fn budget(&self) -> u64 {
         self.budget_blocks.load(Ordering::Relaxed) * BLOCK
     }
@@ -92,11 +110,30 @@ impl Vram {
         let _ = self.idle.push(chunk);
     }
 
-    /// The driver has no more than is in use now: that is the budget from here on. Gives whether that is less than
+    /// The driver has no more than is in use now: that is the budget for a while. Gives whether that is less than
     /// before, so that it is worth making room and trying again.
     fn shrink(&self) -> bool {
-        let used = self.used_blocks.load(Ordering::Relaxed);
-        used > 0 && self.budget_blocks.fetch_min(used, Ordering::Relaxed) > used
+        let used = self.used_blocks.load(Ordering::Relaxed).max(DEVICE_BUDGET_MIN / BLOCK);
+        self.shrunk.store(self.micros(), Ordering::Relaxed);
+        self.budget_blocks.fetch_min(used, Ordering::Relaxed) > used
+    }
+
+    /// Asks for the whole budget again: others may have given memory back.
+    pub(crate) fn grow_again(&self) {
+        if self.shrunk.swap(0, Ordering::Relaxed) != 0 {
+            self.budget_blocks.store(self.asked_blocks, Ordering::Relaxed);
+        }
+    }
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn grow_after_a_while(&self) {
+        let shrunk = self.shrunk.load(Ordering::Relaxed);
+        if shrunk != 0 && self.micros() - shrunk > SHRUNK_MICROS {
+            self.grow_again();
+        }
     }
 
     fn room(&self) -> u64 {
@@ -126,17 +163,19 @@ impl Core {
             order.policy.used(chunk);
             return Ok(());
         }
-        let dense = cell.frames().is_empty() && missing.count() >= DENSE_MIN;
+        // Shared blocks are the view's own, and no part of a frame for all of the chunk.
+        let unshared = cell.lock().chunk.shared().is_empty();
+        let dense = unshared && cell.frames().is_empty() && missing.count() >= DENSE_MIN;
         if dense
             // A huge page is not worth what had best stay.
-            && self.make_room(&mut order, BLOCKS_PER_CHUNK, Turn::Usual, chunk, covers) == Room::Made
+            && self.make_room(&mut order, BLOCKS_PER_CHUNK, Turn::Usual, chunk, covers)? == Room::Made
             && self.take_in_room(&mut order, chunk, cell, BlockSet::ALL).is_ok()
         {
             cell.lock().one_page = self.view.maps_huge();
             return Ok(());
         }
         loop {
-            match self.make_room(&mut order, missing.count(), Turn::Last, chunk, covers) {
+            match self.make_room(&mut order, missing.count(), Turn::Last, chunk, covers)? {
                 Room::Made => {}
                 Room::Later => return Err(PagerError::DeviceMemoryBusy),
                 Room::Never => return Err(PagerError::DeviceMemoryFull { budget: self.vram.budget() }),
@@ -145,7 +184,9 @@ impl Core {
                 .runs()
                 .try_for_each(|(first, count)| self.take_in_room(&mut order, chunk, cell, BlockSet::run(first, count)));
             match taken {
-                Err(PagerError::Gpu(GpuError::OutOfMemory { .. })) if self.vram.shrink() => {}
+                Err(PagerError::Gpu(GpuError::OutOfMemory { .. })) if self.vram.shrink() => {
+                    add(&self.counters.device_budget_cuts, 1);
+                }
                 done => return done,
             }
         }
@@ -208,14 +249,15 @@ impl Core {
         until: Turn,
         spare: ChunkIndex,
         covers: BlockSet,
-    ) -> Room {
+    ) -> Result<Room, PagerError> {
+        self.vram.grow_after_a_while();
         let enough = || self.vram.room() >= blocks.into();
         while !enough() {
             let Some(chunk) = self.vram.idle.pop() else { break };
             self.free_idle_frames(order, chunk);
         }
         if enough() {
-            return Room::Made;
+            return Ok(Room::Made);
         }
         let evictable = |(turn, victim): &(Turn, ChunkIndex)| {
             let unheld = |cell: &Cell| !(cell.frames() - cell.lock().chunk.held()).is_empty();
@@ -230,39 +272,48 @@ impl Core {
         // Nearly always a few suffice; so not all of a large device is looked at.
         let few: Vec<_> = order.victims().filter(easy).take(FEW_VICTIMS).collect();
         let mut failed = false;
-        if self.evict_until(order, few, blocks, &mut failed) {
-            return Room::Made;
+        if self.evict_until(order, few, blocks, &mut failed)? {
+            return Ok(Room::Made);
         }
         let mut victims: Vec<_> = order.victims().filter(evictable).take(VICTIMS_MAX).collect();
         victims.sort_by_cached_key(|(turn, victim)| (*turn == Turn::Last, shaken(victim)));
         victims.extend(Turn::ALL.into_iter().filter(|turn| *turn <= until).map(|turn| (turn, spare)));
-        if self.evict_until(order, victims, blocks, &mut failed) {
-            return Room::Made;
+        if self.evict_until(order, victims, blocks, &mut failed)? {
+            return Ok(Room::Made);
         }
         let own = |chunk: ChunkIndex| if chunk == spare { covers } else { BlockSet::EMPTY };
         let mut left = order.policy.victims().chain([spare]).map(|chunk| self.can_leave(chunk, own(chunk)));
         // A block that came back while it was evicted could still go; one of which that failed would fail again.
         if left.any(|leaves| leaves == Leaves::Soon || leaves == Leaves::Now && !failed) {
-            Room::Later
+            Ok(Room::Later)
         } else {
-            Room::Never
+            Ok(Room::Never)
         }
     }
 
     /// Evicts one victim after the other until there is room for `blocks` more. Gives whether that came to be, and notes
     /// where one could not be evicted.
+    ///
+    /// # Errors
+    /// [`GpuError::DeviceLost`].
     fn evict_until(
         &self,
         order: &mut EvictionOrder,
         victims: Vec<(Turn, ChunkIndex)>,
         blocks: u32,
         failed: &mut bool,
-    ) -> bool {
-        victims.into_iter().any(|(turn, victim)| {
-            *failed |= self.evict(victim, turn, blocks).is_err();
+    ) -> Result<bool, PagerError> {
+        for (turn, victim) in victims {
+            match self.evict(victim, turn, blocks) {
+                Err(error @ PagerError::Gpu(GpuError::DeviceLost)) => return Err(error),
+                evicted => *failed |= evicted.is_err(),
+            }
             self.free_idle_frames(order, victim);
-            self.vram.room() >= blocks.into()
-        })
+            if self.vram.room() >= blocks.into() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes what can go of the chunk in this turn out of VRAM: all of it where much is needed, so that whole huge pages

@@ -207,25 +207,23 @@ impl Step<'_> {
     /// The loop of `reap`.
     fn reap(&mut self) -> Did {
         let stage = self.world.threads[self.me].pc;
-        self.world.threads[self.me].pc = (stage + 1) % 4;
+        self.world.threads[self.me].pc = (stage + 1) % 5;
         match stage {
             0 if !self.world.bell => return Did::Blocked,
-            0 => {
-                self.world.bell = false;
+            0 => self.world.bell = false,
+            1 => self.world.watches = true,
+            // The doorbell's next value is read before anything is looked at.
+            2 => {
+                self.world.doorbell = false;
                 self.settle();
             }
-            1 => self.world.watches = true,
-            // The doorbell's next value is read before the list of those that run. Here both at once: who rings in
-            // between has entered the list.
-            2 if self.world.scheduler.is_some() => return Did::Blocked,
-            2 if !self.world.running.is_empty() => {
-                self.world.doorbell = false;
+            3 if self.world.scheduler.is_some() => return Did::Blocked,
+            3 if !self.world.running.is_empty() => {
                 self.world.threads[self.me].pc = 2;
-                self.settle();
                 let running = self.world.running.clone();
                 self.push(Frame::Watch(running));
             }
-            2 => {}
+            3 => {}
             _ => self.world.watches = false,
         }
         Did::Shared

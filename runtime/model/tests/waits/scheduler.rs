@@ -61,7 +61,9 @@ impl Step<'_> {
             Frame::Acquire { launch, next } => self.acquire(launch, next),
             Frame::Submitted(launch) => self.submitted(launch),
             Frame::Unlock { ring } => {
-                self.world.bell |= ring && !self.world.queued.is_empty();
+                if ring && !self.world.queued.is_empty() {
+                    self.call_reaper();
+                }
                 self.world.scheduler = None;
                 Did::Shared
             }
@@ -75,7 +77,7 @@ impl Step<'_> {
             Frame::PinCheck(pieces) => self.pin(pieces),
             Frame::Unpin(pieces) => self.unpin(pieces),
             Frame::Ring => {
-                self.world.bell = true;
+                self.call_reaper();
                 Did::Shared
             }
             Frame::Prefetch(side, at) => self.prefetch(side, at),
@@ -226,6 +228,12 @@ impl Step<'_> {
         Did::Shared
     }
 
+    /// `Core::call_reaper`.
+    fn call_reaper(&mut self) {
+        self.world.bell = true;
+        self.world.doorbell |= self.world.watches;
+    }
+
     /// `Core::pin`, once it has the lock.
     fn pin(&mut self, pieces: &'static [At]) -> Did {
         let locked = !self.system.defect(Defect::PinWithoutLock);
@@ -236,12 +244,12 @@ impl Step<'_> {
                 self.push(Frame::Pin(pieces));
                 self.push(Frame::AwaitEpoch);
                 self.push(Frame::Ring);
-                self.world.scheduler = None;
+                self.push(Frame::Unlock { ring: false });
                 Did::Shared
             }
             _ => {
                 if locked {
-                    self.push(Frame::Unlock { ring: false });
+                    self.push(Frame::Unlock { ring: !self.system.defect(Defect::PinRingsNobody) });
                 }
                 for (chunk, blocks) in by_chunk(pieces).into_iter().rev() {
                     self.push(Frame::Transition(chunk, Event::Pin(blocks)));

@@ -131,7 +131,17 @@ pub(crate) const UNDECLARED: Config = Config {
     ..BASE
 };
 
+/// A pin of something else finds a launch completed that another launch waits for.
+pub(crate) const PIN_BESIDE: Config = Config {
+    name: "a pin gives up what launches wait for",
+    kernels: &[declared(&[(A, Write)]), Kernel { queue: 1, ..declared(&[(A, Write)]) }],
+    threads: &[&[Submit(0), Submit(1), Await(1)], &[Pin(&[C]), Await(1), Unpin(&[C])]],
+    least: 500,
+    ..BASE
+};
+
 pub(crate) const SYSTEMS: &[Config] = &[
+    PIN_BESIDE,
     PARKED,
     CONFLICTS,
     CROWDED,

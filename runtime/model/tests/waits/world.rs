@@ -50,6 +50,8 @@ pub(crate) enum Defect {
     FullIsLater,
     /// `Heap::unpin` as found: it admits what waited for the pin, and leaves who is behind that to nobody.
     UnpinRingsNobody,
+    /// `Core::pin` as found: it gives up what completed launches held, and tells nobody who waits for that.
+    PinRingsNobody,
     /// `Core::make_room` as found: what turned busy between its eviction and the look at its frame counts as held.
     RacedIsNever,
     /// `Heap::prefetch_chunk` as found: of a launch that began and ended meanwhile it knows nothing.
