@@ -139,6 +139,14 @@ impl Extent {
         self.to_blocks().len / BLOCK
     }
 
+    /// The slots of `chunk` that it touches.
+    #[must_use]
+    pub fn blocks_in(self, chunk: ChunkIndex) -> BlockSet {
+        let (start, end) = (self.start.max(chunk.offset()), self.end().min(chunk.extent().end()));
+        let part = Self { start, len: end.saturating_sub(start) };
+        if part.len == 0 { BlockSet::EMPTY } else { part.chunks().fold(BlockSet::EMPTY, |_, (_, blocks)| blocks) }
+    }
+
     /// The chunks touched, each with the slots of it that are.
     pub fn chunks(self) -> impl Iterator<Item = (ChunkIndex, BlockSet)> {
         let blocks = self.to_blocks();

@@ -1,7 +1,5 @@
 //! What a launch declares that it will touch, by chunk and block. It does *not* know what else is going on.
 
-use std::collections::BTreeMap;
-
 use crate::geometry::{BlockSet, ChunkIndex, Extent};
 
 /// A launch's declared blocks in one chunk; each block is in at most one of the sets.
@@ -35,33 +33,44 @@ impl DeclaredSets {
     /// part, too: the rest of it must survive.
     #[must_use]
     pub fn new(reads: &[Extent], writes: &[Extent], overwrites: &[Extent]) -> Self {
-        let mut chunks: BTreeMap<ChunkIndex, ChunkSets> = BTreeMap::new();
-        let each = |extents: &[Extent]| -> Vec<(ChunkIndex, BlockSet)> {
-            extents.iter().filter(|extent| extent.len > 0).flat_map(|extent| extent.chunks()).collect()
-        };
-        for (chunk, blocks) in each(reads) {
-            chunks.entry(chunk).or_default().reads |= blocks;
+        let none = ChunkSets::default();
+        let touched = |extent: &&Extent| extent.len > 0;
+        // What is overwritten whole and what only in part, or written anyhow.
+        let whole = overwrites.iter().flat_map(|extent| extent.inner_blocks().chunks());
+        let whole = whole.map(|(chunk, overwrites)| (chunk, ChunkSets { overwrites, ..none }));
+        let parts = overwrites.iter().filter(touched).flat_map(|extent| {
+            let inner = extent.inner_blocks();
+            // At its ends only.
+            let ends = [extent.start, extent.end() - 1].map(ChunkIndex::containing);
+            let blocks = move |chunk: ChunkIndex| (chunk, extent.blocks_in(chunk) - inner.blocks_in(chunk));
+            ends.into_iter().map(blocks)
+        });
+        let written = writes.iter().filter(touched).flat_map(|extent| extent.chunks()).chain(parts);
+        let written = written.map(|(chunk, writes)| (chunk, ChunkSets { writes, ..none }));
+        let read = reads.iter().filter(touched).flat_map(|extent| extent.chunks());
+        let read = read.map(|(chunk, reads)| (chunk, ChunkSets { reads, ..none }));
+        let mut pieces: Vec<(ChunkIndex, ChunkSets)> = read.chain(written).chain(whole).collect();
+        pieces.sort_unstable_by_key(|(chunk, _)| *chunk);
+        let mut chunks: Vec<(ChunkIndex, ChunkSets)> = Vec::with_capacity(pieces.len());
+        for (chunk, piece) in pieces {
+            match chunks.last_mut() {
+                Some((last, sets)) if *last == chunk => {
+                    sets.reads |= piece.reads;
+                    sets.writes |= piece.writes;
+                    sets.overwrites |= piece.overwrites;
+                }
+                _ => chunks.push((chunk, piece)),
+            }
         }
-        for (chunk, blocks) in each(writes).into_iter().chain(each(overwrites)) {
-            chunks.entry(chunk).or_default().writes |= blocks;
-        }
-        let whole: Vec<_> = overwrites.iter().map(|extent| extent.inner_blocks()).collect();
-        let partly: Vec<_> = each(writes);
-        for (chunk, blocks) in each(&whole) {
-            chunks.entry(chunk).or_default().overwrites |= blocks;
-        }
-        for (chunk, blocks) in partly {
-            let sets = chunks.entry(chunk).or_default();
-            sets.overwrites = sets.overwrites - blocks;
-        }
-        for sets in chunks.values_mut() {
-            // What is read as well must be there.
-            sets.overwrites = sets.overwrites - sets.reads;
-            sets.writes = sets.writes - sets.overwrites;
+        for (_, sets) in &mut chunks {
+            // What is read as well, or written in part, must be there.
+            sets.writes |= sets.overwrites & sets.reads;
+            sets.overwrites = sets.overwrites - sets.writes;
             sets.reads = sets.reads - sets.writes;
         }
-        let blocks = chunks.values().map(|sets| u64::from(sets.all().count())).sum();
-        Self { chunks: chunks.into_iter().collect(), blocks }
+        chunks.retain(|(_, sets)| !sets.all().is_empty());
+        let blocks = chunks.iter().map(|(_, sets)| u64::from(sets.all().count())).sum();
+        Self { chunks, blocks }
     }
 
     /// Blocks to be written, by chunk in ascending order.

@@ -230,10 +230,17 @@ impl Core {
         self.release_completed(&mut state);
         let order = LaunchOrder(state.submitted);
         state.submitted += 1;
-        let chunks: Vec<ChunkIndex> = pending.record.sets().chunks().map(|(chunk, _)| chunk).collect();
-        self.vram.lock().policy.declared(order, &chunks);
+        let record = Arc::clone(&pending.record);
+        // The most common launch, for which nothing must make room: the policy need not know before.
+        let at_once = state.queued.is_empty() && self.is_resident(&record.sets());
+        if !at_once {
+            self.declare_next(order, &record);
+        }
         state.queued.push_back(Queued { order, pending });
         let lost = self.admit_ready(&mut state);
+        if at_once && !state.queued.is_empty() {
+            self.declare_next(order, &record);
+        }
         if !state.queued.is_empty() {
             // Nobody may be waiting who would move it on.
             self.call_reaper();
@@ -241,6 +248,17 @@ impl Core {
         drop(state);
         self.note_loss(lost);
         Ok(())
+    }
+
+    /// Tells the policy what the launch will need.
+    fn declare_next(&self, order: LaunchOrder, record: &Record) {
+        let chunks: Vec<ChunkIndex> = record.sets().chunks().map(|(chunk, _)| chunk).collect();
+        self.vram.lock().policy.declared(order, &chunks);
+    }
+
+    /// Whether all of the blocks have frames.
+    fn is_resident(&self, sets: &DeclaredSets) -> bool {
+        sets.chunks().all(|(chunk, sets)| self.cells.get(chunk).is_some_and(|cell| cell.frames().covers(sets.all())))
     }
 
     fn note_loss(&self, lost: bool) {
