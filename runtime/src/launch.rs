@@ -111,6 +111,7 @@ impl<'a> Launch<'a> {
 
     /// An argument by value, in scalar layout: aligned to its own alignment.
     pub fn value<T: Shareable>(mut self, value: T) -> Self {
+        let () = T::CHECKED;
         self.arguments.resize(self.arguments.len().next_multiple_of(align_of::<T>()), 0);
         // SAFETY: a `Shareable` has no padding, so all its bytes are initialised.
         let bytes = unsafe { std::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };

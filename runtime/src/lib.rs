@@ -22,6 +22,8 @@
 //! # What it does not do yet
 //! Read files, or use the kernel's own page tables. No card could be had yet to try it on.
 
+extern crate self as limosa;
+
 mod boxed;
 mod context;
 mod error;
@@ -32,6 +34,7 @@ mod pin;
 mod pointer;
 mod raw;
 mod shareable;
+pub mod soundness;
 mod thrashing;
 mod uses;
 mod vec;
@@ -43,6 +46,7 @@ pub use error::{Error, GpuError, LaunchFailure, OsError, PagerError, TouchCause}
 pub use heap::{Heap, Home};
 pub use kernel::Kernel;
 pub use launch::{Event, Launch, Queue};
+pub use limosa_derive::Shareable;
 pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits, Translation};
 pub use limosa_model::policy::fewest_loads;
 pub use limosa_model::{

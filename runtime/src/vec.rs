@@ -26,6 +26,7 @@ pub struct UnifiedVec<T: Shareable> {
 
 impl<T: Shareable> UnifiedVec<T> {
     pub(crate) fn new(heap: &Heap, len: usize) -> Result<Self> {
+        let () = T::CHECKED;
         let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| isize::try_from(*bytes).is_ok());
         let bytes = bytes.ok_or(Error::TooLarge { elements: len, size: size_of::<T>() })?;
         let raw = RawAllocation::new(heap, bytes as u64, align_of::<T>() as u64)?;

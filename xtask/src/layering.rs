@@ -15,7 +15,8 @@ struct Layer {
     tests_use: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 8] = [
+const LAYERS: [Layer; 9] = [
+    Layer { name: "limosa-derive", uses: &[], tests_use: &[] },
     Layer { name: "limosa-model", uses: &[], tests_use: &[] },
     Layer { name: "limosa-shaders", uses: &[], tests_use: &[] },
     Layer { name: "limosa-os", uses: &["limosa-model"], tests_use: &[] },
@@ -23,7 +24,7 @@ const LAYERS: [Layer; 8] = [
     Layer { name: "limosa-pager", uses: &["limosa-model", "limosa-os", "limosa-gpu"], tests_use: &[] },
     Layer {
         name: "limosa",
-        uses: &["limosa-pager", "limosa-gpu", "limosa-model"],
+        uses: &["limosa-derive", "limosa-pager", "limosa-gpu", "limosa-model"],
         tests_use: &["limosa-shaders", "limosa-os"],
     },
     // The command takes the twins from shaders, to verify what the device computed.

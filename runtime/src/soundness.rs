@@ -1,0 +1,43 @@
+//! Why safe programs cannot race with a kernel: each way in which a CPU thread and a kernel can meet, and what keeps them
+//! apart. There is nothing to use here.
+//!
+//! Rust's rule is that what is written has one user, and what is read no writer. Kernels are threads that the compiler
+//! does not see, so limosa hands out references only where none of them can be at work, and lets launches have only what
+//! nobody has a reference to.
+//!
+//! | a CPU thread … | … and a kernel | kept apart by |
+//! |---|---|---|
+//! | holds a guard ([`read`](crate::UnifiedVec::read), [`write`](crate::UnifiedVec::write)) | is to be launched on it | the borrow checker: a [`Launch`](crate::Launch) borrows its arguments, mutably where it writes, until it is submitted |
+//! | asks for a guard | is in flight | the guard waits: a submitted launch is noted with the memory (a reader for writers, a writer for all) |
+//! | holds two arguments of one launch that overlap | reads one, writes the other | the borrow checker, as above; vectors do not overlap |
+//! | forgets an [`Event`](crate::Event), or drops it | is in flight | nothing depends on events: the launch keeps its memory and is waited for by marks of its own |
+//! | drops a vector | is in flight | the launch shares in the ownership; memory is freed, and its address used again, when both are done |
+//! | drops the context or a queue | is in flight | dropping a queue waits; a heap lives as long as any launch or allocation |
+//! | does direct or asynchronous I/O through [`host_pin`](crate::UnifiedVec::host_pin) | is in flight, or is submitted | the pin waits for launches, launches wait for the pin; it borrows the vector mutably |
+//! | discards a vector | is in flight | [`discard`](crate::UnifiedVec::discard) takes it mutably, and waits |
+//! | touches a block beside the launch's in the same 64 KiB | holds that block | the touch waits in the kernel until the launch completes; no bytes are shared by two owners |
+//! | reads what a kernel wrote | has completed | completion makes it visible: a barrier to the host in the launch, and the wait for its timeline |
+//! | wrote what a kernel reads | begins | submission makes it visible (Vulkan specification, 7.9) |
+//! | reads bytes of any kind that a kernel wrote | – | [`Shareable`](crate::Shareable): every bit pattern is a value; no references, no padding |
+//! | touches memory that was lost with the device | – | guards give [`Poisoned`](crate::PagerError::Poisoned); raw touches raise SIGBUS; nothing reads as zeros in silence |
+//! | forks | – | the heap is not inherited: the child's touches raise SIGSEGV |
+//!
+//! Two launches that conflict run one after the other, in the order of submission where they are on one queue, and
+//! each sees what those before it wrote.
+//!
+//! # What is promised with `unsafe`
+//! - [`Launch::submit`](crate::Launch::submit): that the kernel, given these arguments, touches nothing but what was
+//!   declared, and that only as declared. A compiler for kernels could check it; SPIR-V with pointers cannot be. On
+//!   [`ViewKind::Import`](crate::ViewKind::Import) with [`check`](crate::ContextBuilder::check) it is checked as it runs,
+//!   by blocks of 64 KiB, and a launch that strays fails with kernel and address.
+//! - Following a [`GpuPtr`](crate::GpuPtr), and raw memory given to a launch by
+//!   [`with_raw`](crate::Launch::with_raw), [`keeps`](crate::Launch::keeps) or
+//!   [`with_whole_heap`](crate::Launch::with_whole_heap): who uses it meanwhile is the caller's to order.
+//! - [`Home::Shared`](crate::Home::Shared) memory that both sides use while a kernel runs. Guards of such vectors wait
+//!   for launches like any other; only raw pointers reach it in between.
+//! - Implementing [`Shareable`](crate::Shareable) by hand. Deriving it needs no promise.
+//!
+//! # How this is tested
+//! `tests/compile_fail` holds a program for each misuse that the compiler must refuse, and why. The coherence oracle
+//! (`tests/oracle`) has CPU threads and kernels take words from each other in the same blocks, with every value checked,
+//! and must notice each of ten seeded defects.

@@ -1,0 +1,18 @@
+//! A launch reads what a guard still writes.
+//! expect: E0502
+
+use limosa::{Context, Result};
+use limosa_shaders::fill;
+
+fn main() -> Result<()> {
+    let context = Context::new()?;
+    let kernel = context.kernel("fill", fill::KERNEL.spirv)?;
+    let queue = context.queue()?;
+    let mut vec = context.heap().vec_zeroed::<u32>(1024)?;
+    let mut guard = vec.write()?;
+    let launch = queue.launch(&kernel, 1).reads(&vec);
+    // SAFETY: none: this must not compile.
+    unsafe { launch.submit()? }.wait()?;
+    guard[0] = 1;
+    Ok(())
+}
