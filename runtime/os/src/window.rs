@@ -15,6 +15,7 @@ use limosa_model::{Access, CHUNK, Extent, HostAddr, HostRange, PAGE};
 use crate::error::OsError;
 use crate::futex;
 use crate::inject::{self, Call, Defect};
+use crate::machine::complain;
 use crate::mapping::{map_file, map_part, populate};
 use crate::memfile::MemoryFile;
 use crate::reservation::Reservation;
@@ -24,6 +25,9 @@ use crate::wakeup::Wakeup;
 /// Faults read at once.
 pub(crate) const FAULTS_MAX: usize = 64;
 
+/// Gaps that a window can have. There is one for each call of the kernel's that failed where it never ought to.
+const GAPS_MAX: usize = 256;
+
 /// A registered mapping of a whole memory file.
 #[derive(Debug)]
 pub struct FaultWindow {
@@ -31,7 +35,7 @@ pub struct FaultWindow {
     uffd: Userfaultfd,
     reservation: Reservation,
     file: Arc<MemoryFile>,
-    /// Ranges that could not be given the faults they ought to have.
+    /// Ranges that could not be given the faults they ought to have. It does not grow: signal mode adds to it.
     gaps: Mutex<Vec<(Extent, Gap)>>,
     /// Whether there are any.
     has_gaps: AtomicBool,
@@ -68,7 +72,13 @@ impl FaultWindow {
         let (start, bytes) = reservation.at(Extent { start: 0, len: reservation.len() });
         // SAFETY: the caller serves the faults.
         unsafe { uffd.register(start as usize, bytes) }.map_err(|source| failed("registering", len, source))?;
-        Ok(Self { uffd, reservation, file, gaps: Mutex::default(), has_gaps: AtomicBool::new(false) })
+        Ok(Self {
+            uffd,
+            reservation,
+            file,
+            gaps: Mutex::new(Vec::with_capacity(GAPS_MAX)),
+            has_gaps: AtomicBool::new(false),
+        })
     }
 
     /// Where it is, valid as long as `self`.
@@ -232,13 +242,21 @@ impl FaultWindow {
     pub unsafe fn alias(&self, extent: Extent, memory: *mut u8) -> Result<(), OsError> {
         inject::fails(Call::Open).map_err(|source| failed("opening", extent.len, source))?;
         let (start, len) = self.reservation.at(extent);
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         inject::fails(Call::Map).map_err(|source| failed("mapping a second time", extent.len, source))?;
-        // SAFETY: replaces exactly a range that our reservation owns; an old length of zero leaves the other mapping
-        // as it is.
-        let mapped = unsafe { libc::mremap(memory.cast(), 0, len, flags, start) };
-        if mapped == libc::MAP_FAILED {
+        // Elsewhere first, then moved: some kernels unmap the target before they find that they cannot map there what
+        // is asked for, which would leave a hole in our reservation for others to fall into.
+        // SAFETY: an old length of zero leaves the other mapping as it is; the new one is where nothing is.
+        let second = unsafe { libc::mremap(memory.cast(), 0, len, libc::MREMAP_MAYMOVE) };
+        if second == libc::MAP_FAILED {
             return Err(OsError::mapping("mapping a second time", extent.len));
+        }
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: moves the mapping just made, and replaces exactly a range that our reservation owns.
+        if unsafe { libc::mremap(second, len, len, flags, start) } == libc::MAP_FAILED {
+            let error = OsError::mapping("moving a second mapping", extent.len);
+            // SAFETY: the mapping just made, which nobody knows of.
+            unsafe { libc::munmap(second, len) };
+            return Err(error);
         }
         // Who waited there waits no longer.
         let _ = self.uffd.wake(start as usize, len);
@@ -274,7 +292,17 @@ impl FaultWindow {
     }
 
     fn note_gap(&self, extent: Extent, gap: Gap) {
-        self.gaps().push((extent, gap));
+        let mut gaps = self.gaps();
+        if gaps.contains(&(extent, gap)) {
+            return;
+        }
+        if gaps.len() >= GAPS_MAX {
+            // Memory must not be allocated in signal mode; and a range that is open without anybody who traps what
+            // touches it must not be forgotten: its data would be wrong later, without a word.
+            complain(b"limosa: the kernel refused to watch too many ranges of a heap: cannot go on\n");
+            std::process::abort();
+        }
+        gaps.push((extent, gap));
         self.has_gaps.store(true, Ordering::SeqCst);
     }
 
@@ -341,4 +369,84 @@ fn zap(start: usize, len: usize) -> Result<(), OsError> {
 
 fn failed(operation: &'static str, bytes: u64, source: io::Error) -> OsError {
     OsError::Mapping { operation, bytes, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::memfile::HugePages;
+
+    use super::*;
+
+    fn window() -> FaultWindow {
+        let file = MemoryFile::create("a test", CHUNK, CHUNK, HugePages::OnRequest).unwrap();
+        // SAFETY: nothing closed is touched.
+        unsafe { FaultWindow::new(Arc::new(file), CHUNK, Delivery::Thread, None).unwrap() }
+    }
+
+    /// Whether something is mapped all over the window.
+    fn is_whole(window: &FaultWindow) -> bool {
+        let (start, len) = window.reservation.at(Extent { start: 0, len: CHUNK });
+        // SAFETY: writing back touches no contents; it fails where nothing is mapped.
+        unsafe { libc::msync(start, len, libc::MS_ASYNC) == 0 }
+    }
+
+    #[test]
+    fn an_alias_is_the_same_memory_and_one_that_fails_leaves_no_hole() {
+        let (window, part) = (window(), Extent { start: CHUNK / 2, len: CHUNK / 4 });
+        let other = Memory::new(part.len, libc::MAP_SHARED);
+        // SAFETY: the mapping stays until the end.
+        unsafe { window.alias(part, other.0).unwrap() };
+        let (start, len) = window.reservation.at(part);
+        // SAFETY: the alias and what it is of, both mapped for writing.
+        unsafe {
+            start.cast::<u8>().add(len - 1).write_volatile(7);
+            assert_eq!(other.0.add(len - 1).read_volatile(), 7);
+        }
+        assert!(is_whole(&window));
+        window.restore(part).unwrap();
+        assert!(is_whole(&window));
+
+        let private = Memory::new(part.len, libc::MAP_PRIVATE);
+        // SAFETY: the kernel finds that it is not shared, and refuses.
+        let refused = unsafe { window.alias(part, private.0) };
+        assert!(matches!(refused, Err(OsError::Mapping { .. })), "{refused:?}");
+        assert!(is_whole(&window), "a hole in the reservation");
+        window.restore(part).unwrap();
+    }
+
+    #[test]
+    fn gaps_are_noted_once_and_without_taking_memory() {
+        let window = window();
+        let capacity = window.gaps().capacity();
+        for _ in 0..3 {
+            for page in 0..CHUNK / PAGE / 4 {
+                window.note_gap(Extent { start: page * PAGE, len: PAGE }, Gap::Unregistered);
+            }
+        }
+        let noted = window.gaps().clone();
+        assert_eq!((noted.len() as u64, window.gaps().capacity()), (CHUNK / PAGE / 4, capacity));
+        window.close(Extent { start: 0, len: CHUNK }).unwrap();
+        assert!(window.gaps().is_empty(), "all of them fault again");
+    }
+
+    /// Memory beside all windows.
+    struct Memory(*mut u8, usize);
+
+    impl Memory {
+        fn new(len: u64, sharing: libc::c_int) -> Self {
+            let len = usize::try_from(len).unwrap();
+            let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, sharing | libc::MAP_ANONYMOUS);
+            // SAFETY: a new mapping.
+            let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+            assert_ne!(start, libc::MAP_FAILED);
+            Self(start.cast(), len)
+        }
+    }
+
+    impl Drop for Memory {
+        fn drop(&mut self) {
+            // SAFETY: our own mapping.
+            unsafe { libc::munmap(self.0.cast(), self.1) };
+        }
+    }
 }

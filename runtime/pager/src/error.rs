@@ -70,6 +70,15 @@ pub enum PagerError {
         /// Pieces there may be.
         limit: u64,
     },
+    /// Blocks that must have device memory have none.
+    #[error(
+        "the block at heap offset {offset:#x} has no device memory though it must: nothing was copied there; this is a \
+         defect of limosa's, please report it"
+    )]
+    NoFrame {
+        /// Where the block begins, from the heap's start.
+        offset: u64,
+    },
     /// The device cannot back a heap.
     #[error("{device} cannot back a unified heap: {reason}")]
     NoView {

@@ -14,10 +14,23 @@ use super::slots::{ChunkSlots, Recycled, Slot};
 struct ChunkBindings {
     bound: ChunkSlots,
     wanted: ChunkSlots,
+    borders: Borders,
+}
+
+/// Where the driver's mappings end in a chunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Borders {
     /// Blocks before which a mapping of the driver's may end.
     cuts: BlockSet,
     /// Whether the mapping that ends the chunk before goes on here.
     joined: bool,
+}
+
+impl Borders {
+    /// Mappings that begin here.
+    fn mappings(self) -> u64 {
+        u64::from(self.cuts.count()) + u64::from(!self.joined)
+    }
 }
 
 /// A run of blocks of one chunk to be bound to slots in a row, or unbound.
@@ -82,19 +95,18 @@ impl Bindings {
 
     /// The changes were made.
     pub(super) fn made(&mut self, changes: &[Change]) {
+        for (chunk, borders) in self.redrawn(changes) {
+            let own = self.chunks.entry(chunk).or_insert_with(|| {
+                self.mappings += 1;
+                ChunkBindings::default()
+            });
+            self.mappings = self.mappings + borders.mappings() - own.borders.mappings();
+            own.borders = borders;
+        }
         for change in changes {
-            self.cut(change);
-            let own = self.chunks.entry(change.chunk).or_default();
+            let Some(own) = self.chunks.get_mut(&change.chunk) else { continue };
             for at in (change.first..change.first + change.count).map(|at| at as usize) {
                 own.bound[at] = own.wanted[at];
-            }
-        }
-        // What was unbound as one, over several chunks.
-        for (before, change) in changes.iter().zip(changes.iter().skip(1)) {
-            let one = before.is_whole_unbound() && change.is_whole_unbound() && before.chunk.next() == change.chunk;
-            if let (true, Some(own)) = (one, self.chunks.get_mut(&change.chunk)) {
-                self.mappings -= u64::from(!own.joined);
-                own.joined = true;
             }
         }
         let chunks = &self.chunks;
@@ -102,38 +114,48 @@ impl Bindings {
         self.changed.retain(open);
     }
 
-    /// A run was mapped or unmapped as one.
-    fn cut(&mut self, change: &Change) {
-        let own = self.chunks.entry(change.chunk).or_insert_with(|| {
-            self.mappings += 1;
-            ChunkBindings::default()
-        });
-        self.mappings -= u64::from(own.cuts.count());
-        own.cuts = own.cuts - BlockSet::run(change.first, change.count);
-        let end = change.first + change.count;
-        for edge in [change.first, end].into_iter().filter(|edge| (1..BLOCKS_PER_CHUNK).contains(edge)) {
-            own.cuts |= BlockSet::of(edge);
-        }
-        self.mappings += u64::from(own.cuts.count());
-        let starts = (change.first == 0).then_some(change.chunk);
-        let next = (end == BLOCKS_PER_CHUNK).then(|| change.chunk.next());
-        for edge in [starts, next].into_iter().flatten() {
-            if let Some(own) = self.chunks.get_mut(&edge) {
-                self.mappings += u64::from(std::mem::take(&mut own.joined));
+    /// The borders of all chunks that have others once `changes` are made: each run is mapped or unmapped as one.
+    fn redrawn(&self, changes: &[Change]) -> BTreeMap<ChunkIndex, Borders> {
+        let mut redrawn: BTreeMap<ChunkIndex, Borders> = BTreeMap::new();
+        let known = |chunk: ChunkIndex| self.chunks.get(&chunk).map(|own| own.borders);
+        for change in changes {
+            let end = change.first + change.count;
+            let own = redrawn.entry(change.chunk).or_insert_with(|| known(change.chunk).unwrap_or_default());
+            own.cuts = own.cuts - BlockSet::run(change.first, change.count);
+            for edge in [change.first, end].into_iter().filter(|edge| (1..BLOCKS_PER_CHUNK).contains(edge)) {
+                own.cuts |= BlockSet::of(edge);
+            }
+            own.joined &= change.first > 0;
+            let next = change.chunk.next();
+            if let (true, Some(borders)) = (end == BLOCKS_PER_CHUNK, redrawn.get(&next).copied().or(known(next))) {
+                redrawn.insert(next, Borders { joined: false, ..borders });
             }
         }
+        // What is unbound as one, over several chunks.
+        for (before, change) in changes.iter().zip(changes.iter().skip(1)) {
+            let one = before.is_whole_unbound() && change.is_whole_unbound() && before.chunk.next() == change.chunk;
+            if let (true, Some(own)) = (one, redrawn.get_mut(&change.chunk)) {
+                own.joined = true;
+            }
+        }
+        redrawn
     }
 
-    /// Mappings of the driver's there are once `changes` are made, at most.
+    /// Mappings of the driver's there are once `changes` are made.
     pub(super) fn mappings_after(&self, changes: &[Change]) -> u64 {
-        // Two cuts, a chunk, and the end of what went on from one chunk to the next.
-        self.mappings + 4 * changes.len() as u64
+        self.redrawn(changes).into_iter().fold(self.mappings, |all, (chunk, borders)| {
+            all + borders.mappings() - self.chunks.get(&chunk).map_or(0, |own| own.borders.mappings())
+        })
     }
 
-    /// Whole chunks of which nothing is wanted any more, in order: to be unbound together with their neighbours.
+    /// Whole chunks of which nothing is wanted any more, in order: to be unbound together with their neighbours. Those
+    /// that are one mapping with their neighbours already are *not* among them.
     pub(super) fn idle(&self, in_use: impl Fn(ChunkIndex) -> bool) -> Vec<Change> {
-        let idle = self.chunks.keys().filter(|chunk| !in_use(**chunk));
-        idle.map(|chunk| Change { chunk: *chunk, first: 0, count: BLOCKS_PER_CHUNK, slot: None }).collect()
+        let idle: Vec<_> = self.chunks.iter().filter(|(chunk, _)| !in_use(**chunk)).collect();
+        let rows = idle.chunk_by(|(chunk, _), (next, _)| chunk.next() == **next);
+        let shattered = rows.filter(|row| row.iter().map(|(_, own)| own.borders.mappings()).sum::<u64>() > 1);
+        let whole = |chunk: ChunkIndex| Change { chunk, first: 0, count: BLOCKS_PER_CHUNK, slot: None };
+        shattered.flatten().map(|(chunk, _)| whole(**chunk)).collect()
     }
 
     /// Nothing is to be found in the chunk of `change` any more.
@@ -236,8 +258,69 @@ mod tests {
         slots.take(FrameKind::Device, ChunkIndex(4), BlockSet::ALL).into_iter().for_each(|one| bindings.recycle(one));
         bindings.want(ChunkIndex(4), BlockSet::ALL, &slots.of(ChunkIndex(4)));
         let changes = bindings.changes();
-        assert!(bindings.mappings_after(&changes) >= 4);
+        assert_eq!(bindings.mappings_after(&changes), 4);
         bindings.made(&changes);
         assert_eq!(bindings.mappings, 4);
+    }
+
+    #[test]
+    fn what_is_unbound_as_one_already_is_not_unbound_anew() {
+        let mut bindings = Bindings::default();
+        let mut slots = Slots::default();
+        slots.add_frame(FrameKind::Device);
+        let use_and_leave = |slots: &mut Slots, bindings: &mut Bindings, chunk| {
+            slots.take(FrameKind::Device, chunk, BlockSet::of(9)).into_iter().for_each(|one| bindings.recycle(one));
+            bindings.want(chunk, BlockSet::of(9), &slots.of(chunk));
+            bindings.made(&bindings.changes());
+            slots.give(chunk, BlockSet::of(9));
+        };
+        let unbind = |bindings: &mut Bindings| {
+            let idle = bindings.idle(|_| false);
+            idle.iter().for_each(|change| bindings.unwant(change));
+            bindings.made(&idle);
+            idle.iter().map(|change| change.chunk.0).collect::<Vec<_>>()
+        };
+        [3, 4, 9].map(ChunkIndex).into_iter().for_each(|chunk| use_and_leave(&mut slots, &mut bindings, chunk));
+        assert_eq!(unbind(&mut bindings), [3, 4, 9]);
+        assert_eq!(unbind(&mut bindings), [0; 0]);
+        use_and_leave(&mut slots, &mut bindings, ChunkIndex(5));
+        assert_eq!(unbind(&mut bindings), [3, 4, 5], "the neighbours become one with it");
+        assert_eq!((unbind(&mut bindings), bindings.mappings), (vec![], 2));
+    }
+
+    #[test]
+    fn what_changes_lead_to_is_counted_beforehand() {
+        let (mut slots, mut bindings) = (Slots::default(), Bindings::default());
+        (0..4).for_each(|_| _ = slots.add_frame(FrameKind::Device));
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        for step in 0..2000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let draw = |shift: u32, below: u32| u32::try_from(random >> shift & 0xffff).unwrap() % below;
+            let chunk = ChunkIndex(draw(20, 8));
+            let has = slots.of(chunk);
+            let first = draw(24, 32);
+            let set = BlockSet::run(first, 1 + draw(30, 32 - first));
+            let missing = set.slots().filter(|at| has[*at as usize].is_none());
+            let missing = missing.fold(BlockSet::EMPTY, |all, at| all | BlockSet::of(at));
+            if draw(40, 2) == 0 || slots.free_slots(FrameKind::Device) < missing.count().into() {
+                slots.give(chunk, set);
+            } else {
+                let recycled = slots.take(FrameKind::Device, chunk, missing);
+                recycled.into_iter().for_each(|one| bindings.recycle(one));
+                bindings.want(chunk, missing, &slots.of(chunk));
+            }
+            let changes = if draw(41, 10) == 0 {
+                let idle = bindings.idle(|chunk| slots.of(chunk).iter().any(Option::is_some));
+                idle.iter().for_each(|change| bindings.unwant(change));
+                idle
+            } else {
+                bindings.changes()
+            };
+            let expected = bindings.mappings_after(&changes);
+            bindings.made(&changes);
+            assert_eq!(bindings.mappings, expected, "step {step}");
+            let sum: u64 = bindings.chunks.values().map(|own| own.borders.mappings()).sum();
+            assert_eq!(bindings.mappings, sum, "step {step}");
+        }
     }
 }

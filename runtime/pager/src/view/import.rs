@@ -120,22 +120,20 @@ impl DeviceView for ImportView {
     }
 
     fn share(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
-        let shown = blocks.runs().try_for_each(|(first, count)| {
+        for (first, count) in blocks.runs() {
             let extent = chunk.run(first, count);
             // SAFETY: the frames are there, and nobody knows of the allocation yet.
             unsafe { host.mapping.fill(extent, 0) };
             host.window.expose(extent)?;
-            self.memory.window.show(extent, host.mapping.file())
-        });
-        if shown.is_err() {
-            self.unshare(host, chunk, blocks)?;
+            self.memory.window.show(extent, host.mapping.file())?;
         }
-        Ok(shown?)
+        Ok(())
     }
 
     fn unshare(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
         for (first, count) in blocks.runs() {
             let extent = chunk.run(first, count);
+            // What was never shown or exposed is mapped anew as it was, closed.
             self.memory.window.restore(extent)?;
             host.window.restore(extent)?;
         }
@@ -152,6 +150,10 @@ impl DeviceView for ImportView {
 
     fn shared_growth(&self, _: BlockSet) -> u64 {
         0
+    }
+
+    fn trim_shared(&self) -> bool {
+        false
     }
 
     fn faulting(&self) -> Option<&SideMemory> {

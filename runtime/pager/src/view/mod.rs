@@ -78,6 +78,9 @@ pub(crate) trait DeviceView: Send + Sync {
     ///
     /// # Safety
     /// The frames of both sides are there; nobody writes the source or uses the target meanwhile.
+    ///
+    /// # Errors
+    /// [`PagerError::NoFrame`], [`PagerError::Gpu`].
     unsafe fn copy(
         &self,
         host: &Mapping,
@@ -94,6 +97,9 @@ pub(crate) trait DeviceView: Send + Sync {
     ///
     /// # Safety
     /// Their frames are there, and nobody else uses them meanwhile.
+    ///
+    /// # Errors
+    /// [`PagerError::NoFrame`], [`PagerError::Gpu`].
     unsafe fn fill(&self, chunk: ChunkIndex, blocks: BlockSet, byte: u8) -> Result<(), PagerError>;
 
     /// Has the device see everything opened so far. Gives what a launch must wait for to see it, too.
@@ -105,13 +111,14 @@ pub(crate) trait DeviceView: Send + Sync {
     /// Makes blocks of `host` one memory that both sides see, zeroed. They have no frames here.
     ///
     /// # Errors
-    /// [`PagerError::NoSharedHome`] where that cannot be had; nothing is shared then.
+    /// [`PagerError::NoSharedHome`] where that cannot be had; [`PagerError::Os`], [`PagerError::Gpu`]. Part of it may be
+    /// shared then: [`Self::unshare`] ends that.
     fn share(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError>;
 
-    /// Ends that.
+    /// Ends that, also where only some of the blocks are shared, or none.
     ///
     /// # Errors
-    /// [`PagerError::Os`]: the blocks must stay out of use.
+    /// [`PagerError::Os`]: the blocks must stay out of use. It may be tried again.
     fn unshare(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError>;
 
     /// Whether shared memory is made of host frames; else it is the view's.
@@ -122,6 +129,11 @@ pub(crate) trait DeviceView: Send + Sync {
 
     /// Bytes of RAM that it takes to share `blocks` of a chunk, beside host frames and what is kept.
     fn shared_growth(&self, blocks: BlockSet) -> u64;
+
+    /// Gives back the RAM that is kept for the next shared homes, and says whether there was any. May wait for kernels
+    /// that run, on devices with one queue.
+    #[expect(dead_code, reason = "heaps are to call it where they are short of host memory")]
+    fn trim_shared(&self) -> bool;
 
     /// The memory behind the view where kernels' accesses that miss are faults.
     fn faulting(&self) -> Option<&SideMemory>;

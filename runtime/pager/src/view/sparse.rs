@@ -13,14 +13,14 @@ use arrayvec::ArrayVec;
 use limosa_gpu::{
     Bind, Device, DeviceKind, Frame, FrameKind, FramePool, GpuError, SparseRange, Stager, Ticket, Timeline, Translation,
 };
-use limosa_model::{Access, BLOCK, BLOCKS_PER_CHUNK, BlockSet, CHUNK, ChunkIndex, Extent, HostAddr, Side};
+use limosa_model::{Access, BLOCK, BLOCKS_PER_CHUNK, Block, BlockSet, CHUNK, ChunkIndex, Extent, HostAddr, Side};
 use limosa_os::copy::{self, Caching};
 use limosa_os::inject::{Defect, seeded};
 use limosa_os::machine::Machine;
 use limosa_os::{Mapping, Reservation};
 
 use super::bindings::{Bindings, Change};
-use super::slots::{ChunkSlots, Slots};
+use super::slots::{ChunkSlots, Recycled, Slot, SlotRun, Slots};
 use super::{DeviceView, ViewKind};
 use crate::config::HeapConfig;
 use crate::error::PagerError;
@@ -36,13 +36,16 @@ pub(crate) struct SparseView {
     /// For memory that the CPU cannot use, or not well.
     stager: Option<Stager>,
     memory: Mutex<DeviceMemory>,
+    /// Held while frames come from the driver, which takes long: a CPU's fault must not wait for it. Comes before `memory`.
+    growing: Mutex<()>,
     /// Comes before `memory`.
     bindings: Mutex<Bound>,
     mappings_max: u64,
 }
 
 struct DeviceMemory {
-    frames: Vec<Arc<Frame>>,
+    /// By the index that the slots have for them.
+    frames: Vec<Option<Arc<Frame>>>,
     frames_max: usize,
     slots: Slots,
 }
@@ -62,6 +65,29 @@ struct Run {
     offset: u64,
 }
 
+impl DeviceMemory {
+    /// Whether a frame is to come before the blocks get slots, and may.
+    fn wants_frame(&self, kind: FrameKind, blocks: BlockSet) -> bool {
+        let may = kind == FrameKind::HostVisible || self.slots.frames(kind) < self.frames_max;
+        let whole = blocks.is_all() && !self.slots.has_free_frame(kind);
+        may && (whole || self.slots.free_slots(kind) < blocks.count().into())
+    }
+
+    fn add(&mut self, kind: FrameKind, frame: Arc<Frame>) {
+        let index = self.slots.add_frame(kind);
+        if self.frames.len() <= index {
+            self.frames.resize(index + 1, None);
+        }
+        self.frames[index] = Some(frame);
+    }
+
+    /// The frame of a slot that a block has, and the slot's offset in it in bytes.
+    fn place(&self, slot: Slot) -> Option<(Arc<Frame>, u64)> {
+        let frame = self.frames.get(slot.frame())?.as_ref()?;
+        Some((Arc::clone(frame), u64::from(slot.part()) * BLOCK))
+    }
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -74,8 +100,12 @@ impl SparseView {
         let pool = FramePool::new(device)?;
         let first = pool.allocate(FrameKind::Device)?;
         let staged = config.staged_copies || first.mapped().is_none();
-        let mut slots = Slots::default();
-        slots.add_frame(FrameKind::Device);
+        let mut memory = DeviceMemory {
+            frames: Vec::new(),
+            frames_max: usize::try_from(config.device_budget / CHUNK).unwrap_or(usize::MAX),
+            slots: Slots::default(),
+        };
+        memory.add(FrameKind::Device, first);
         let mappings_max = match device.adapter.kind {
             DeviceKind::Cpu => Machine::map_count_max() / MAPPINGS_SHARE,
             _ => u64::MAX,
@@ -92,11 +122,8 @@ impl SparseView {
             pool,
             device: Arc::clone(device),
             stager: if staged { Some(Stager::new(device)?) } else { None },
-            memory: Mutex::new(DeviceMemory {
-                frames: vec![first],
-                frames_max: usize::try_from(config.device_budget / CHUNK).unwrap_or(usize::MAX),
-                slots,
-            }),
+            memory: Mutex::new(memory),
+            growing: Mutex::default(),
             bindings: Mutex::new(Bound::default()),
             mappings_max: config.mappings_limit.unwrap_or(mappings_max),
         })
@@ -104,43 +131,62 @@ impl SparseView {
 
     /// Gives slots of one kind to the blocks.
     fn take_of(&self, kind: FrameKind, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
-        let mut memory = locked(&self.memory);
-        let lacking = |memory: &DeviceMemory| {
-            let whole = blocks.is_all() && !memory.slots.has_free_frame(kind);
-            let more = kind == FrameKind::HostVisible || memory.slots.frames(kind) < memory.frames_max;
-            more && (whole || memory.slots.free_slots(kind) < blocks.count().into())
-        };
-        while lacking(&memory) {
-            let frame = self.pool.allocate(kind)?;
-            let used_in_place = self.stager.is_none() || kind == FrameKind::HostVisible;
-            if used_in_place && frame.mapped().is_none() {
-                return Err(out_of_memory());
+        let recycled = loop {
+            let mut memory = locked(&self.memory);
+            if !memory.wants_frame(kind, blocks) {
+                if memory.slots.free_slots(kind) < blocks.count().into() {
+                    return Err(out_of_memory());
+                }
+                break memory.slots.take(kind, chunk, blocks);
             }
-            memory.frames.push(frame);
-            memory.slots.add_frame(kind);
-        }
-        if memory.slots.free_slots(kind) < blocks.count().into() {
-            return Err(out_of_memory());
-        }
-        let recycled = memory.slots.take(kind, chunk, blocks);
-        drop(memory);
+            drop(memory);
+            self.grow(kind, blocks)?;
+        };
         let mut bound = locked(&self.bindings);
         recycled.into_iter().for_each(|recycled| bound.bindings.recycle(recycled));
         Ok(())
     }
 
+    /// Gets one more frame from the driver, unless another thread's came meanwhile and will do.
+    fn grow(&self, kind: FrameKind, blocks: BlockSet) -> Result<(), PagerError> {
+        let _growing = locked(&self.growing);
+        if !locked(&self.memory).wants_frame(kind, blocks) {
+            return Ok(());
+        }
+        let frame = match self.pool.allocate(kind) {
+            Err(GpuError::Driver { call, code }) if kind == FrameKind::HostVisible => {
+                return Err(self.no_shared_home(format!("{call} answered {code}")));
+            }
+            other => other?,
+        };
+        if kind == FrameKind::HostVisible && frame.mapped().is_none() {
+            let reason = "its driver offers none that is both coherent and cached for the CPU";
+            return Err(self.no_shared_home(reason.into()));
+        }
+        if self.stager.is_none() && frame.mapped().is_none() {
+            return Err(out_of_memory());
+        }
+        locked(&self.memory).add(kind, frame);
+        Ok(())
+    }
+
+    fn no_shared_home(&self, reason: String) -> PagerError {
+        PagerError::NoSharedHome { device: self.device.adapter.name.clone(), reason }
+    }
+
     /// Maps the blocks' frames where the CPU looks for them.
     fn alias(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
-        let refused = |reason: String| PagerError::NoSharedHome { device: self.device.adapter.name.clone(), reason };
-        for Run { extent, frame, offset } in self.runs(chunk, blocks) {
-            let mapped = frame.mapped().ok_or_else(|| refused("its driver does not map it for the CPU".into()))?;
+        for Run { extent, frame, offset } in self.runs(chunk, blocks)? {
+            let unmapped = || self.no_shared_home("its driver does not map it for the CPU".into());
+            let mapped = frame.mapped().ok_or_else(unmapped)?;
             let start = mapped.as_ptr().wrapping_add(to_usize(offset));
             // SAFETY: the run lies in the frame, which is mapped as long as it lives, and it lives as long as the view;
             // nobody uses it yet.
             unsafe {
                 std::ptr::write_bytes(start, 0, to_usize(extent.len));
                 host.window.alias(extent, start).map_err(|error| {
-                    refused(format!("{error}; VK_EXT_map_memory_placed, which could do it, is not used yet"))
+                    let unused = "VK_EXT_map_memory_placed, which could do it, is not used yet";
+                    self.no_shared_home(format!("{error}; {unused}"))
                 })?;
             }
         }
@@ -148,24 +194,25 @@ impl SparseView {
     }
 
     /// Where the blocks are in device memory. Takes no memory itself, for signal mode.
-    fn runs(&self, chunk: ChunkIndex, blocks: BlockSet) -> ArrayVec<Run, { BLOCKS_PER_CHUNK as usize }> {
+    ///
+    /// # Errors
+    /// [`PagerError::NoFrame`] where one of them is nowhere: whoever left it out would take other data for it.
+    fn runs(
+        &self,
+        chunk: ChunkIndex,
+        blocks: BlockSet,
+    ) -> Result<ArrayVec<Run, { BLOCKS_PER_CHUNK as usize }>, PagerError> {
         let memory = locked(&self.memory);
-        let slots = memory.slots.of(chunk);
-        let mut runs: ArrayVec<Run, { BLOCKS_PER_CHUNK as usize }> = ArrayVec::new();
-        for at in blocks.slots() {
-            let Some(slot) = slots[at as usize] else { continue };
-            let extent = chunk.run(at, 1);
-            let follows = at > 0 && slots[at as usize - 1].is_some_and(|before| slot.follows(before));
-            match runs.last_mut() {
-                Some(last) if follows && last.extent.end() == extent.start => last.extent.len += BLOCK,
-                _ => runs.push(Run {
-                    extent,
-                    frame: Arc::clone(&memory.frames[slot.frame()]),
-                    offset: u64::from(slot.part()) * BLOCK,
-                }),
-            }
+        let nowhere = |block: Block| {
+            debug_assert!(false, "{block:?} has no frame");
+            PagerError::NoFrame { offset: u64::from(block.0) * BLOCK }
+        };
+        let mut runs = ArrayVec::new();
+        for SlotRun { first, count, slot } in memory.slots.runs(chunk, blocks).map_err(nowhere)? {
+            let (frame, offset) = memory.place(slot).ok_or_else(|| nowhere(chunk.block(first)))?;
+            runs.push(Run { extent: chunk.run(first, count), frame, offset });
         }
-        runs
+        Ok(runs)
     }
 
     /// Unbinds all chunks of which nothing is used, neighbours as one, so that they take few of the driver's mappings.
@@ -178,6 +225,31 @@ impl SparseView {
         self.make(bound, &idle)
     }
 
+    /// Has the device find everything where it is wanted, if that takes no more mappings than there may be.
+    fn make_all(&self, bound: &mut Bound) -> Result<(), PagerError> {
+        let mut changes = bound.bindings.changes();
+        if bound.bindings.mappings_after(&changes) > self.mappings_max {
+            self.unbind_idle(bound)?;
+            changes = bound.bindings.changes();
+            let needed = bound.bindings.mappings_after(&changes);
+            if needed > self.mappings_max {
+                return Err(PagerError::TooManyBindings { needed, limit: self.mappings_max });
+            }
+        }
+        self.make(bound, &changes)
+    }
+
+    /// Has nothing find the places any more, and waits until that is so.
+    fn unbind(&self, places: Vec<Recycled>) -> Result<(), PagerError> {
+        let mut bound = locked(&self.bindings);
+        places.into_iter().for_each(|place| bound.bindings.recycle(place));
+        self.make_all(&mut bound)?;
+        // An earlier batch may have unbound some of them. Others must not wait with us: a CPU's fault may be among them.
+        let last = bound.last.clone();
+        drop(bound);
+        last.map_or(Ok(()), |(timeline, done)| Ok(timeline.wait(done)?))
+    }
+
     /// Has the device make the changes, in the order of the calls.
     fn make(&self, bound: &mut Bound, changes: &[Change]) -> Result<(), PagerError> {
         if changes.is_empty() {
@@ -185,11 +257,11 @@ impl SparseView {
         }
         let frames: Vec<Option<(Arc<Frame>, u64)>> = {
             let memory = locked(&self.memory);
-            let frame = |change: &Change| {
-                let slot = change.slot?;
-                Some((Arc::clone(&memory.frames[slot.frame()]), u64::from(slot.part()) * BLOCK))
+            let place = |slot: Slot| {
+                debug_assert!(memory.frames[slot.frame()].is_some(), "a frame that is gone is wanted");
+                memory.place(slot)
             };
-            changes.iter().map(frame).collect()
+            changes.iter().map(|change| change.slot.and_then(place)).collect()
         };
         let binds: Vec<Bind<'_>> = changes
             .iter()
@@ -259,7 +331,7 @@ impl DeviceView for SparseView {
         blocks: BlockSet,
         caching: Caching,
     ) -> Result<(), PagerError> {
-        for Run { extent, frame, offset } in self.runs(chunk, blocks) {
+        for Run { extent, frame, offset } in self.runs(chunk, blocks)? {
             let own = host.pointer(extent);
             match (&self.stager, frame.mapped()) {
                 (None, Some(mapped)) => {
@@ -288,7 +360,7 @@ impl DeviceView for SparseView {
     }
 
     unsafe fn fill(&self, chunk: ChunkIndex, blocks: BlockSet, byte: u8) -> Result<(), PagerError> {
-        for Run { extent, frame, offset } in self.runs(chunk, blocks) {
+        for Run { extent, frame, offset } in self.runs(chunk, blocks)? {
             match (&self.stager, frame.mapped()) {
                 (None, Some(mapped)) => {
                     let target = mapped.as_ptr().wrapping_add(to_usize(offset));
@@ -304,16 +376,7 @@ impl DeviceView for SparseView {
 
     fn publish(&self) -> Result<Option<(Arc<Timeline>, Ticket)>, PagerError> {
         let mut bound = locked(&self.bindings);
-        let mut changes = bound.bindings.changes();
-        if bound.bindings.mappings_after(&changes) > self.mappings_max {
-            self.unbind_idle(&mut bound)?;
-            changes = bound.bindings.changes();
-            let needed = bound.bindings.mappings_after(&changes);
-            if needed > self.mappings_max {
-                return Err(PagerError::TooManyBindings { needed, limit: self.mappings_max });
-            }
-        }
-        self.make(&mut bound, &changes)?;
+        self.make_all(&mut bound)?;
         // A launch that needs nothing new may need what another's binds have yet to bring.
         let pending = |(timeline, ticket): &&(Arc<Timeline>, Ticket)| !timeline.reached(*ticket).unwrap_or(false);
         Ok(bound.last.as_ref().filter(pending).cloned())
@@ -321,15 +384,13 @@ impl DeviceView for SparseView {
 
     fn share(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
         self.take_of(FrameKind::HostVisible, chunk, blocks)?;
-        if let Err(error) = self.alias(host, chunk, blocks) {
-            self.unshare(host, chunk, blocks)?;
-            return Err(error);
-        }
+        self.alias(host, chunk, blocks)?;
         self.open(chunk, blocks, Access::Write)
     }
 
     fn unshare(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
         for (first, count) in blocks.runs() {
+            // What was not aliased is mapped anew as it was, closed.
             host.window.restore(chunk.run(first, count))?;
         }
         self.give(chunk, blocks);
@@ -349,6 +410,30 @@ impl DeviceView for SparseView {
         let kind = FrameKind::HostVisible;
         let whole = blocks.is_all() && !slots.has_free_frame(kind);
         if whole || slots.free_slots(kind) < blocks.count().into() { CHUNK } else { 0 }
+    }
+
+    fn trim_shared(&self) -> bool {
+        let kind = FrameKind::HostVisible;
+        let (idle, places) = locked(&self.memory).slots.retire(kind);
+        if idle.is_empty() {
+            return false;
+        }
+        let unbound = self.unbind(places);
+        let mut memory = locked(&self.memory);
+        if unbound.is_err() {
+            // They may still be bound, and are kept as if nothing had been.
+            idle.into_iter().for_each(|frame| memory.slots.restore(kind, frame));
+            return false;
+        }
+        let mut gone = Vec::new();
+        for frame in idle {
+            memory.slots.forget(kind, frame);
+            gone.extend(memory.frames[frame].take());
+        }
+        drop(memory);
+        // The driver takes long to free them.
+        drop(gone);
+        true
     }
 
     fn faulting(&self) -> Option<&SideMemory> {
