@@ -141,6 +141,23 @@ fn what_lies_in_too_many_pieces_leaves_early() {
     }
 }
 
+/// A single block in a chunk makes three pieces of it, and is not charged for more.
+#[test]
+fn a_scattered_set_that_fits_the_limit_is_not_refused() {
+    const CHUNKS: usize = 11;
+    for (way, mode) in cases(ON_SPARSE) {
+        let _turn = turn("scattered");
+        let Some(kit) = way.kit("scattered", builder().mappings_limit(40).fault_mode(mode)) else { return };
+        let vec = counted(&kit, 32 * CHUNKS);
+        let launch = kit.queue.launch(&kit.fill, 1).pointer(vec.ptr(0)).value(0u64).value(9u32).value(0u32);
+        let blocks = (0..CHUNKS).map(|chunk| (chunk * 32 + 7) * BLOCK_WORDS);
+        let launch = blocks.fold(launch, |launch, at| launch.with_reads_of(&vec, at..at + BLOCK_WORDS));
+        // SAFETY: fill of no words touches nothing.
+        unsafe { launch.submit() }.unwrap().wait().unwrap();
+        assert!(is_counted(&vec), "{way:?}, {mode:?}");
+    }
+}
+
 /// An allocation and what it must hold.
 struct Mirrored {
     vec: UnifiedVec<u32>,
