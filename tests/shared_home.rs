@@ -227,3 +227,26 @@ fn what_could_not_be_taken_out_of_sight_stays_out_of_use() {
         assert_eq!(kit.sum(&vec).unwrap(), 7 * 16 * BLOCK_WORDS as u64, "{what}: {refused:?}");
     });
 }
+
+/// Memory that shared homes are done with is there for what migrates, and the other way round.
+#[test]
+fn what_shared_homes_had_is_there_for_others() {
+    let _turn = turn("shared, trimmed");
+    for (what, builder) in ways() {
+        let Some(kit) = Kit::new(what, builder.host_limit(64 * MIB)) else { return };
+        let shared = kit.heap().in_home(Home::Shared);
+        let words = 40 * (1 << 20) / 4;
+        for value in 1..4 {
+            let mut both = shared.vec_zeroed::<u32>(words).unwrap();
+            kit.fill(&mut both, value).unwrap().wait().unwrap();
+            assert!(all_are(&both, value), "{what}");
+            drop(both);
+            let mut own = kit.heap().vec_with(words, |_| value).unwrap();
+            own.prefetch_range(Side::Device, 0..1 << 20).unwrap();
+            assert!(all_are(&own, value), "{what}");
+            own.write().unwrap().fill(9);
+            assert!(all_are(&own, 9), "{what}");
+        }
+        kit.works();
+    }
+}

@@ -232,7 +232,7 @@ impl Heap {
         let Some(blocks) = placed.fresh_blocks else { return Ok(placed.extent) };
         let reserve = || blocks.chunks().try_for_each(|(chunk, set)| self.core.reserve_host(chunk, set));
         // What was kept warm elsewhere may be the room that is lacking.
-        let reserved = reserve().or_else(|error| if self.core.cool_down() { reserve() } else { Err(error) });
+        let reserved = reserve().or_else(|error| if self.core.make_host_room() { reserve() } else { Err(error) });
         if let Err(error) = reserved {
             let _ = arena.free(placed.extent.start);
             blocks.chunks().for_each(|(chunk, _)| self.core.retire_host(chunk));

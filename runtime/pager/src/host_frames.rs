@@ -188,8 +188,14 @@ impl Core {
         }
     }
 
+    /// Gives back what is kept for allocations to come. Gives whether there is more room now. May wait for kernels.
+    pub(crate) fn make_host_room(&self) -> bool {
+        let trimmed = self.view.trim_shared();
+        self.cool_down() || trimmed
+    }
+
     /// Gives the frames of all chunks back that were kept warm. Gives whether there is more room now.
-    pub(crate) fn cool_down(&self) -> bool {
+    fn cool_down(&self) -> bool {
         let before = self.host_pool.committed();
         for (chunk, cell) in self.cells.iter() {
             let state = self.settled_host(cell);

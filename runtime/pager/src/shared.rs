@@ -23,7 +23,11 @@ impl Heap {
         let placed = arena.allocate(len.max(BLOCK), align.max(BLOCK)).map_err(|error| self.arena_error(error))?;
         let Some(blocks) = placed.fresh_blocks else { return Ok(placed.extent) };
         for (chunk, set) in blocks.chunks() {
-            if let Err(error) = self.share(chunk, set, chunk == ChunkIndex::containing(blocks.start)) {
+            // What is kept for others may be the room that is lacking.
+            let room = || self.room_to_share(chunk, set);
+            let reserved = room().or_else(|error| if self.core().make_host_room() { room() } else { Err(error) });
+            let starts = chunk == ChunkIndex::containing(blocks.start);
+            if let Err(error) = reserved.and_then(|()| self.share(chunk, set, starts)) {
                 let begun = blocks.chunks().take_while(|(other, _)| *other <= chunk);
                 let kept: Vec<_> = begun.filter(|(chunk, set)| self.end_share(*chunk, *set).is_err()).collect();
                 let _ = arena.free(placed.extent.start);
@@ -38,25 +42,29 @@ impl Heap {
         Ok(placed.extent)
     }
 
+    /// Makes sure that the host limit leaves room for sharing the blocks.
+    fn room_to_share(&self, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
+        let core = self.core();
+        if core.view.shares_host_frames() {
+            return core.reserve_host(chunk, set);
+        }
+        let (bytes, limit) = (core.view.shared_growth(set), core.config.host_limit);
+        if bytes > 0 && self.host_committed() + core.view.shared_bytes() + bytes > limit {
+            return Err(OsError::OutOfMemory { what: "shared memory", bytes, limit }.into());
+        }
+        Ok(())
+    }
+
     /// Has both sides see the blocks. The caller holds the arena's lock, and ends what this has begun if it fails.
     fn share(&self, chunk: ChunkIndex, set: BlockSet, starts: bool) -> Result<(), PagerError> {
         let core = self.core();
-        let on_host = core.view.shares_host_frames();
-        if on_host {
-            core.reserve_host(chunk, set)?;
-        } else {
-            let (bytes, limit) = (core.view.shared_growth(set), core.config.host_limit);
-            if bytes > 0 && self.host_committed() + core.view.shared_bytes() + bytes > limit {
-                return Err(OsError::OutOfMemory { what: "shared memory", bytes, limit }.into());
-            }
-        }
         let cell = core.cells.get_or_make(chunk);
         // First, so that nobody gives the host's frames back or takes the device's for all of the chunk.
         core.settled_host(cell).chunk.share(set, starts);
         core.shared_blocks.fetch_add(set.count().into(), Ordering::Relaxed);
         // Those that the blocks had in an earlier life.
         core.drop_idle_frames(chunk);
-        if on_host {
+        if core.view.shares_host_frames() {
             core.make_host_frames(chunk, cell)?;
         }
         core.view.share(&core.host, chunk, set)?;

@@ -132,7 +132,6 @@ pub(crate) trait DeviceView: Send + Sync {
 
     /// Gives back the RAM that is kept for the next shared homes, and says whether there was any. May wait for kernels
     /// that run, on devices with one queue.
-    #[expect(dead_code, reason = "heaps are to call it where they are short of host memory")]
     fn trim_shared(&self) -> bool;
 
     /// The memory behind the view where kernels' accesses that miss are faults.
