@@ -4,7 +4,7 @@
 //! are limosa-model's; system calls and Vulkan calls are limosa-os's and limosa-gpu's.
 //!
 //! # Locks
-//! In this order: the scheduler's state; the VRAM pool; a chunk's `Cell`. A cell's lock is never held over a move, a
+//! In this order: the arena; the scheduler's state; the VRAM pool; a chunk's `Cell`; a view's own. A cell's lock is never held over a move, a
 //! system call that can sleep, or a wait; who meets a busy or held block parks or waits for the cell's epoch. The
 //! scheduler's is held over an admission, which waits for moves only. Application code runs under none of them, nor on
 //! a thread of ours: what launches kept is dropped by the application's threads.
