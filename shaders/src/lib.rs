@@ -37,15 +37,19 @@ macro_rules! kernel {
     };
 }
 
+pub mod bfs;
 pub mod copy;
 pub mod fill;
 pub mod fingerprint;
 mod hash;
+pub mod hash_find;
 pub mod histogram;
 pub mod lookup;
 pub mod pagerank;
 pub mod probe;
 pub mod reduce;
+pub mod saxpy;
+pub mod stencil;
 pub mod stress;
 pub mod translation;
 pub mod triad;
@@ -77,14 +81,18 @@ impl Kernel {
 
 /// All kernels of this crate.
 pub const ALL: &[Kernel] = &[
+    bfs::KERNEL,
     copy::KERNEL,
     fill::KERNEL,
     fingerprint::KERNEL,
+    hash_find::KERNEL,
     histogram::KERNEL,
     lookup::KERNEL,
     pagerank::KERNEL,
     probe::KERNEL,
     reduce::KERNEL,
+    saxpy::KERNEL,
+    stencil::KERNEL,
     stress::KERNEL,
     triad::KERNEL,
 ];
