@@ -1,6 +1,7 @@
 //! The steps of `cargo xtask test`, `check`, `demo`, `bench` and `shaders`: what runs in which order, and what is said
 //! of it. The tests themselves are in the crates; this file knows only how they are run.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,9 +47,10 @@ const LINTS: [Step; 4] = [
 ];
 
 // The comparison of the SPIR-V with its sources is one of limosa-shaders' tests.
-const TESTS: [Step; 3] = [
+const TESTS: [Step; 4] = [
     Step { name: "tests, SPIR-V included", action: tests },
     Step { name: "tests as an unprivileged user", action: unprivileged },
+    Step { name: "examples", action: |_| examples() },
     Step { name: "demo", action: |_| demo_run(&[]) },
 ];
 
@@ -56,8 +58,8 @@ const TESTS: [Step; 3] = [
 pub(crate) fn test(no_install: bool) -> Result<(), Error> {
     setup(Purpose::Test, no_install)?;
     let [rules, format, clippy, documentation] = &LINTS;
-    let [tests, unprivileged, demo] = &TESTS;
-    run_steps(&[rules, format, clippy, tests, unprivileged, documentation, demo])
+    let [tests, unprivileged, examples, demo] = &TESTS;
+    run_steps(&[rules, format, clippy, tests, unprivileged, examples, documentation, demo])
 }
 
 /// `cargo xtask check`: the lints alone. Nothing is installed for it.
@@ -129,7 +131,8 @@ fn unprivileged(temp: &Path) -> Result<(), Error> {
 fn as_nobody(home: &Path, skips: &Path, target: &str, arguments: &[&str]) -> Result<(), Error> {
     let mut build = cargo(&["test", "--package", "limosa", "--features", "inject", "--no-run"]);
     let built = output(build.args(["--test", target, "--message-format=json-render-diagnostics"]))?;
-    let executable = test_executable(&String::from_utf8_lossy(&built), target).ok_or_else(|| Error::Output {
+    let built = executables(&String::from_utf8_lossy(&built), "test").remove(target);
+    let executable = built.ok_or_else(|| Error::Output {
         what: "cargo's messages".to_owned(),
         detail: format!("no executable for the test target `{target}` of limosa"),
     })?;
@@ -151,12 +154,28 @@ fn as_nobody(home: &Path, skips: &Path, target: &str, arguments: &[&str]) -> Res
     run(command.env("LIMOSA_EXPECT", EXPECTED).env("LIMOSA_SKIPS", skips))
 }
 
-/// The executable of a test target in cargo's messages, one JSON object a line.
-fn test_executable(messages: &str, target: &str) -> Option<String> {
-    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let of_target =
-        artifacts.filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == target);
-    of_target.filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned())).next_back()
+/// Runs every example: each verifies what it computed, and its exit status tells. The tests have built them already, as
+/// they are asked for here.
+fn examples() -> Result<(), Error> {
+    let mut build = cargo(&["build", "--workspace", "--examples", "--features", "inject"]);
+    let built = output(build.arg("--message-format=json-render-diagnostics"))?;
+    let examples = executables(&String::from_utf8_lossy(&built), "example");
+    if examples.is_empty() {
+        let detail = "no executable of an example".to_owned();
+        return Err(Error::Output { what: "cargo's messages".to_owned(), detail });
+    }
+    examples.iter().try_for_each(|(_, executable)| run(&mut Command::new(executable)))
+}
+
+/// The targets of a kind in cargo's messages, one JSON object a line, with their executables, by name.
+fn executables(messages: &str, kind: &str) -> BTreeMap<String, String> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let artifacts = messages.filter(|message| message["reason"] == "compiler-artifact");
+    let of_kind = artifacts.filter(|message| message["target"]["kind"] == serde_json::json!([kind]));
+    let named = |message: Value| {
+        Some((message["target"]["name"].as_str()?.to_owned(), message["executable"].as_str()?.to_owned()))
+    };
+    of_kind.filter_map(named).collect()
 }
 
 /// What became of a step.
@@ -221,15 +240,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_executable_is_found_among_cargos_messages() {
-        let messages = concat!(
-            "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"limosa\"},\"executable\":null}\n",
-            "not json\n",
-            "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"unprivileged\"},\"executable\":\"/t/u-1\"}\n",
-            "{\"reason\":\"build-finished\",\"success\":true}\n",
-        );
-        assert_eq!(test_executable(messages, "unprivileged").as_deref(), Some("/t/u-1"));
-        assert_eq!(test_executable("{\"reason\":\"build-finished\"}", "oracle"), None);
+    fn executables_are_found_among_cargos_messages() {
+        let artifact = |kind: &str, name: &str, executable: &str| {
+            format!(
+                "{{\"reason\":\"compiler-artifact\",\"target\":{{\"kind\":[\"{kind}\"],\"name\":\"{name}\"}},\
+                 \"executable\":{executable}}}\n"
+            )
+        };
+        let messages = [
+            artifact("lib", "limosa", "null"),
+            "not json\n".to_owned(),
+            artifact("test", "unprivileged", "\"/t/u-1\""),
+            artifact("example", "tree", "\"/e/tree\""),
+            artifact("example", "bfs", "\"/e/bfs\""),
+            "{\"reason\":\"build-finished\",\"success\":true}\n".to_owned(),
+        ];
+        let found = |kind| executables(&messages.concat(), kind).into_iter().collect::<Vec<_>>();
+        let pair = |name: &str, path: &str| (name.to_owned(), path.to_owned());
+        assert_eq!(found("test"), [pair("unprivileged", "/t/u-1")]);
+        assert_eq!(found("example"), [pair("bfs", "/e/bfs"), pair("tree", "/e/tree")]);
+        assert_eq!(found("lib"), []);
     }
 
     #[test]
