@@ -2,7 +2,8 @@
 //!
 //! It accepts structures with a fixed layout (`repr(C)` or `repr(transparent)`) of which every field is `Shareable` and
 //! that have no padding. It does *not* accept enumerations (not every bit pattern is one of their values), unions, or
-//! fields that could hold a reference, a `bool`, a `char` or an ordinary pointer.
+//! fields that could hold a reference, a `bool`, a `char` or an ordinary pointer. The code that it makes names the crate
+//! `limosa`: where a manifest renames it, the trait must be implemented by hand.
 
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
@@ -45,9 +46,10 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
     );
     let check = quote! {{
         const fn shareable<T: ::limosa::Shareable>() -> usize {
+            let () = T::CHECKED;
             ::core::mem::size_of::<T>()
         }
-        assert!(0 #(+ shareable::<#types>())* == ::core::mem::size_of::<Self>(), #message);
+        ::core::assert!(0 #(+ shareable::<#types>())* == ::core::mem::size_of::<Self>(), #message);
     }};
     // Where nothing is left open it is checked here, else where the type is used with what fills it.
     let at_once =

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ash::vk;
 
@@ -57,6 +58,24 @@ impl Timeline {
         let wait = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
         // SAFETY: the semaphore lives as long as `self`.
         unsafe { self.device.raw.wait_semaphores(&wait, u64::MAX) }
+    }
+
+    /// Waits until `ticket` is reached, but not much longer than `limit`. Gives whether it is.
+    ///
+    /// # Errors
+    /// [`GpuError::DeviceLost`], [`GpuError::OutOfMemory`]; nothing is known of the work then.
+    pub fn wait_for(&self, ticket: Ticket, limit: Duration) -> Result<bool, GpuError> {
+        let (semaphores, values) = ([self.semaphore], [ticket.0]);
+        let wait = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
+        let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let reached = VulkanCall::WaitSemaphores.make(|| {
+            // SAFETY: the semaphore lives as long as `self`.
+            match unsafe { self.device.raw.wait_semaphores(&wait, nanos) } {
+                Err(vk::Result::TIMEOUT) => Ok(false),
+                other => other.map(|()| true),
+            }
+        })?;
+        if inject::device_lost() { Err(GpuError::DeviceLost) } else { Ok(reached) }
     }
 
     /// Waits until any of these is reached. All are of one device.

@@ -37,7 +37,7 @@ impl DeclaredSets {
         let touched = |extent: &&Extent| extent.len > 0;
         // What is overwritten whole and what only in part, or written anyhow.
         let whole = overwrites.iter().flat_map(|extent| extent.inner_blocks().chunks());
-        let whole = whole.map(|(chunk, overwrites)| (chunk, ChunkSets { overwrites, ..none }));
+        let whole = whole.map(|(chunk, overwrites)| (chunk, ChunkSets { overwrites, ..none }, BlockSet::EMPTY));
         let parts = overwrites.iter().filter(touched).flat_map(|extent| {
             let inner = extent.inner_blocks();
             // At its ends only.
@@ -45,30 +45,32 @@ impl DeclaredSets {
             let blocks = move |chunk: ChunkIndex| (chunk, extent.blocks_in(chunk) - inner.blocks_in(chunk));
             ends.into_iter().map(blocks)
         });
-        let written = writes.iter().filter(touched).flat_map(|extent| extent.chunks()).chain(parts);
-        let written = written.map(|(chunk, writes)| (chunk, ChunkSets { writes, ..none }));
+        let parts = parts.map(|(chunk, blocks)| (chunk, none, blocks));
+        let written = writes.iter().filter(touched).flat_map(|extent| extent.chunks());
+        let written = written.map(|(chunk, writes)| (chunk, ChunkSets { writes, ..none }, BlockSet::EMPTY));
         let read = reads.iter().filter(touched).flat_map(|extent| extent.chunks());
-        let read = read.map(|(chunk, reads)| (chunk, ChunkSets { reads, ..none }));
-        let mut pieces: Vec<(ChunkIndex, ChunkSets)> = read.chain(written).chain(whole).collect();
-        pieces.sort_unstable_by_key(|(chunk, _)| *chunk);
-        let mut chunks: Vec<(ChunkIndex, ChunkSets)> = Vec::with_capacity(pieces.len());
-        for (chunk, piece) in pieces {
-            match chunks.last_mut() {
-                Some((last, sets)) if *last == chunk => {
-                    sets.reads |= piece.reads;
-                    sets.writes |= piece.writes;
-                    sets.overwrites |= piece.overwrites;
-                }
-                _ => chunks.push((chunk, piece)),
+        let read = read.map(|(chunk, reads)| (chunk, ChunkSets { reads, ..none }, BlockSet::EMPTY));
+        let mut pieces: Vec<(ChunkIndex, ChunkSets, BlockSet)> =
+            read.chain(written).chain(whole).chain(parts).collect();
+        pieces.sort_unstable_by_key(|(chunk, ..)| *chunk);
+        pieces.dedup_by(|(chunk, piece, part), (last, sets, parts)| {
+            let same = chunk == last;
+            if same {
+                sets.reads |= piece.reads;
+                sets.writes |= piece.writes;
+                sets.overwrites |= piece.overwrites;
+                *parts |= *part;
             }
-        }
-        for (_, sets) in &mut chunks {
-            // What is read as well, or written in part, must be there.
-            sets.writes |= sets.overwrites & sets.reads;
-            sets.overwrites = sets.overwrites - sets.writes;
-            sets.reads = sets.reads - sets.writes;
-        }
-        chunks.retain(|(_, sets)| !sets.all().is_empty());
+            same
+        });
+        let strongest = |(chunk, sets, parts): (ChunkIndex, ChunkSets, BlockSet)| {
+            // What is read as well, or of which a part stays, must be there.
+            let writes = sets.writes | (parts - sets.overwrites) | (sets.overwrites & sets.reads);
+            let overwrites = sets.overwrites - writes;
+            (chunk, ChunkSets { reads: sets.reads - writes - overwrites, writes, overwrites })
+        };
+        let chunks = pieces.into_iter().map(strongest).filter(|(_, sets)| !sets.all().is_empty());
+        let chunks: Vec<_> = chunks.collect();
         let blocks = chunks.iter().map(|(_, sets)| u64::from(sets.all().count())).sum();
         Self { chunks, blocks }
     }

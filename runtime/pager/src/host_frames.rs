@@ -188,10 +188,10 @@ impl Core {
         }
     }
 
-    /// Gives back what is kept for allocations to come. Gives whether there is more room now. May wait for kernels.
+    /// Gives back what is kept for allocations to come. Gives whether there is more room now.
     pub(crate) fn make_host_room(&self) -> bool {
-        let trimmed = self.view.trim_shared();
-        self.cool_down() || trimmed
+        let cooled = self.cool_down();
+        self.view.trim_shared() || cooled
     }
 
     /// Gives the frames of all chunks back that were kept warm. Gives whether there is more room now.

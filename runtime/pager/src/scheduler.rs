@@ -170,6 +170,23 @@ struct Queued {
     pending: Pending,
 }
 
+/// What a launch has taken, before it is on the device.
+struct Holds {
+    held: Vec<(ChunkIndex, ChunkSets)>,
+    /// What it must wait for on the device.
+    published: Option<(Arc<Timeline>, Ticket)>,
+}
+
+/// Whether others' completion can help against it.
+fn is_crowded(error: &PagerError) -> bool {
+    matches!(
+        error,
+        PagerError::DeviceMemoryFull { .. }
+            | PagerError::TooManyBindings { .. }
+            | PagerError::Gpu(GpuError::OutOfMemory { .. })
+    )
+}
+
 #[derive(Default)]
 struct State {
     submitted: u64,
@@ -342,13 +359,23 @@ impl Core {
             if !admissible && !hopeless && !self.lost() {
                 break;
             }
-            let Some(Queued { order, pending }) = state.queued.remove(at) else { break };
-            let record = Arc::clone(&pending.record);
-            let admitted = if hopeless {
-                state.discarded.push(pending.submission.keep);
+            let (record, everything) = (Arc::clone(record), *everything);
+            let holds = if hopeless {
                 Err(PagerError::SetTooLarge { kernel: record.name.clone(), asked, budget: self.vram.asked() })
             } else {
-                self.admit(pending, &mut state.discarded)
+                self.hold_all(&record, everything)
+            };
+            if holds.as_ref().is_err_and(is_crowded) && !state.running.is_empty() {
+                // The driver has less than the budget, or maps less: what runs will leave room.
+                break;
+            }
+            let Some(Queued { order, pending }) = state.queued.remove(at) else { break };
+            let admitted = match holds {
+                Ok(holds) => self.send(pending, holds, &mut state.discarded),
+                Err(error) => {
+                    state.discarded.push(pending.submission.keep);
+                    Err(error)
+                }
             };
             // Only now: until all of its blocks are held, the policy must know that they are needed next.
             let mut vram = self.vram.lock();
@@ -449,20 +476,14 @@ impl Core {
         })
     }
 
-    /// Takes the launch's blocks and submits it.
-    fn admit(
-        &self,
-        pending: Pending,
-        discarded: &mut Vec<Box<dyn Any + Send>>,
-    ) -> Result<(Arc<Timeline>, Ticket), PagerError> {
-        let Pending { record, queue, submission, everything, .. } = pending;
+    /// Takes the launch's blocks, all or none, and has the device see them.
+    fn hold_all(&self, record: &Record, everything: bool) -> Result<Holds, PagerError> {
         let mut held = Vec::new();
         while let Err(error) = self.acquire_all(&record.sets(), &mut held) {
             self.give_up(std::mem::take(&mut held));
             // Of all of the heap, something may have been freed in this moment.
             let freed = matches!(error, PagerError::NotAllocated { .. });
             if !(everything && self.class == DeviceClass::Declared && freed) {
-                discarded.push(submission.keep);
                 return Err(error);
             }
             record.declare(self.whole_heap());
@@ -470,14 +491,23 @@ impl Core {
         if self.config.check {
             self.begin_check(Declared::new((*record.sets()).clone(), everything));
         }
-        let published = match self.publish() {
-            Ok(published) => published,
+        match self.publish() {
+            Ok(published) => Ok(Holds { held, published }),
             Err(error) => {
-                discarded.push(submission.keep);
                 self.give_up(held);
-                return Err(error);
+                Err(error)
             }
-        };
+        }
+    }
+
+    /// Submits a launch that holds what it needs.
+    fn send(
+        &self,
+        pending: Pending,
+        Holds { held, published }: Holds,
+        discarded: &mut Vec<Box<dyn Any + Send>>,
+    ) -> Result<(Arc<Timeline>, Ticket), PagerError> {
+        let Pending { record, queue, submission, .. } = pending;
         self.ordering_point();
         let mut log = self.launches.lock();
         // SAFETY: whoever gave the launch to us has promised what this asks for.

@@ -114,14 +114,16 @@ impl Vram {
     /// before, so that it is worth making room and trying again.
     fn shrink(&self) -> bool {
         let used = self.used_blocks.load(Ordering::Relaxed).max(DEVICE_BUDGET_MIN / BLOCK);
-        self.shrunk.store(self.micros(), Ordering::Relaxed);
-        self.budget_blocks.fetch_min(used, Ordering::Relaxed) > used
+        let less = self.budget_blocks.fetch_min(used, Ordering::SeqCst) > used;
+        // Last, so that whoever asks for all of it again meanwhile does not make us forget that it is to be.
+        self.shrunk.store(self.micros(), Ordering::SeqCst);
+        less
     }
 
     /// Asks for the whole budget again: others may have given memory back.
     pub(crate) fn grow_again(&self) {
-        if self.shrunk.swap(0, Ordering::Relaxed) != 0 {
-            self.budget_blocks.store(self.asked_blocks, Ordering::Relaxed);
+        if self.shrunk.swap(0, Ordering::SeqCst) != 0 {
+            self.budget_blocks.store(self.asked_blocks, Ordering::SeqCst);
         }
     }
 

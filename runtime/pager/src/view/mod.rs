@@ -130,8 +130,8 @@ pub(crate) trait DeviceView: Send + Sync {
     /// Bytes of RAM that it takes to share `blocks` of a chunk, beside host frames and what is kept.
     fn shared_growth(&self, blocks: BlockSet) -> u64;
 
-    /// Gives back the RAM that is kept for the next shared homes, and says whether there was any. May wait for kernels
-    /// that run, on devices with one queue.
+    /// Gives back the RAM that is kept for the next shared homes, and says whether there was any. Does not wait for
+    /// kernels that run.
     fn trim_shared(&self) -> bool;
 
     /// The memory behind the view where kernels' accesses that miss are faults.

@@ -8,6 +8,7 @@
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use limosa_gpu::{
@@ -28,6 +29,9 @@ use crate::side::SideMemory;
 
 /// The part of the kernel's limit on mappings that bindings may take on a software driver, which makes one for each.
 const MAPPINGS_SHARE: u64 = 2;
+
+/// How long unbinding may take while others wait for it; it takes some 0.1 ms where no kernel is in front of it.
+const UNBIND_LIMIT: Duration = Duration::from_millis(20);
 
 pub(crate) struct SparseView {
     range: Mutex<SparseRange>,
@@ -139,8 +143,18 @@ impl SparseView {
                 }
                 break memory.slots.take(kind, chunk, blocks);
             }
+            let enough = memory.slots.free_slots(kind) >= blocks.count().into();
             drop(memory);
-            self.grow(kind, blocks)?;
+            match self.grow(kind, blocks) {
+                // Not in one piece, then.
+                Err(PagerError::Gpu(GpuError::OutOfMemory { .. })) if enough => {
+                    let mut memory = locked(&self.memory);
+                    if memory.slots.free_slots(kind) >= blocks.count().into() {
+                        break memory.slots.take(kind, chunk, blocks);
+                    }
+                }
+                grown => grown?,
+            }
         };
         let mut bound = locked(&self.bindings);
         recycled.into_iter().for_each(|recycled| bound.bindings.recycle(recycled));
@@ -239,15 +253,16 @@ impl SparseView {
         self.make(bound, &changes)
     }
 
-    /// Has nothing find the places any more, and waits until that is so.
-    fn unbind(&self, places: Vec<Recycled>) -> Result<(), PagerError> {
+    /// Has nothing find the places any more, and waits until that is so, though not behind kernels that run: one of them
+    /// may be waiting for a thread that waits for us. Gives whether it is so.
+    fn unbind(&self, places: Vec<Recycled>) -> Result<bool, PagerError> {
         let mut bound = locked(&self.bindings);
         places.into_iter().for_each(|place| bound.bindings.recycle(place));
         self.make_all(&mut bound)?;
         // An earlier batch may have unbound some of them. Others must not wait with us: a CPU's fault may be among them.
         let last = bound.last.clone();
         drop(bound);
-        last.map_or(Ok(()), |(timeline, done)| Ok(timeline.wait(done)?))
+        last.map_or(Ok(true), |(timeline, done)| Ok(timeline.wait_for(done, UNBIND_LIMIT)?))
     }
 
     /// Has the device make the changes, in the order of the calls.
@@ -420,8 +435,8 @@ impl DeviceView for SparseView {
         }
         let unbound = self.unbind(places);
         let mut memory = locked(&self.memory);
-        if unbound.is_err() {
-            // They may still be bound, and are kept as if nothing had been.
+        if !unbound.unwrap_or(false) {
+            // They may still be bound, and are kept as if nothing had been; another time they will be unbound already.
             idle.into_iter().for_each(|frame| memory.slots.restore(kind, frame));
             return false;
         }
