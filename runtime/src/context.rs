@@ -5,7 +5,7 @@ use limosa_pager::{DeviceClass, FaultMode, HeapConfig, Machine, ViewKind};
 
 use crate::Result;
 use crate::heap::{Heap, Home};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, KernelBuilder};
 use crate::launch::Queue;
 
 /// A device and its heap, in use. Everything made from it keeps what it needs of it alive.
@@ -84,7 +84,7 @@ impl Context {
     /// [`crate::Error::NotWords`], [`crate::GpuError::InvalidSpirv`], [`crate::GpuError::NoEntryPoint`],
     /// [`crate::GpuError::Interface`], [`crate::GpuError::ArgumentsTooLarge`].
     pub fn kernel(&self, name: &str, spirv: &[u8]) -> Result<Kernel> {
-        Kernel::new(&self.heap.inner, name, spirv, "main")
+        self.kernel_builder(name, spirv).build()
     }
 
     /// A kernel with another entry point.
@@ -92,7 +92,20 @@ impl Context {
     /// # Errors
     /// As [`Self::kernel`].
     pub fn kernel_with_entry(&self, name: &str, spirv: &[u8], entry: &str) -> Result<Kernel> {
-        Kernel::new(&self.heap.inner, name, spirv, entry)
+        self.kernel_builder(name, spirv).entry(entry).build()
+    }
+
+    /// Begins a kernel from the bytes of a SPIR-V module, to set its entry point and its specialization constants.
+    ///
+    /// ```no_run
+    /// # fn main() -> limosa::Result<()> {
+    /// # let (context, spirv) = (limosa::Context::new()?, [0u8; 4]);
+    /// let tiled = context.kernel_builder("tiled", &spirv).constant(1, 16u32).constant(2, 0.5f32).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn kernel_builder<'a>(&'a self, name: &'a str, spirv: &'a [u8]) -> KernelBuilder<'a> {
+        KernelBuilder::new(&self.heap.inner, name, spirv)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use limosa_gpu::{Argument, Source, SpecConstant, SpecValue};
 use limosa_pager::Heap;
 
 use crate::{Error, Result};
@@ -14,16 +15,6 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    pub(crate) fn new(heap: &Arc<Heap>, name: &str, spirv: &[u8], entry: &str) -> Result<Self> {
-        let words = spirv.chunks_exact(4);
-        if !words.remainder().is_empty() || spirv.is_empty() {
-            return Err(Error::NotWords { name: name.to_owned(), bytes: spirv.len() });
-        }
-        let word = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).unwrap_or(0);
-        let words: Vec<u32> = words.map(word).collect();
-        Ok(Self { inner: heap.kernel(name, &words, entry)? })
-    }
-
     /// The name it was given.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -40,5 +31,66 @@ impl Kernel {
     #[must_use]
     pub fn argument_bytes(&self) -> usize {
         self.inner.interface().argument_bytes.saturating_sub(8) as usize
+    }
+
+    /// The arguments that it declares, in the order in which a launch gives them; offsets in bytes from the first.
+    #[must_use]
+    pub fn arguments(&self) -> &[Argument] {
+        &self.inner.interface().arguments
+    }
+
+    /// The specialization constants that its module has, by id, without limosa's own: what
+    /// [`KernelBuilder::constant`] can set.
+    #[must_use]
+    pub fn constants(&self) -> &[SpecConstant] {
+        &self.inner.interface().constants
+    }
+}
+
+/// What a kernel is to be made with: [`crate::Context::kernel_builder`].
+#[must_use = "a kernel is made by `build`"]
+pub struct KernelBuilder<'a> {
+    heap: &'a Arc<Heap>,
+    name: &'a str,
+    spirv: &'a [u8],
+    entry: &'a str,
+    constants: Vec<(u32, SpecValue)>,
+}
+
+impl<'a> KernelBuilder<'a> {
+    pub(crate) fn new(heap: &'a Arc<Heap>, name: &'a str, spirv: &'a [u8]) -> Self {
+        Self { heap, name, spirv, entry: "main", constants: Vec::new() }
+    }
+
+    /// The compute entry point. Default: `main`.
+    pub fn entry(mut self, entry: &'a str) -> Self {
+        self.entry = entry;
+        self
+    }
+
+    /// Sets the specialization constant with this `constant_id`; set twice, the last counts. Its type must be that
+    /// which the module declares, as for arguments: the sign makes no difference. 0 is limosa's own. Constants that are
+    /// not set keep the module's defaults.
+    pub fn constant(mut self, id: u32, value: impl Into<SpecValue>) -> Self {
+        self.constants.retain(|(other, _)| *other != id);
+        self.constants.push((id, value.into()));
+        self
+    }
+
+    /// Makes the kernel.
+    ///
+    /// # Errors
+    /// [`Error::NotWords`], [`crate::GpuError::InvalidSpirv`], [`crate::GpuError::NoEntryPoint`],
+    /// [`crate::GpuError::Interface`], [`crate::GpuError::ArgumentsTooLarge`], [`crate::GpuError::ConstantReserved`],
+    /// [`crate::GpuError::NoSuchConstant`], [`crate::GpuError::ConstantMismatch`].
+    pub fn build(self) -> Result<Kernel> {
+        let words = self.spirv.chunks_exact(4);
+        if !words.remainder().is_empty() || self.spirv.is_empty() {
+            return Err(Error::NotWords { name: self.name.to_owned(), bytes: self.spirv.len() });
+        }
+        let word = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).unwrap_or(0);
+        let words: Vec<u32> = words.map(word).collect();
+        let source = Source { name: self.name, words: &words, entry: self.entry, constants: &self.constants };
+        Ok(Kernel { inner: self.heap.kernel_of(&source)? })
     }
 }

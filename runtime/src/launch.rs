@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
+use limosa_gpu::{ArgumentCheck, Given, GpuError};
 use limosa_model::{Access, Extent};
 use limosa_pager::{Heap, LaunchEvent, LaunchMark, LaunchQueue};
 
@@ -33,11 +34,19 @@ impl Queue {
             kernel,
             grid: Grid::Invocations(invocations),
             arguments: Vec::new(),
+            check: ArgumentCheck::default(),
+            mismatch: None,
             used: Vec::new(),
             after: Vec::new(),
             everything: false,
             borrows: PhantomData,
         }
+    }
+
+    /// Begins a launch of `kernel` with at least so many invocations in each dimension, in whole workgroups: the kernel
+    /// compares `gl_GlobalInvocationID` with counts (`limosa_index` is for launches of one dimension).
+    pub fn launch_nd<'a>(&'a self, kernel: &'a Kernel, invocations: [u64; 3]) -> Launch<'a> {
+        Launch { grid: Grid::Each(invocations), ..self.launch(kernel, 0) }
     }
 
     /// Begins a launch of `kernel` with so many workgroups in each dimension.
@@ -72,16 +81,26 @@ struct Use {
 
 enum Grid {
     Invocations(u64),
+    Each([u64; 3]),
     Groups([u32; 3]),
 }
 
 /// A launch to be: arguments in the order in which the kernel declares them, then [`Self::submit`].
+///
+/// Each argument is compared with the kernel's [`Kernel::arguments`]: place, size and type must agree, or nothing is
+/// launched. Integers of one size stand for each other whatever their sign, a [`GpuPtr`] is a `uint64_t`, a float is
+/// never an integer. An array or a structure may cover several declared arguments, each of them whole; of structures,
+/// types are not compared ([`Shareable::SCALAR`]). Behind the last declared argument, anything up to the next multiple
+/// of 8 bytes is taken for padding, which structures of C end in.
 #[must_use = "a launch happens when it is submitted"]
 pub struct Launch<'a> {
     queue: &'a Queue,
     kernel: &'a Kernel,
     grid: Grid,
     arguments: Vec<u8>,
+    check: ArgumentCheck,
+    /// The first argument that is not what the kernel declares.
+    mismatch: Option<Box<GpuError>>,
     used: Vec<Use>,
     after: Vec<LaunchMark>,
     everything: bool,
@@ -110,9 +129,23 @@ impl<'a> Launch<'a> {
     }
 
     /// An argument by value, in scalar layout: aligned to its own alignment.
-    pub fn value<T: Shareable>(mut self, value: T) -> Self {
+    pub fn value<T: Shareable>(self, value: T) -> Self {
+        self.argument(None, value)
+    }
+
+    /// As [`Self::value`], and the kernel must declare it by this name. Of several that it covers, the first counts.
+    pub fn named<T: Shareable>(self, name: &str, value: T) -> Self {
+        self.argument(Some(name), value)
+    }
+
+    fn argument<T: Shareable>(mut self, name: Option<&str>, value: T) -> Self {
         let () = T::CHECKED;
-        self.arguments.resize(self.arguments.len().next_multiple_of(align_of::<T>()), 0);
+        let offset = self.arguments.len().next_multiple_of(align_of::<T>());
+        let given = Given { scalar: T::SCALAR, offset, bytes: size_of::<T>(), name };
+        if self.mismatch.is_none() {
+            self.mismatch = self.check.take(&self.kernel.inner, given).err().map(Box::new);
+        }
+        self.arguments.resize(offset, 0);
         // SAFETY: a `Shareable` has no padding, so all its bytes are initialised.
         let bytes = unsafe { std::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };
         self.arguments.extend_from_slice(bytes);
@@ -187,12 +220,17 @@ impl<'a> Launch<'a> {
     /// raw memory or the whole heap, the caller orders all other accesses to what the kernel touches.
     ///
     /// # Errors
-    /// [`crate::GpuError::ArgumentsTooLarge`], [`crate::GpuError::ArgumentsMissing`],
-    /// [`crate::GpuError::GridTooLarge`], [`crate::GpuError::DeviceLost`], [`crate::GpuError::OutOfMemory`]. Nothing
-    /// was launched then.
+    /// [`crate::GpuError::ArgumentMismatch`], [`crate::GpuError::ArgumentName`], [`crate::GpuError::ArgumentsSurplus`],
+    /// [`crate::GpuError::ArgumentsMissing`], [`crate::GpuError::GridTooLarge`], [`crate::GpuError::DeviceLost`],
+    /// [`crate::GpuError::OutOfMemory`]. Nothing was launched then.
     pub unsafe fn submit(self) -> Result<Event> {
+        if let Some(mismatch) = self.mismatch {
+            return Err((*mismatch).into());
+        }
+        self.check.finish(&self.kernel.inner, self.arguments.len())?;
         let groups = match self.grid {
             Grid::Groups(groups) => groups,
+            Grid::Each(counts) => self.kernel.inner.groups_for_each(counts)?,
             Grid::Invocations(count) => self.kernel.inner.groups_for(count)?,
         };
         let extents = |wanted: Declared| -> Vec<Extent> {

@@ -44,10 +44,11 @@ pub use boxed::{BoxReadGuard, BoxWriteGuard, UnifiedBox};
 pub use context::{Context, ContextBuilder, HEAP_SIZE_DEFAULT};
 pub use error::{Error, GpuError, LaunchFailure, OsError, PagerError, TouchCause};
 pub use heap::{Heap, Home};
-pub use kernel::Kernel;
+pub use kernel::{Kernel, KernelBuilder};
 pub use launch::{Event, Launch, Queue};
 pub use limosa_derive::Shareable;
 pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits, Translation};
+pub use limosa_gpu::{Argument, ArgumentType, Scalar, SpecConstant, SpecValue};
 pub use limosa_model::policy::fewest_loads;
 pub use limosa_model::{
     Access, Advice, BLOCK, BlockState, CHUNK, Cause, ChunkIndex, Copies, Hold, HostAddr, HostRange, Side,

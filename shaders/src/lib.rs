@@ -14,7 +14,7 @@
 //! # Regenerating
 //! The SPIR-V is checked in. For each `NAME.comp`, in the folder `shaders/`:
 //! ```text
-//! glslangValidator -V --target-env vulkan1.3 -g0 -o spirv/NAME.spv glsl/NAME.comp
+//! glslangValidator -V --target-env vulkan1.3 -o spirv/NAME.spv glsl/NAME.comp
 //! ```
 //! `LIMOSA_REGENERATE=1 cargo test -p limosa-shaders --test spirv` does so for all of them; without the
 //! variable the same test compares.

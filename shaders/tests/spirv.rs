@@ -44,7 +44,7 @@ fn names(subfolder: &str, extension: &str) -> BTreeSet<String> {
 fn compile(name: &str, module: &Path) -> bool {
     let source = folder().join("glsl").join(name).with_extension("comp");
     let (source, module) = (source.to_str().unwrap(), module.to_str().unwrap());
-    let arguments = ["-V", "--target-env", "vulkan1.3", "-g0", "-o", module, source];
+    let arguments = ["-V", "--target-env", "vulkan1.3", "-o", module, source];
     let output = run(COMPILER, &arguments);
     output.as_ref().inspect(|output| succeeds(source, output)).is_some()
 }

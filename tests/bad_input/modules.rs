@@ -1,13 +1,14 @@
 //! SPIR-V that is none, that is cut or garbled, or that limosa cannot launch.
 
-use std::path::PathBuf;
-use std::process::Command;
+#[path = "glsl.rs"]
+mod glsl;
 
 use limosa::{Context, Error, GpuError, PagerError};
-use limosa_shaders::{ALL, LIMOSA_GLSL, fill, reduce};
+use limosa_shaders::{ALL, fill, reduce};
 
 use crate::common::failure::{Kit, Watchdog, child, is_child, no_core, told};
-use crate::common::{builder, context, skip};
+use crate::common::{builder, context};
+use glsl::compile;
 
 const OP_TYPE_STRUCT: u32 = 30;
 const OP_CONSTANT: u32 = 43;
@@ -171,33 +172,6 @@ fn hostile_types_and_sizes_are_refused() {
     assert!(output.status.success(), "{}", told(&output));
 }
 
-/// Translates GLSL, or `None` where there is no glslangValidator.
-fn compile(name: &str, stage: &str, body: &str) -> Option<Vec<u8>> {
-    let folder: PathBuf = std::env::temp_dir().join(format!("limosa-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("limosa.glsl"), LIMOSA_GLSL).unwrap();
-    let source = folder.join(format!("kernel.{stage}"));
-    let head = "#version 460\n#extension GL_GOOGLE_include_directive : require\n";
-    let types = "#extension GL_EXT_shader_explicit_arithmetic_types : require\n\
-                 #extension GL_EXT_scalar_block_layout : require\n";
-    std::fs::write(&source, format!("{head}{types}{body}\n")).unwrap();
-    let target = folder.join("kernel.spv");
-    let mut command = Command::new("glslangValidator");
-    let run = command.args(["-V", "--target-env", "vulkan1.3", "-g0", "-o"]).arg(&target).arg(&source).output();
-    let spirv = match run {
-        Ok(output) => {
-            assert!(output.status.success(), "{name}: {}", told(&output));
-            Some(std::fs::read(&target).unwrap())
-        }
-        Err(error) => {
-            skip(name, "glslang", &error.to_string());
-            None
-        }
-    };
-    std::fs::remove_dir_all(&folder).unwrap();
-    spirv
-}
-
 #[test]
 fn kernels_that_limosa_cannot_call_say_why() {
     let Some(context) = context("interfaces", builder()) else { return };
@@ -249,8 +223,8 @@ fn arguments_and_grids_are_checked_before_anything_runs() {
     let launch = || kit.queue.launch(&kit.reduce, 64).reads(&vec).reads(&vec).value(0u64);
     // SAFETY: reduce is to touch nothing; it is not even launched.
     let error = gpu(unsafe { launch().value([0u64; 40]).submit() }.map(|_| ()).unwrap_err());
-    let GpuError::ArgumentsTooLarge { name, given, limit, .. } = &error else { panic!("{error}") };
-    assert!(name == reduce::KERNEL.name && given > limit && error.to_string().contains("reduce"), "{error}");
+    let GpuError::ArgumentsSurplus { name, position: 4, declared: 3, .. } = &error else { panic!("{error}") };
+    assert!(name == reduce::KERNEL.name && error.to_string().contains("reduce"), "{error}");
     // SAFETY: as above.
     let error = gpu(unsafe { kit.queue.launch(&kit.reduce, 64).reads(&vec).submit() }.map(|_| ()).unwrap_err());
     let GpuError::ArgumentsMissing { given, needed, .. } = &error else { panic!("{error}") };

@@ -102,15 +102,88 @@ pub enum GpuError {
         /// Who sets the limit.
         taker: &'static str,
     },
-    /// Fewer argument bytes than the kernel reads.
-    #[error("{name}: {given} bytes of arguments, but the kernel reads {needed}")]
+    /// Fewer arguments than the kernel declares.
+    #[error("{name}: {missing}, is missing: {given} bytes of arguments were given, but the kernel reads {needed}")]
     ArgumentsMissing {
         /// The kernel's name.
         name: String,
-        /// Bytes given, the translation word included.
+        /// Bytes given, without limosa's own.
         given: u64,
-        /// Bytes the kernel declares.
+        /// Bytes the kernel declares, without limosa's own.
         needed: u64,
+        /// The first that is missing: its position (from 1), its name if the module has it, its type.
+        missing: String,
+    },
+    /// More arguments than the kernel declares.
+    #[error("{name}: argument {position}, {given}, is one too many: the module declares {declared}")]
+    ArgumentsSurplus {
+        /// The kernel's name.
+        name: String,
+        /// The argument's position among those given, from 1.
+        position: usize,
+        /// What was given.
+        given: String,
+        /// How many arguments the module declares.
+        declared: usize,
+    },
+    /// An argument of another type, size or place than the kernel declares.
+    #[error("{name}: argument {position}{argument} is {declared} in the module, but {given} was given")]
+    ArgumentMismatch {
+        /// The kernel's name.
+        name: String,
+        /// The argument's position among those given, from 1.
+        position: usize,
+        /// Its name in the module, in brackets behind a space; empty if the module has no names.
+        argument: String,
+        /// What the module declares.
+        declared: String,
+        /// What was given.
+        given: String,
+    },
+    /// An argument was given by another name than the kernel declares, or the kernel has no names.
+    #[error("{name}: argument {position} {}, but was given as `{given}`", named(declared.as_deref()))]
+    ArgumentName {
+        /// The kernel's name.
+        name: String,
+        /// The argument's position among those given, from 1.
+        position: usize,
+        /// Its name in the module, which may have none.
+        declared: Option<String>,
+        /// Its name at the launch.
+        given: String,
+    },
+    /// The module has no such specialization constant.
+    #[error("{name}: no specialization constant {id}; the module has: {}", list(available))]
+    NoSuchConstant {
+        /// The kernel's name.
+        name: String,
+        /// The id asked for.
+        id: u32,
+        /// Those there are, by id and name.
+        available: Vec<String>,
+    },
+    /// A value of another type than the specialization constant has.
+    #[error("{name}: specialization constant {constant} is {declared} in the module, but {given} was given")]
+    ConstantMismatch {
+        /// The kernel's name.
+        name: String,
+        /// The constant's id, and its name if the module has it.
+        constant: String,
+        /// The type that the module declares.
+        declared: String,
+        /// The type that was given.
+        given: String,
+    },
+    /// A value for a specialization constant that is limosa's own.
+    #[error(
+        "{name}: specialization constant {id} is limosa's own (LIMOSA_TRANSLATION, how pointers are translated): number \
+         yours from 1 on"
+    )]
+    ConstantReserved {
+        /// The kernel's name.
+        name: String,
+        /// The id.
+        id: u32,
     },
     /// More workgroups than the device runs at once.
     #[error("{name}: {groups:?} workgroups, but the device takes at most {limit:?}: launch in parts")]
@@ -143,6 +216,13 @@ pub enum GpuError {
 
 fn list(names: &[String]) -> String {
     if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+fn named(declared: Option<&str>) -> String {
+    match declared {
+        Some(name) => format!("is named `{name}` in the module"),
+        None => "has no name in the module (keep names: glslang strips them with -g0), so give it by `value`".into(),
+    }
 }
 
 impl GpuError {

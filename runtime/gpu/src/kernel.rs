@@ -10,7 +10,9 @@ use limosa_shaders::translation;
 use crate::device::Device;
 use crate::error::GpuError;
 use crate::inject::VulkanCall;
-use crate::spirv::{self, KernelInterface};
+use crate::interface::{Argument, KernelInterface};
+use crate::scalar::{SpecValue, with_article};
+use crate::spirv;
 
 /// How kernels turn a CPU pointer into a device address: limosa.glsl's modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,44 @@ impl Translation {
     }
 }
 
+/// What a kernel is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// A name for errors and reports.
+    pub name: &'a str,
+    /// The SPIR-V module.
+    pub words: &'a [u32],
+    /// The name of its compute entry point.
+    pub entry: &'a str,
+    /// Values of specialization constants by id; the others keep their defaults. No id twice.
+    pub constants: &'a [(u32, SpecValue)],
+}
+
+impl Source<'_> {
+    fn check_constants(&self, interface: &KernelInterface) -> Result<(), GpuError> {
+        let name = || self.name.to_owned();
+        for &(id, value) in self.constants {
+            if id == translation::CONSTANT_ID {
+                return Err(GpuError::ConstantReserved { name: name(), id });
+            }
+            let constant = interface.constants.iter().find(|constant| constant.id == id).ok_or_else(|| {
+                let available = interface.constants.iter().map(ToString::to_string).collect();
+                GpuError::NoSuchConstant { name: name(), id, available }
+            })?;
+            let declared = constant.default.scalar();
+            if !declared.takes(value.scalar()) {
+                return Err(GpuError::ConstantMismatch {
+                    name: name(),
+                    constant: constant.to_string(),
+                    declared: with_article(&declared),
+                    given: with_article(&value.scalar()),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A pipeline with what is known of its interface.
 pub struct Kernel {
     pub(crate) pipeline: vk::Pipeline,
@@ -53,19 +93,16 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Makes a kernel of the compute entry point `entry` of `spirv` (32-bit words); `name` is for errors and reports.
+    /// Makes a kernel.
     ///
     /// # Errors
     /// [`GpuError::InvalidSpirv`], [`GpuError::NoEntryPoint`], [`GpuError::Interface`],
-    /// [`GpuError::ArgumentsTooLarge`], [`GpuError::OutOfMemory`], [`GpuError::Driver`].
-    pub fn new(
-        device: &Arc<Device>,
-        name: &str,
-        spirv: &[u32],
-        entry: &str,
-        translation: Translation,
-    ) -> Result<Arc<Self>, GpuError> {
-        let interface = spirv::inspect(name, spirv, entry)?;
+    /// [`GpuError::ArgumentsTooLarge`], [`GpuError::ConstantReserved`], [`GpuError::NoSuchConstant`],
+    /// [`GpuError::ConstantMismatch`], [`GpuError::OutOfMemory`], [`GpuError::Driver`].
+    pub fn new(device: &Arc<Device>, source: &Source<'_>, translation: Translation) -> Result<Arc<Self>, GpuError> {
+        let name = source.name;
+        let interface = spirv::inspect(name, source.words, source.entry, source.constants)?;
+        source.check_constants(&interface)?;
         let limits = device.adapter.limits;
         if interface.argument_bytes > limits.argument_bytes {
             return Err(GpuError::ArgumentsTooLarge {
@@ -81,7 +118,7 @@ impl Kernel {
                 format!("workgroups of {x}×{y}×{z}, but the device takes {} invocations", limits.workgroup_size);
             return Err(GpuError::Interface { name: name.to_owned(), reason });
         }
-        let entry = CString::new(entry).map_err(|_| GpuError::InvalidSpirv {
+        let entry = CString::new(source.entry).map_err(|_| GpuError::InvalidSpirv {
             name: name.to_owned(),
             reason: "the entry point's name holds a NUL".into(),
         })?;
@@ -93,7 +130,7 @@ impl Kernel {
             interface,
             device: Arc::clone(device),
         };
-        kernel.pipeline = pipeline(device, layout, spirv, &entry, translation).map_err(|error| match error {
+        kernel.pipeline = pipeline(device, layout, source, &entry, translation).map_err(|error| match error {
             GpuError::Driver { call, code } => GpuError::Interface {
                 name: name.to_owned(),
                 reason: format!("the driver refuses it ({call}: {code}): spirv-val may say why"),
@@ -131,6 +168,34 @@ impl Kernel {
         Ok(grid)
     }
 
+    /// Workgroups that give at least so many invocations in each dimension.
+    ///
+    /// # Errors
+    /// [`GpuError::GridTooLarge`], whose workgroups are cut to 32 bits.
+    pub fn groups_for_each(&self, invocations: [u64; 3]) -> Result<[u32; 3], GpuError> {
+        let limit = self.device.adapter.limits.workgroups;
+        let mut grid = [0; 3];
+        let mut fits = true;
+        for (dimension, groups) in grid.iter_mut().enumerate() {
+            let wanted = invocations[dimension].div_ceil(u64::from(self.interface.workgroup[dimension].max(1)));
+            *groups = u32::try_from(wanted).unwrap_or(u32::MAX);
+            fits &= wanted <= u64::from(limit[dimension]);
+        }
+        if fits { Ok(grid) } else { Err(GpuError::GridTooLarge { name: self.name.clone(), groups: grid, limit }) }
+    }
+
+    /// The error for `missing`, which would be the argument at `position`, where only `bytes` were given.
+    #[cold]
+    pub(crate) fn lacks(&self, missing: &Argument, position: usize, bytes: usize) -> GpuError {
+        let name = missing.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+        GpuError::ArgumentsMissing {
+            name: self.name.clone(),
+            given: bytes as u64,
+            needed: u64::from(self.interface.argument_bytes).saturating_sub(8),
+            missing: format!("argument {position}{name}, {}", with_article(&missing.kind)),
+        }
+    }
+
     /// Bytes of the pipeline's push-constant range.
     pub(crate) fn pushed_bytes(&self) -> usize {
         self.interface.argument_bytes.next_multiple_of(4) as usize
@@ -144,7 +209,14 @@ impl Kernel {
             return Err(GpuError::ArgumentsTooLarge { name: name(), given, limit: needed, taker: "the kernel" });
         }
         if given < needed {
-            return Err(GpuError::ArgumentsMissing { name: name(), given, needed });
+            let own = argument_bytes.saturating_sub(8);
+            let mut arguments = self.interface.arguments.iter().enumerate();
+            return Err(match arguments.find(|(_, argument)| argument.end() as usize > own) {
+                Some((index, argument)) => self.lacks(argument, index + 1, own),
+                None => {
+                    GpuError::ArgumentsMissing { name: name(), given, needed, missing: "the translation word".into() }
+                }
+            });
         }
         let limit = self.device.adapter.limits.workgroups;
         if groups.iter().zip(limit).any(|(asked, limit)| *asked > limit) {
@@ -177,16 +249,23 @@ fn layout(device: &Device, argument_bytes: u32) -> Result<vk::PipelineLayout, Gp
 fn pipeline(
     device: &Device,
     layout: vk::PipelineLayout,
-    spirv: &[u32],
+    source: &Source<'_>,
     entry: &std::ffi::CStr,
     translation: Translation,
 ) -> Result<vk::Pipeline, GpuError> {
-    let create = vk::ShaderModuleCreateInfo::default().code(spirv);
+    let create = vk::ShaderModuleCreateInfo::default().code(source.words);
     // SAFETY: the words were parsed as a module; the structures live through the call.
     let module = VulkanCall::CreateShaderModule.make(|| unsafe { device.raw.create_shader_module(&create, None) })?;
-    let mode = translation.mode().to_ne_bytes();
-    let entries = [vk::SpecializationMapEntry::default().constant_id(translation::CONSTANT_ID).size(mode.len())];
-    let specialization = vk::SpecializationInfo::default().map_entries(&entries).data(&mode);
+    let own = [(translation::CONSTANT_ID, SpecValue::from(translation.mode()))];
+    let (mut entries, mut data) = (Vec::new(), Vec::<u8>::new());
+    for (id, value) in own.iter().chain(source.constants) {
+        let offset = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let size = value.scalar().bytes() as usize;
+        entries.push(vk::SpecializationMapEntry::default().constant_id(*id).offset(offset).size(size));
+        // The lower bytes come first, and each value lies at a multiple of its own alignment.
+        data.extend_from_slice(&value.bits().to_le_bytes());
+    }
+    let specialization = vk::SpecializationInfo::default().map_entries(&entries).data(&data);
     let stage = vk::PipelineShaderStageCreateInfo::default()
         .stage(vk::ShaderStageFlags::COMPUTE)
         .module(module)

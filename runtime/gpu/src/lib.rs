@@ -4,6 +4,7 @@
 //! queues on timeline semaphores. VkResults become meanings here and go no further up. The crate does *not* know block states or move data on its own.
 
 mod adapter;
+mod arguments;
 mod bind;
 mod buffer;
 mod device;
@@ -12,8 +13,10 @@ mod frame;
 mod hardware;
 mod import;
 pub mod inject;
+mod interface;
 mod kernel;
 mod queue;
+mod scalar;
 mod slot;
 mod sparse;
 mod spirv;
@@ -21,15 +24,17 @@ mod stager;
 mod timeline;
 
 pub use adapter::{Adapter, DeviceChoice, DeviceKind, Instance, Limits};
+pub use arguments::{ArgumentCheck, Given};
 pub use bind::Bind;
 pub use device::Device;
 pub use error::GpuError;
 pub use frame::{Frame, FrameKind, FramePool};
 pub use import::ImportedRange;
-pub use kernel::{Kernel, Translation};
+pub use interface::{Argument, ArgumentType, KernelInterface, SpecConstant};
+pub use kernel::{Kernel, Source, Translation};
 pub use limosa_shaders::probe as self_test;
 pub use queue::{Queue, Refused, Submission};
+pub use scalar::{Scalar, SpecValue};
 pub use sparse::SparseRange;
-pub use spirv::KernelInterface;
 pub use stager::Stager;
 pub use timeline::{Bound, Doorbell, Ticket, Timeline};

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use limosa_gpu::{Device, Kernel, Timeline, Translation};
+use limosa_gpu::{Device, Kernel, Source, Timeline, Translation};
 use limosa_model::{
     Advice, Arena, ArenaError, BLOCK, BlockSet, Cause, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side,
     Verdict,
@@ -125,12 +125,20 @@ impl Heap {
         }
     }
 
+    /// Makes a kernel for this heap, with the defaults of its specialization constants.
+    ///
+    /// # Errors
+    /// Those of [`Kernel::new`].
+    pub fn kernel(&self, name: &str, words: &[u32], entry: &str) -> Result<Arc<Kernel>, PagerError> {
+        self.kernel_of(&Source { name, words, entry, constants: &[] })
+    }
+
     /// Makes a kernel for this heap.
     ///
     /// # Errors
     /// Those of [`Kernel::new`].
-    pub fn kernel(&self, name: &str, spirv: &[u32], entry: &str) -> Result<Arc<Kernel>, PagerError> {
-        Ok(Kernel::new(&self.device, name, spirv, entry, self.translation)?)
+    pub fn kernel_of(&self, source: &Source<'_>) -> Result<Arc<Kernel>, PagerError> {
+        Ok(Kernel::new(&self.device, source, self.translation)?)
     }
 
     /// The CPU's addresses of the heap.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use limosa_gpu::{
     Bind, Bound, Device, DeviceChoice, DeviceKind, Frame, FrameKind, FramePool, GpuError, Instance, Kernel, Queue,
-    SparseRange, Submission, Translation,
+    Source, SparseRange, Submission, Translation,
 };
 use limosa_model::{BLOCK, Extent};
 use limosa_shaders::{copy, fill};
@@ -63,8 +63,11 @@ pub struct Kernels {
 
 impl Kernels {
     pub fn new(device: &Arc<Device>, translation: Translation) -> Result<Self, GpuError> {
-        let kernel =
-            |kernel: limosa_shaders::Kernel| Kernel::new(device, kernel.name, &kernel.words(), "main", translation);
+        let kernel = |kernel: limosa_shaders::Kernel| {
+            let words = kernel.words();
+            let source = Source { name: kernel.name, words: &words, entry: "main", constants: &[] };
+            Kernel::new(device, &source, translation)
+        };
         Ok(Self { queue: Queue::new(device)?, fill: kernel(fill::KERNEL)?, copy: kernel(copy::KERNEL)?, translation })
     }
 
