@@ -1,13 +1,15 @@
 //! What a kernel's module says of it, and what limosa does where a launch says something else: arguments,
 //! specialization constants, grids.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 #[path = "common/mod.rs"]
 mod common;
 #[path = "bad_input/glsl.rs"]
 mod glsl;
 
 use limosa::{ArgumentType, Context, Error, GpuError, GpuPtr, Kernel, Launch, PagerError, Queue, Scalar, Shareable};
-use limosa_shaders::{ALL, copy, fill, triad};
+use limosa_shaders::{ALL, copy, triad};
 
 use common::failure::{BLOCK_WORDS, Kit, Watchdog};
 use common::{builder, context};

@@ -74,7 +74,7 @@ impl ArgumentCheck {
         for declared in left.iter().take_while(|declared| (declared.offset as usize) < end) {
             let place = declared.offset as usize - given.offset;
             let fits = match (declared.kind.scalar(), given.scalar) {
-                (Some(declared), Some(given)) => declared.takes(given) && place % given.bytes() as usize == 0,
+                (Some(declared), Some(given)) => declared.takes(given) && place.is_multiple_of(given.bytes() as usize),
                 _ => true,
             };
             if !fits || declared.end() as usize > end {
