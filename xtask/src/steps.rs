@@ -129,7 +129,8 @@ fn unprivileged(temp: &Path) -> Result<(), Error> {
 }
 
 fn as_nobody(home: &Path, skips: &Path, target: &str, arguments: &[&str]) -> Result<(), Error> {
-    let mut build = cargo(&["test", "--package", "limosa", "--features", "inject", "--no-run"]);
+    // Of the whole workspace, as the tests before: other features of the dependencies would have them built anew.
+    let mut build = cargo(&["test", "--workspace", "--features", "inject", "--no-run"]);
     let built = output(build.args(["--test", target, "--message-format=json-render-diagnostics"]))?;
     let built = executables(&String::from_utf8_lossy(&built), "test").remove(target);
     let executable = built.ok_or_else(|| Error::Output {

@@ -1,6 +1,6 @@
 //! What a launch declares that it will touch, by chunk and block. It does *not* know what else is going on.
 
-use crate::geometry::{BlockSet, ChunkIndex, Extent};
+use crate::geometry::{BlockSet, CHUNK, ChunkIndex, Extent};
 
 /// A launch's declared blocks in one chunk; each block is in at most one of the sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,8 +50,11 @@ impl DeclaredSets {
         let written = written.map(|(chunk, writes)| (chunk, ChunkSets { writes, ..none }, BlockSet::EMPTY));
         let read = reads.iter().filter(touched).flat_map(|extent| extent.chunks());
         let read = read.map(|(chunk, reads)| (chunk, ChunkSets { reads, ..none }, BlockSet::EMPTY));
-        let mut pieces: Vec<(ChunkIndex, ChunkSets, BlockSet)> =
-            read.chain(written).chain(whole).chain(parts).collect();
+        // One allocation: this is on the path of every launch.
+        let chunks = |extents: &[Extent]| extents.iter().map(|extent| extent.len / CHUNK + 2).sum::<u64>();
+        let most = chunks(reads) + chunks(writes) + 2 * chunks(overwrites);
+        let mut pieces: Vec<(ChunkIndex, ChunkSets, BlockSet)> = Vec::with_capacity(usize::try_from(most).unwrap_or(0));
+        pieces.extend(read.chain(written).chain(whole).chain(parts));
         pieces.sort_unstable_by_key(|(chunk, ..)| *chunk);
         pieces.dedup_by(|(chunk, piece, part), (last, sets, parts)| {
             let same = chunk == last;

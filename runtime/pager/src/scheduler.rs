@@ -61,13 +61,24 @@ pub(crate) struct Record {
     pub(crate) blame: Mutex<Option<Blame>>,
     phase: Mutex<Phase>,
     moved_on: Condvar,
+    /// Threads that wait for that: waking nobody costs a system call. Changes under the phase's lock.
+    waiting: AtomicU64,
 }
 
 impl Record {
     pub(crate) fn new(name: String, heap: HeapId, sets: DeclaredSets, may_fault: bool) -> Arc<Self> {
         let (phase, blame) = (Mutex::new(Phase::Pending), Mutex::new(None));
         let sets = Mutex::new(Arc::new(sets));
-        Arc::new(Self { name, heap, sets, may_fault, blame, phase, moved_on: Condvar::new() })
+        Arc::new(Self {
+            name,
+            heap,
+            sets,
+            may_fault,
+            blame,
+            phase,
+            moved_on: Condvar::new(),
+            waiting: AtomicU64::new(0),
+        })
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
@@ -83,8 +94,13 @@ impl Record {
     }
 
     fn enter(&self, phase: Phase) {
-        *self.phase() = phase;
-        self.moved_on.notify_all();
+        let mut own = self.phase();
+        *own = phase;
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        drop(own);
+        if waiting > 0 {
+            self.moved_on.notify_all();
+        }
     }
 
     /// Waits until the launch is on the device. `None` if it will never be.
@@ -92,7 +108,11 @@ impl Record {
         let mut phase = self.phase();
         loop {
             match &*phase {
-                Phase::Pending => phase = self.moved_on.wait(phase).unwrap_or_else(PoisonError::into_inner),
+                Phase::Pending => {
+                    self.waiting.fetch_add(1, Ordering::Relaxed);
+                    phase = self.moved_on.wait(phase).unwrap_or_else(PoisonError::into_inner);
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
                 Phase::Submitted(timeline, ticket) => return Some((Arc::clone(timeline), *ticket)),
                 Phase::Failed(..) => return None,
             }

@@ -57,7 +57,7 @@ struct DeviceMemory {
 #[derive(Default)]
 struct Bound {
     bindings: Bindings,
-    /// The last batch of binds.
+    /// The last batch of binds, unless it is known to be done.
     last: Option<(Arc<Timeline>, Ticket)>,
 }
 
@@ -393,8 +393,11 @@ impl DeviceView for SparseView {
         let mut bound = locked(&self.bindings);
         self.make_all(&mut bound)?;
         // A launch that needs nothing new may need what another's binds have yet to bring.
-        let pending = |(timeline, ticket): &&(Arc<Timeline>, Ticket)| !timeline.reached(*ticket).unwrap_or(false);
-        Ok(bound.last.as_ref().filter(pending).cloned())
+        let done = |(timeline, ticket): &(Arc<Timeline>, Ticket)| timeline.reached(*ticket).unwrap_or(false);
+        if bound.last.as_ref().is_some_and(done) {
+            bound.last = None;
+        }
+        Ok(bound.last.clone())
     }
 
     fn share(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
