@@ -7,35 +7,11 @@ mod common;
 
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, settle, turn};
-use limosa::{
-    Advice, Cause, Counters, Error, FaultMode, PagerError, ResidencySummary, UnifiedVec, ViewKind, WatchEvent,
-};
+use common::moves::{counted, filled, read_through, summary};
+use limosa::{Advice, Cause, Error, FaultMode, PagerError, UnifiedVec, ViewKind, WatchEvent};
 
 const MODES: [FaultMode; 2] = [FaultMode::HandlerThread, FaultMode::InThread];
 const BUDGET: u64 = 8 * MIB;
-
-/// Blocks of `vec` by where they are: only on the host, only on the device, both, zero.
-fn summary(vec: &UnifiedVec<u32>) -> [u64; 4] {
-    settle(vec);
-    let ResidencySummary { host, device, both, zero, .. } = vec.residency_summary();
-    [host, device, both, zero].map(|bytes| bytes / BLOCK)
-}
-
-fn filled(kit: &Kit, blocks: usize, value: u32) -> UnifiedVec<u32> {
-    kit.heap().vec_with(blocks * BLOCK_WORDS, |_| value).unwrap()
-}
-
-/// One word of each block, read in order.
-fn read_through(vec: &UnifiedVec<u32>) -> u64 {
-    vec.read().unwrap().iter().step_by(BLOCK_WORDS).map(|word| u64::from(*word)).sum()
-}
-
-/// What `work` adds to the counters.
-fn counted(kit: &Kit, work: impl FnOnce()) -> Counters {
-    let before = kit.heap().counters();
-    work();
-    kit.heap().counters().since(&before)
-}
 
 #[test]
 fn what_is_read_mostly_is_shared_by_a_prefetch() {

@@ -68,10 +68,10 @@ impl Mover<'_> {
     fn round(&mut self, round: u32) -> Result<[Move; 4], CliError> {
         self.write(|index| pattern(index, round))?;
         let up = self.timed("host to device, prefetch", |_, words| words.prefetch_to_device())?;
-        self.expect(|index| pattern(index, round))?;
+        self.verify(|index| pattern(index, round))?;
         self.fill(round)?;
         let down = self.timed("device to host, prefetch", |_, words| words.prefetch_to_host())?;
-        self.expect(|_| round)?;
+        self.verify(|_| round)?;
         self.write(|index| pattern(index, !round))?;
         let by_launch = match self.context.serves_undeclared() {
             true => "host to device, GPU faults",
@@ -81,14 +81,14 @@ impl Mover<'_> {
             kernels.touch_pages(words, u32::MAX) // the kernel flips a word a page
         })?;
         let flipped = |index: usize| if index.is_multiple_of(PAGE_WORDS) { u32::MAX } else { 0 };
-        self.expect(|index| pattern(index, !round) ^ flipped(index))?;
+        self.verify(|index| pattern(index, !round) ^ flipped(index))?;
         self.fill(!round)?;
         let faults_down = self.timed("device to host, CPU faults", |_, words| {
             let words = words.read()?;
             std::hint::black_box(words.iter().step_by(PAGE_WORDS).fold(0, |sum: u32, word| sum.wrapping_add(*word)));
             Ok(())
         })?;
-        self.expect(|_| !round)?;
+        self.verify(|_| !round)?;
         Ok([up, down, faults_up, faults_down])
     }
 
@@ -120,7 +120,7 @@ impl Mover<'_> {
         self.kernels.fill(&mut self.words, value).map_err(CliError::during("filling the moved array"))
     }
 
-    fn expect(&self, wanted: impl Fn(usize) -> u32) -> Result<(), CliError> {
+    fn verify(&self, wanted: impl Fn(usize) -> u32) -> Result<(), CliError> {
         let words = self.words.read().map_err(CliError::during("reading the moved array"))?;
         match words.iter().enumerate().find(|(index, word)| **word != wanted(*index)) {
             None => Ok(()),

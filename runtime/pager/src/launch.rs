@@ -13,7 +13,8 @@ use limosa_model::{Access, DeclaredSets, Extent, HostAddr};
 use crate::config::DeviceClass;
 use crate::error::{PagerError, TouchCause};
 use crate::heap::Heap;
-use crate::scheduler::{Pending, Record};
+use crate::record::Record;
+use crate::scheduler::Pending;
 
 /// One launch to be.
 pub struct Launch {

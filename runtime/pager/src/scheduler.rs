@@ -8,8 +8,8 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use limosa_gpu::{GpuError, Queue, Refused, Submission, Ticket, Timeline};
 use limosa_model::policy::{EvictionPolicy, LaunchOrder};
@@ -20,151 +20,13 @@ use crate::check::Declared;
 use crate::config::DeviceClass;
 use crate::core::Core;
 use crate::counters::add;
-use crate::error::{LaunchFailure, PagerError};
-use crate::launch::Blame;
+use crate::error::PagerError;
+use crate::record::{Phase, Record, has_reached};
 
 /// The part of the budget that launches leave to the faults of one that may touch what it does not declare, and the most
 /// bytes of it: two chunks, so that it can copy from one to another.
 const FAULT_SHARE: u64 = 8;
 const FAULT_RESERVE_MAX: u64 = 2 * CHUNK;
-
-/// A heap, among all of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HeapId(u64);
-
-impl HeapId {
-    pub(crate) fn next() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        Self(COUNT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-/// How far a launch has come.
-pub(crate) enum Phase {
-    /// In the scheduler's queue.
-    Pending,
-    /// Submitted to the device.
-    Submitted(Arc<Timeline>, Ticket),
-    /// It will never run. The error is given to the first who asks; others get a copy of its text.
-    Failed(Option<PagerError>, String),
-}
-
-/// A launch as everybody shares it. It keeps nothing of the application's.
-pub(crate) struct Record {
-    pub(crate) name: String,
-    /// The heap that it runs on: only that one's scheduler learns of its end.
-    pub(crate) heap: HeapId,
-    /// Those of a launch that holds all of the heap are made anew until it is admitted.
-    sets: Mutex<Arc<DeclaredSets>>,
-    /// Whether it may touch what it does not declare.
-    may_fault: bool,
-    pub(crate) blame: Mutex<Option<Blame>>,
-    phase: Mutex<Phase>,
-    moved_on: Condvar,
-    /// Threads that wait for that: waking nobody costs a system call. Changes under the phase's lock.
-    waiting: AtomicU64,
-}
-
-impl Record {
-    pub(crate) fn new(name: String, heap: HeapId, sets: DeclaredSets, may_fault: bool) -> Arc<Self> {
-        let (phase, blame) = (Mutex::new(Phase::Pending), Mutex::new(None));
-        let sets = Mutex::new(Arc::new(sets));
-        Arc::new(Self {
-            name,
-            heap,
-            sets,
-            may_fault,
-            blame,
-            phase,
-            moved_on: Condvar::new(),
-            waiting: AtomicU64::new(0),
-        })
-    }
-
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn sets(&self) -> Arc<DeclaredSets> {
-        Arc::clone(&self.sets.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn declare(&self, sets: DeclaredSets) {
-        *self.sets.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(sets);
-    }
-
-    fn enter(&self, phase: Phase) {
-        let mut own = self.phase();
-        *own = phase;
-        let waiting = self.waiting.load(Ordering::Relaxed);
-        drop(own);
-        if waiting > 0 {
-            self.moved_on.notify_all();
-        }
-    }
-
-    /// Waits until the launch is on the device. `None` if it will never be.
-    pub(crate) fn reach_device(&self) -> Option<(Arc<Timeline>, Ticket)> {
-        let mut phase = self.phase();
-        loop {
-            match &*phase {
-                Phase::Pending => {
-                    self.waiting.fetch_add(1, Ordering::Relaxed);
-                    phase = self.moved_on.wait(phase).unwrap_or_else(PoisonError::into_inner);
-                    self.waiting.fetch_sub(1, Ordering::Relaxed);
-                }
-                Phase::Submitted(timeline, ticket) => return Some((Arc::clone(timeline), *ticket)),
-                Phase::Failed(..) => return None,
-            }
-        }
-    }
-
-    /// Why the launch never ran: the error itself for the first who asks, its text for others.
-    pub(crate) fn why_not(&self) -> PagerError {
-        let (error, reason) = match &mut *self.phase() {
-            Phase::Failed(error, text) => (error.take(), text.clone()),
-            Phase::Pending | Phase::Submitted(..) => (None, "it is still to run".into()),
-        };
-        error.unwrap_or_else(|| PagerError::NotLaunched { kernel: self.name.clone(), reason })
-    }
-
-    fn fail(&self, error: PagerError) {
-        let text = error.to_string();
-        self.enter(Phase::Failed(Some(error), text));
-    }
-
-    /// Whether it has completed or failed.
-    pub(crate) fn is_done(&self) -> Result<bool, GpuError> {
-        match &*self.phase() {
-            Phase::Pending => Ok(false),
-            Phase::Submitted(timeline, ticket) => timeline.reached(*ticket),
-            Phase::Failed(..) => Ok(true),
-        }
-    }
-
-    /// Whether it has completed, or will never run.
-    pub(crate) fn is_over(&self) -> bool {
-        match &*self.phase() {
-            Phase::Pending => false,
-            Phase::Submitted(timeline, ticket) => has_reached(timeline, *ticket),
-            Phase::Failed(..) => true,
-        }
-    }
-
-    /// Whether it is on the device now.
-    pub(crate) fn is_running(&self) -> bool {
-        match &*self.phase() {
-            Phase::Submitted(timeline, ticket) => !has_reached(timeline, *ticket),
-            Phase::Pending | Phase::Failed(..) => false,
-        }
-    }
-}
-
-/// Whether the place in the timeline was reached. On a lost device everything was; another error of the driver's says
-/// nothing, so the launch counts as running.
-fn has_reached(timeline: &Timeline, ticket: Ticket) -> bool {
-    timeline.reached(ticket).unwrap_or_else(|error| matches!(error, GpuError::DeviceLost))
-}
 
 fn own_sets(blocks: BlockSet, access: Access, overwrite: bool) -> ChunkSets {
     let none = ChunkSets::default();
@@ -397,31 +259,44 @@ impl Core {
                     Err(error)
                 }
             };
-            // Only now: until all of its blocks are held, the policy must know that they are needed next.
-            let mut vram = self.vram.lock();
-            if admitted.is_ok() {
-                record.sets().chunks().for_each(|(chunk, _)| vram.policy.used(chunk));
-            }
-            vram.policy.settled(order);
-            drop(vram);
-            match admitted {
-                Ok((timeline, ticket)) => {
-                    state.held_blocks += record.sets().blocks();
-                    state.admitted += 1;
-                    state.running.push((Arc::clone(&record), Arc::clone(&timeline), ticket));
-                    add(&self.counters.launches, 1);
-                    if self.reaper_watches.load(Ordering::SeqCst) {
-                        self.doorbell.ring();
-                    }
-                    record.enter(Phase::Submitted(timeline, ticket));
-                }
-                Err(error) => {
-                    lost |= matches!(error, PagerError::Gpu(GpuError::DeviceLost));
-                    record.fail(error);
-                }
-            }
+            lost |= self.enter(state, order, &record, admitted);
         }
         lost
+    }
+
+    /// Notes what became of a launch that has left the queue. Gives whether the device turned out to be lost.
+    fn enter(
+        &self,
+        state: &mut State,
+        order: LaunchOrder,
+        record: &Arc<Record>,
+        admitted: Result<(Arc<Timeline>, Ticket), PagerError>,
+    ) -> bool {
+        // Only now: until all of its blocks are held, the policy must know that they are needed next.
+        let mut vram = self.vram.lock();
+        if admitted.is_ok() {
+            record.sets().chunks().for_each(|(chunk, _)| vram.policy.used(chunk));
+        }
+        vram.policy.settled(order);
+        drop(vram);
+        match admitted {
+            Ok((timeline, ticket)) => {
+                state.held_blocks += record.sets().blocks();
+                state.admitted += 1;
+                state.running.push((Arc::clone(record), Arc::clone(&timeline), ticket));
+                add(&self.counters.launches, 1);
+                if self.reaper_watches.load(Ordering::SeqCst) {
+                    self.doorbell.ring();
+                }
+                record.enter(Phase::Submitted(timeline, ticket));
+                false
+            }
+            Err(error) => {
+                let lost = matches!(error, PagerError::Gpu(GpuError::DeviceLost));
+                record.fail(error);
+                lost
+            }
+        }
     }
 
     /// Whether the launch's set fits into the budget beside what is held. A kernel that faults needs room that nobody holds:
@@ -606,19 +481,5 @@ impl Core {
     pub(crate) fn drop_discarded(&self) {
         let discarded = std::mem::take(&mut self.scheduler.lock().discarded);
         drop(discarded);
-    }
-}
-
-impl Record {
-    /// What went wrong with the kernel's accesses, if anything did.
-    pub(crate) fn failure(&self) -> Option<LaunchFailure> {
-        let blame = *self.blame.lock().unwrap_or_else(PoisonError::into_inner);
-        blame.map(|Blame { address, access, cause, count }| LaunchFailure {
-            kernel: self.name.clone(),
-            address,
-            access,
-            cause,
-            count,
-        })
     }
 }

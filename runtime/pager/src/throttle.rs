@@ -13,6 +13,7 @@ use limosa_model::{Block, BlockSet, Cause, ChunkIndex, Extent, Side};
 use limosa_os::futex;
 
 use crate::cell::CellState;
+use crate::clock::Clock;
 use crate::core::Core;
 use crate::counters::add;
 use crate::heap::Heap;
@@ -41,7 +42,7 @@ pub(crate) struct Lease {
 
 /// The heap's clock, and its points of order.
 pub(crate) struct Throttle {
-    origin: Instant,
+    clock: Clock,
     /// Launches submitted and completed, by which CPU and GPU take turns.
     order: AtomicU32,
     /// Faults that wait for a lease to end.
@@ -50,31 +51,23 @@ pub(crate) struct Throttle {
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self { origin: Instant::now(), order: AtomicU32::new(0), waiting: AtomicU32::new(0) }
+        Self { clock: Clock::start(), order: AtomicU32::new(0), waiting: AtomicU32::new(0) }
     }
 }
 
 impl Throttle {
-    fn micros(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
     fn order(&self) -> u32 {
         self.order.load(Ordering::SeqCst)
     }
 
     fn now(&self) -> Moment {
-        Moment { micros: self.micros(), order: self.order() }
-    }
-
-    fn at(&self, micros: u64) -> Instant {
-        self.origin + Duration::from_micros(micros)
+        Moment { micros: self.clock.micros(), order: self.order() }
     }
 
     /// Sleeps until the lease ends. For the faulting thread itself, in signal mode.
     pub(crate) fn sleep(&self, lease: Lease) {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        if let Some(left) = lease.end.checked_sub(self.micros()).filter(|left| *left > 0) {
+        if let Some(left) = lease.end.checked_sub(self.clock.micros()).filter(|left| *left > 0) {
             futex::wait_for(&self.order, lease.order, Duration::from_micros(left));
         }
         self.waiting.fetch_sub(1, Ordering::SeqCst);
@@ -159,8 +152,8 @@ impl Core {
         Thrashing {
             extent: chunk.run(slot, 1),
             moves: episode.turns.into(),
-            since: self.throttle.at(episode.since),
-            last: self.throttle.at(episode.last),
+            since: self.throttle.clock.at(episode.since),
+            last: self.throttle.clock.at(episode.last),
         }
     }
 }

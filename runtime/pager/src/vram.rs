@@ -7,7 +7,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use crossbeam::queue::ArrayQueue;
 use limosa_gpu::{GpuError, Ticket, Timeline};
@@ -17,6 +16,7 @@ use limosa_model::{BLOCK, BLOCKS_PER_CHUNK, BlockSet, ChunkIndex, Side, Verdict}
 use limosa_os::copy::Caching;
 
 use crate::cell::Cell;
+use crate::clock::Clock;
 use crate::config::DEVICE_BUDGET_MIN;
 use crate::core::Core;
 use crate::counters::add;
@@ -62,9 +62,9 @@ pub(crate) struct Vram {
     asked_blocks: u64,
     /// Shrinks for a while where the driver has less than that.
     budget_blocks: AtomicU64,
-    /// When it shrank, in microseconds from the origin; 0: it has not.
+    /// When it shrank, by the clock in microseconds; 0: it has not.
     shrunk: AtomicU64,
-    origin: Instant,
+    clock: Clock,
     used_blocks: AtomicU64,
     /// Chunks from which a block has left the device. Lock-free, since signal mode adds to it.
     idle: ArrayQueue<ChunkIndex>,
@@ -78,7 +78,7 @@ impl Vram {
             asked_blocks: budget / BLOCK,
             budget_blocks: AtomicU64::new(budget / BLOCK),
             shrunk: AtomicU64::new(0),
-            origin: Instant::now(),
+            clock: Clock::start(),
             used_blocks: AtomicU64::new(0),
             idle: ArrayQueue::new(IDLE_NOTED),
             order: Mutex::default(),
@@ -116,7 +116,7 @@ impl Vram {
         let used = self.used_blocks.load(Ordering::Relaxed).max(DEVICE_BUDGET_MIN / BLOCK);
         let less = self.budget_blocks.fetch_min(used, Ordering::SeqCst) > used;
         // Last, so that whoever asks for all of it again meanwhile does not make us forget that it is to be.
-        self.shrunk.store(self.micros(), Ordering::SeqCst);
+        self.shrunk.store(self.clock.micros().max(1), Ordering::SeqCst);
         less
     }
 
@@ -127,13 +127,9 @@ impl Vram {
         }
     }
 
-    fn micros(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
-    }
-
     fn grow_after_a_while(&self) {
         let shrunk = self.shrunk.load(Ordering::Relaxed);
-        if shrunk != 0 && self.micros() - shrunk > SHRUNK_MICROS {
+        if shrunk != 0 && self.clock.micros().saturating_sub(shrunk) > SHRUNK_MICROS {
             self.grow_again();
         }
     }

@@ -55,10 +55,7 @@ pub(super) struct Bindings {
 impl Bindings {
     /// The blocks are to be found in these slots of their chunk's.
     pub(super) fn want(&mut self, chunk: ChunkIndex, blocks: BlockSet, slots: &ChunkSlots) {
-        let own = self.chunks.entry(chunk).or_insert_with(|| {
-            self.mappings += 1;
-            ChunkBindings::default()
-        });
+        let own = known(&mut self.chunks, &mut self.mappings, chunk);
         for at in blocks.slots().map(|slot| slot as usize) {
             if own.wanted[at] != slots[at] {
                 own.wanted[at] = slots[at];
@@ -96,10 +93,7 @@ impl Bindings {
     /// The changes were made.
     pub(super) fn made(&mut self, changes: &[Change]) {
         for (chunk, borders) in self.redrawn(changes) {
-            let own = self.chunks.entry(chunk).or_insert_with(|| {
-                self.mappings += 1;
-                ChunkBindings::default()
-            });
+            let own = known(&mut self.chunks, &mut self.mappings, chunk);
             self.mappings = self.mappings + borders.mappings() - own.borders.mappings();
             own.borders = borders;
         }
@@ -117,17 +111,17 @@ impl Bindings {
     /// The borders of all chunks that have others once `changes` are made: each run is mapped or unmapped as one.
     fn redrawn(&self, changes: &[Change]) -> BTreeMap<ChunkIndex, Borders> {
         let mut redrawn: BTreeMap<ChunkIndex, Borders> = BTreeMap::new();
-        let known = |chunk: ChunkIndex| self.chunks.get(&chunk).map(|own| own.borders);
+        let before = |chunk: ChunkIndex| self.chunks.get(&chunk).map(|own| own.borders);
         for change in changes {
             let end = change.first + change.count;
-            let own = redrawn.entry(change.chunk).or_insert_with(|| known(change.chunk).unwrap_or_default());
+            let own = redrawn.entry(change.chunk).or_insert_with(|| before(change.chunk).unwrap_or_default());
             own.cuts = own.cuts - BlockSet::run(change.first, change.count);
             for edge in [change.first, end].into_iter().filter(|edge| (1..BLOCKS_PER_CHUNK).contains(edge)) {
                 own.cuts |= BlockSet::of(edge);
             }
             own.joined &= change.first > 0;
             let next = change.chunk.next();
-            if let (true, Some(borders)) = (end == BLOCKS_PER_CHUNK, redrawn.get(&next).copied().or(known(next))) {
+            if let (true, Some(borders)) = (end == BLOCKS_PER_CHUNK, redrawn.get(&next).copied().or(before(next))) {
                 redrawn.insert(next, Borders { joined: false, ..borders });
             }
         }
@@ -158,13 +152,25 @@ impl Bindings {
         shattered.flatten().map(|(chunk, _)| whole(**chunk)).collect()
     }
 
-    /// Nothing is to be found in the chunk of `change` any more.
-    pub(super) fn unwant(&mut self, change: &Change) {
-        if let Some(own) = self.chunks.get_mut(&change.chunk) {
+    /// Nothing is to be found in the chunk any more.
+    pub(super) fn unwant(&mut self, chunk: ChunkIndex) {
+        if let Some(own) = self.chunks.get_mut(&chunk) {
             own.wanted = ChunkSlots::default();
-            self.changed.insert(change.chunk);
+            self.changed.insert(chunk);
         }
     }
+}
+
+/// The chunk's entry; one that is new is one mapping of the driver's.
+fn known<'a>(
+    chunks: &'a mut BTreeMap<ChunkIndex, ChunkBindings>,
+    mappings: &mut u64,
+    chunk: ChunkIndex,
+) -> &'a mut ChunkBindings {
+    chunks.entry(chunk).or_insert_with(|| {
+        *mappings += 1;
+        ChunkBindings::default()
+    })
 }
 
 impl Change {
@@ -235,7 +241,7 @@ mod tests {
         slots.give(ChunkIndex(0), odd);
         let whole = bindings.idle(|_| false);
         assert_eq!(whole.len(), 1);
-        bindings.unwant(&whole[0]);
+        bindings.unwant(whole[0].chunk);
         bindings.made(&whole);
         assert_eq!((bindings.changes(), bindings.mappings), (vec![], 1));
     }
@@ -252,7 +258,7 @@ mod tests {
         }
         assert_eq!(bindings.mappings, 12, "three in each chunk");
         let idle = bindings.idle(|_| false);
-        idle.iter().for_each(|change| bindings.unwant(change));
+        idle.iter().for_each(|change| bindings.unwant(change.chunk));
         bindings.made(&idle);
         assert_eq!(bindings.mappings, 2, "chunks 3 to 5, and 9");
         slots.take(FrameKind::Device, ChunkIndex(4), BlockSet::ALL).into_iter().for_each(|one| bindings.recycle(one));
@@ -276,7 +282,7 @@ mod tests {
         };
         let unbind = |bindings: &mut Bindings| {
             let idle = bindings.idle(|_| false);
-            idle.iter().for_each(|change| bindings.unwant(change));
+            idle.iter().for_each(|change| bindings.unwant(change.chunk));
             bindings.made(&idle);
             idle.iter().map(|change| change.chunk.0).collect::<Vec<_>>()
         };
@@ -311,7 +317,7 @@ mod tests {
             }
             let changes = if draw(41, 10) == 0 {
                 let idle = bindings.idle(|chunk| slots.of(chunk).iter().any(Option::is_some));
-                idle.iter().for_each(|change| bindings.unwant(change));
+                idle.iter().for_each(|change| bindings.unwant(change.chunk));
                 idle
             } else {
                 bindings.changes()

@@ -235,7 +235,7 @@ impl SparseView {
             let memory = locked(&self.memory);
             bound.bindings.idle(|chunk| memory.slots.of(chunk).iter().any(Option::is_some))
         };
-        idle.iter().for_each(|change| bound.bindings.unwant(change));
+        idle.iter().for_each(|change| bound.bindings.unwant(change.chunk));
         self.make(bound, &idle)
     }
 
