@@ -6,7 +6,7 @@ use limosa_pager::{DeviceClass, FaultMode, HeapConfig, Machine, ViewKind};
 use crate::Result;
 use crate::heap::{Heap, Home};
 use crate::kernel::{Kernel, KernelBuilder};
-use crate::launch::Queue;
+use crate::queue::Queue;
 
 /// A device and its heap, in use. Everything made from it keeps what it needs of it alive.
 pub struct Context {

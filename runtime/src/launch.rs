@@ -1,4 +1,4 @@
-//! Queues, launches and events. A launch borrows its arguments until it is submitted, and owns them from then on
+//! A launch to be: its arguments and what it declares. It borrows both until it is submitted, and owns them from then on
 //! until it has completed. It does *not* time itself.
 
 use std::marker::PhantomData;
@@ -7,61 +7,16 @@ use std::sync::Arc;
 
 use limosa_gpu::{ArgumentCheck, Given, GpuError};
 use limosa_model::{Access, Extent};
-use limosa_pager::{Heap, LaunchEvent, LaunchMark, LaunchQueue};
+use limosa_pager::LaunchMark;
 
+use crate::event::Event;
 use crate::kernel::Kernel;
 use crate::pointer::GpuPtr;
+use crate::queue::Queue;
 use crate::raw::RawAllocation;
 use crate::shareable::Shareable;
 use crate::vec::UnifiedVec;
 use crate::{Error, Result};
-
-/// Launches that run in the order of their submission.
-pub struct Queue {
-    inner: LaunchQueue,
-}
-
-impl Queue {
-    pub(crate) fn new(heap: &Arc<Heap>) -> Result<Self> {
-        Ok(Self { inner: LaunchQueue::new(heap)? })
-    }
-
-    /// Begins a launch of `kernel` with at least `invocations` invocations, in whole workgroups: the kernel compares
-    /// its index with a count.
-    pub fn launch<'a>(&'a self, kernel: &'a Kernel, invocations: u64) -> Launch<'a> {
-        Launch {
-            queue: self,
-            kernel,
-            grid: Grid::Invocations(invocations),
-            arguments: Vec::new(),
-            check: ArgumentCheck::default(),
-            mismatch: None,
-            used: Vec::new(),
-            after: Vec::new(),
-            everything: false,
-            borrows: PhantomData,
-        }
-    }
-
-    /// Begins a launch of `kernel` with at least so many invocations in each dimension, in whole workgroups: the kernel
-    /// compares `gl_GlobalInvocationID` with counts (`limosa_index` is for launches of one dimension).
-    pub fn launch_nd<'a>(&'a self, kernel: &'a Kernel, invocations: [u64; 3]) -> Launch<'a> {
-        Launch { grid: Grid::Each(invocations), ..self.launch(kernel, 0) }
-    }
-
-    /// Begins a launch of `kernel` with so many workgroups in each dimension.
-    pub fn launch_groups<'a>(&'a self, kernel: &'a Kernel, groups: [u32; 3]) -> Launch<'a> {
-        Launch { grid: Grid::Groups(groups), ..self.launch(kernel, 0) }
-    }
-
-    /// Waits for everything launched so far.
-    ///
-    /// # Errors
-    /// [`crate::GpuError::DeviceLost`]. What single launches met is told by their events.
-    pub fn wait_idle(&self) -> Result<()> {
-        Ok(self.inner.wait_idle()?)
-    }
-}
 
 /// What a launch says that it does with memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,7 +34,8 @@ struct Use {
     declared: Declared,
 }
 
-enum Grid {
+/// How many invocations.
+pub(crate) enum Grid {
     Invocations(u64),
     Each([u64; 3]),
     Groups([u32; 3]),
@@ -108,6 +64,21 @@ pub struct Launch<'a> {
 }
 
 impl<'a> Launch<'a> {
+    pub(crate) fn new(queue: &'a Queue, kernel: &'a Kernel, grid: Grid) -> Self {
+        Launch {
+            queue,
+            kernel,
+            grid,
+            arguments: Vec::new(),
+            check: ArgumentCheck::default(),
+            mismatch: None,
+            used: Vec::new(),
+            after: Vec::new(),
+            everything: false,
+            borrows: PhantomData,
+        }
+    }
+
     /// An argument: pointer to the first element of `vec`, which the kernel only reads.
     pub fn reads<T: Shareable>(self, vec: &'a UnifiedVec<T>) -> Self {
         let pointer = vec.raw().ptr();
@@ -260,28 +231,5 @@ impl<'a> Launch<'a> {
             }
         }
         Ok(Event { inner })
-    }
-}
-
-/// A launch that was submitted. Dropping it neither waits nor cancels.
-pub struct Event {
-    inner: LaunchEvent,
-}
-
-impl Event {
-    /// Waits for the launch.
-    ///
-    /// # Errors
-    /// [`crate::LaunchFailure`] if an access of the kernel could not be served; [`crate::GpuError::DeviceLost`].
-    pub fn wait(&self) -> Result<()> {
-        Ok(self.inner.wait()?)
-    }
-
-    /// Whether the launch has completed.
-    ///
-    /// # Errors
-    /// [`crate::GpuError::DeviceLost`].
-    pub fn is_complete(&self) -> Result<bool> {
-        Ok(self.inner.is_complete()?)
     }
 }

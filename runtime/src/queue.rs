@@ -1,0 +1,45 @@
+//! Queues: where launches are submitted to. They do *not* know what a launch touches.
+
+use std::sync::Arc;
+
+use limosa_pager::{Heap, LaunchQueue};
+
+use crate::Result;
+use crate::kernel::Kernel;
+use crate::launch::{Grid, Launch};
+
+/// Launches that run in the order of their submission.
+pub struct Queue {
+    pub(crate) inner: LaunchQueue,
+}
+
+impl Queue {
+    pub(crate) fn new(heap: &Arc<Heap>) -> Result<Self> {
+        Ok(Self { inner: LaunchQueue::new(heap)? })
+    }
+
+    /// Begins a launch of `kernel` with at least `invocations` invocations, in whole workgroups: the kernel compares
+    /// its index with a count.
+    pub fn launch<'a>(&'a self, kernel: &'a Kernel, invocations: u64) -> Launch<'a> {
+        Launch::new(self, kernel, Grid::Invocations(invocations))
+    }
+
+    /// Begins a launch of `kernel` with at least so many invocations in each dimension, in whole workgroups: the kernel
+    /// compares `gl_GlobalInvocationID` with counts (`limosa_index` is for launches of one dimension).
+    pub fn launch_nd<'a>(&'a self, kernel: &'a Kernel, invocations: [u64; 3]) -> Launch<'a> {
+        Launch::new(self, kernel, Grid::Each(invocations))
+    }
+
+    /// Begins a launch of `kernel` with so many workgroups in each dimension.
+    pub fn launch_groups<'a>(&'a self, kernel: &'a Kernel, groups: [u32; 3]) -> Launch<'a> {
+        Launch::new(self, kernel, Grid::Groups(groups))
+    }
+
+    /// Waits for everything launched so far.
+    ///
+    /// # Errors
+    /// [`crate::GpuError::DeviceLost`]. What single launches met is told by their events.
+    pub fn wait_idle(&self) -> Result<()> {
+        Ok(self.inner.wait_idle()?)
+    }
+}
