@@ -26,9 +26,9 @@ impl Bench {
     /// A kernel writes all of `vec`. Waiting for each keeps the runtime from seeing what the queue needs next.
     fn write(&self, vec: &mut UnifiedVec<u32>, value: u32) -> limosa::Result<()> {
         let count = vec.len() as u64;
-        let launch = self.queue.launch(&self.kernel, count / fill::ITEMS).writes(vec);
+        let launch = self.queue.launch(&self.kernel, count / fill::ITEMS).arg(vec.writes());
         // SAFETY: fill writes the `count` words of `vec`, as declared.
-        unsafe { launch.value(count).value(value).submit()? }.wait()
+        unsafe { launch.args((count, value)).submit()? }.wait()
     }
 }
 

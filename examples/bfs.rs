@@ -87,10 +87,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             for part in (0..PARTS).filter(|part| last[*part] == level) {
                 let nodes = part << PART_SHIFT..(part + 1) << PART_SHIFT;
                 let edges = ends[nodes.start] as usize..ends[nodes.end] as usize;
-                let launch = queue.launch(&kernel, nodes.len() as u64).reads(&offsets).pointer(targets.ptr(0));
-                let launch = if declared { launch.with_reads_of(&targets, edges) } else { launch.keeps(targets.raw()) };
-                let launch = launch.writes(&mut levels).writes(&mut parts);
-                let launch = launch.value(nodes.start as u64).value(nodes.len() as u64).value(level).value(PART_SHIFT);
+                let launch = queue.launch(&kernel, nodes.len() as u64).args((offsets.reads(), targets.ptr(0)));
+                let launch =
+                    if declared { launch.with(targets.slice(edges)?.reads()) } else { launch.keeps(targets.raw()) };
+                let launch = launch.args((levels.writes(), parts.writes()));
+                let launch = launch.args((nodes.start as u64, nodes.len() as u64, level, PART_SHIFT));
                 // SAFETY: bfs reads `offsets` and, of `targets`, the edges of `nodes`; it writes `levels` and `parts`.
                 // What is not declared of that is kept, nobody writes it, and the device serves faults.
                 events.push(unsafe { launch.submit()? });

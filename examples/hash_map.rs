@@ -64,8 +64,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         println!("round {round}, filled by the CPU: {:?}", slots.residency_summary());
         let before = heap.counters();
-        let launch = queue.launch(&kernel, KEYS as u64).reads(table.as_vec()).with_reads(&slots);
-        let launch = launch.reads(&keys).writes(&mut values).value(KEYS as u64).value(MISSING);
+        let launch = queue.launch(&kernel, KEYS as u64).arg(table.as_vec().reads()).with(slots.reads());
+        let launch = launch.args((keys.reads(), values.writes(), KEYS as u64, MISSING));
         // SAFETY: hash_find reads `table`, `slots` through it, and `keys`, and writes `values`, as declared.
         unsafe { launch.submit()? }.wait()?;
         let moved = heap.counters().since(&before).blocks_to_device;

@@ -24,8 +24,8 @@ type Part = UnifiedVec<f32>;
 
 /// `y = x + y`, after the launch of `after`.
 fn add(queue: &Queue, kernel: &Kernel, y: &mut Part, x: &Part, after: Option<&Event>) -> limosa::Result<Arc<Event>> {
-    let launch = queue.launch(kernel, LEN as u64 / saxpy::ITEMS).writes(y).reads(x);
-    let launch = launch.value(LEN as u64).value(1.0f32);
+    let launch = queue.launch(kernel, LEN as u64 / saxpy::ITEMS).args((y.writes(), x.reads()));
+    let launch = launch.args((LEN as u64, 1.0f32));
     let launch = if let Some(event) = after { launch.after(event) } else { launch };
     // SAFETY: saxpy writes `y` and reads `x`, `LEN` elements each, as declared.
     Ok(Arc::new(unsafe { launch.submit()? }))

@@ -2,11 +2,14 @@
 
 use std::error::Error;
 
-use limosa::Context;
+use limosa::{Context, Reads, Writes};
 use limosa_shaders::saxpy;
 
 /// Not a multiple of anything: the kernel compares with the count.
 const N: u32 = 1_000_003;
+
+/// What the kernel takes: y, x, the number of elements, a.
+type Saxpy = (Writes<f32>, Reads<f32>, u64, f32);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let context = Context::new()?;
@@ -19,10 +22,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("filled by the CPU:  y is {:?}", y.residency_summary());
 
     let kernel = context.kernel("saxpy", saxpy::KERNEL.spirv)?;
+    // SAFETY: saxpy reads and writes the first `count` elements of `y`, reads those of `x`, and touches nothing else.
+    let kernel = unsafe {
+        kernel.promise::<Saxpy>("y and x have `count` elements", |(y, x, count, _)| {
+            *count <= y.len().min(x.len()) as u64
+        })?
+    };
     let queue = context.queue()?;
-    let launch = queue.launch(&kernel, u64::from(N) / saxpy::ITEMS).writes(&mut y).reads(&x);
-    // SAFETY: saxpy reads and writes the first `N` elements of `y` and reads those of `x`, as declared.
-    let event = unsafe { launch.value(u64::from(N)).value(3.0f32).submit()? };
+    let event =
+        queue.launch(&kernel, u64::from(N) / saxpy::ITEMS).args((y.writes(), x.reads(), u64::from(N), 3.0)).submit()?;
     event.wait()?;
     println!("after the kernel:   y is {:?}", y.residency_summary());
 

@@ -32,9 +32,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (start, mut before) = (Instant::now(), heap.counters());
     for step in 1..=STEPS {
-        let launch = queue.launch(&kernel, (SIDE * SIDE) as u64).overwrites(&mut next).reads(&now);
+        let launch = queue.launch(&kernel, (SIDE * SIDE) as u64).args((next.overwrites(), now.reads()));
         // SAFETY: stencil writes all of `next` and reads `now`, as declared: both have `SIDE * SIDE` cells.
-        let event = unsafe { launch.value(side).value(side).submit()? };
+        let event = unsafe { launch.args((side, side)).submit()? };
         std::mem::swap(&mut now, &mut next);
         // The queue keeps the order, so only who wants to look has to wait.
         if step == 1 || step % LOOK == 0 {

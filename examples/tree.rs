@@ -39,8 +39,8 @@ fn search(queue: &Queue, kernel: &Kernel, heap: &Heap, nodes: &UnifiedVec<Node>)
     let keys = heap.vec_with(KEYS, |i| i as u64)?;
     let mut values = heap.vec_zeroed::<u64>(KEYS)?;
     // The pointer is the argument. That the kernel reaches all of `nodes` by it is said beside it.
-    let launch = queue.launch(kernel, KEYS as u64).pointer(nodes.ptr(0)).with_reads(nodes);
-    let launch = launch.reads(&keys).writes(&mut values).value(KEYS as u64).value(MISSING);
+    let launch = queue.launch(kernel, KEYS as u64).arg(nodes.ptr(0)).with(nodes.reads());
+    let launch = launch.args((keys.reads(), values.writes(), KEYS as u64, MISSING));
     // SAFETY: lookup reads `keys`, writes `values` and follows pointers, which all lead into `nodes`, as declared.
     unsafe { launch.submit()? }.wait()?;
     values.to_vec()

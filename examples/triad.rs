@@ -15,9 +15,10 @@ fn main() -> Result<()> {
 
     let kernel = context.kernel("triad", triad::KERNEL.spirv)?;
     let queue = context.queue()?;
-    let launch = queue.launch(&kernel, N.into()).writes(&mut a).reads(&b).reads(&c);
+    let launch = queue.launch(&kernel, N.into());
+    let launch = launch.args((a.writes(), b.reads(), c.reads(), u64::from(N), 3.0f32));
     // SAFETY: triad writes `a` and reads `b` and `c`, `N` elements each, as declared.
-    let event = unsafe { launch.value(u64::from(N)).value(3.0f32).submit()? };
+    let event = unsafe { launch.submit()? };
     event.wait()?;
 
     let wrong = a.read()?.iter().zip(0..N).filter(|(a, i)| **a != 7.0 * f32::from(*i)).count();

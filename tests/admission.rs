@@ -114,8 +114,8 @@ fn after_orders_launches_of_different_queues() {
     let mut previous = kit.fill_at(vecs[0].ptr(0).address(), words, 6).unwrap();
     // Nothing is declared, so that only the events can order it.
     for (queue, pair) in queues.iter().zip(vecs.windows(2)) {
-        let launch = queue.launch(&kit.copy, words / copy::ITEMS).pointer(pair[1].ptr(0)).pointer(pair[0].ptr(0));
-        let launch = launch.value(words).keeps(pair[0].raw()).keeps(pair[1].raw()).after(&previous);
+        let launch = queue.launch(&kit.copy, words / copy::ITEMS).args((pair[1].ptr(0), pair[0].ptr(0)));
+        let launch = launch.arg(words).keeps(pair[0].raw()).keeps(pair[1].raw()).after(&previous);
         // SAFETY: copy touches two vectors that are kept, ordered by the event.
         previous = unsafe { launch.submit() }.unwrap();
     }
@@ -150,9 +150,9 @@ fn set_beyond_the_budget(way: Way) {
     let address = vec.ptr(0);
     let fill = |vec: &mut UnifiedVec<u32>, blocks: usize| {
         let words = (blocks * BLOCK_WORDS) as u64;
-        let launch = kit.queue.launch(&kit.fill, words / fill::ITEMS).pointer(address).value(words);
+        let launch = kit.queue.launch(&kit.fill, words / fill::ITEMS).args((address, words));
         // SAFETY: fill writes the declared range.
-        unsafe { launch.value(2u32).value(0u32).with_writes_of(vec, 0..blocks * BLOCK_WORDS).submit() }
+        unsafe { launch.args((2u32, 0u32)).with(vec.slice_mut(0..blocks * BLOCK_WORDS).unwrap().writes()).submit() }
     };
     let error = fill(&mut vec, BUDGET_BLOCKS + 1).err().unwrap();
     let text = error.to_string();
@@ -186,8 +186,9 @@ fn set_of_the_budget(way: Way) {
                 .step_by(2 * run)
                 .map(|at| at * BLOCK_WORDS..(at + run) * BLOCK_WORDS)
                 .collect();
-            let launch = kit.queue.launch(&kit.fill, 1).pointer(vec.ptr(0)).value(0u64).value(9u32).value(0u32);
-            let launch = ranges.iter().fold(launch, |launch, range| launch.with_reads_of(&vec, range.clone()));
+            let launch = kit.queue.launch(&kit.fill, 1).args((vec.ptr(0), 0u64, 9u32, 0u32));
+            let launch =
+                ranges.iter().fold(launch, |launch, range| launch.with(vec.slice(range.clone()).unwrap().reads()));
             // SAFETY: fill writes nothing.
             unsafe { launch.submit() }.unwrap().wait().unwrap();
             assert!(kit.heap().device_frames_resident().unwrap() <= BUDGET);
@@ -207,8 +208,8 @@ fn undeclared_use_goes_through_what_the_declared_set_leaves() {
         let mut total = kit.heap().vec_zeroed::<u64>(BLOCK_WORDS / 2).unwrap();
         let words = swept.len() as u64;
         // One invocation a word: each workgroup reads its own stretch, once.
-        let launch = kit.queue.launch(&kit.reduce, words).pointer(swept.ptr(0)).pointer(total.ptr(0));
-        let launch = launch.value(words).with_reads(&held).keeps(swept.raw()).keeps(total.raw());
+        let launch = kit.queue.launch(&kit.reduce, words).args((swept.ptr(0), total.ptr(0)));
+        let launch = launch.arg(words).with(held.reads()).keeps(swept.raw()).keeps(total.raw());
         // SAFETY: reduce reads `swept` and adds to `total`, both kept.
         unsafe { launch.submit() }.unwrap().wait().unwrap();
         assert_eq!(total.write().unwrap()[0], sum_of(0..swept.len()), "{left} blocks left");
@@ -248,16 +249,18 @@ fn rest_of_a_chunk(way: Way) {
     // Something else, then the end of chunk 5 as the latest, then all but the room for the start of chunk 5. (Fewer
     // than 16 blocks of a chunk, so that it does not get all of its frames at once.)
     for ranges in [[200..256, 0..0], [177..192, 0..0], [0..111, 128..130]] {
-        let launch = kit.queue.launch(&kit.fill, 1).pointer(vec.ptr(0)).value(0u64).value(9u32).value(0u32);
-        let launch =
-            ranges.iter().fold(launch, |launch, range| launch.with_reads_of(&vec, word(range.start)..word(range.end)));
+        let launch = kit.queue.launch(&kit.fill, 1).args((vec.ptr(0), 0u64, 9u32, 0u32));
+        let launch = ranges
+            .iter()
+            .fold(launch, |launch, range| launch.with(vec.slice(word(range.start)..word(range.end)).unwrap().reads()));
         // SAFETY: fill writes nothing.
         unsafe { launch.submit() }.unwrap().wait().unwrap();
     }
-    let launch = kit.queue.launch(&kit.fill, 1).pointer(vec.ptr(0)).value(0u64).value(9u32).value(0u32);
-    let launch = launch.with_reads_of(&vec, 0..word(111)).with_reads_of(&vec, word(128)..word(130));
+    let launch = kit.queue.launch(&kit.fill, 1).args((vec.ptr(0), 0u64, 9u32, 0u32));
+    let launch =
+        launch.with(vec.slice(0..word(111)).unwrap().reads()).with(vec.slice(word(128)..word(130)).unwrap().reads());
     // SAFETY: fill writes nothing.
-    unsafe { launch.with_reads_of(&vec, word(160)..word(175)).submit() }.unwrap().wait().unwrap();
+    unsafe { launch.with(vec.slice(word(160)..word(175)).unwrap().reads()).submit() }.unwrap().wait().unwrap();
     assert!(kit.heap().device_frames_resident().unwrap() <= BUDGET);
     assert!(vec.read().unwrap().iter().zip(0u32..).all(|(word, i)| *word == i));
 }
@@ -275,9 +278,9 @@ fn a_set_of_all_the_budget_waits_for_a_kernel_that_declares_nothing() {
         let gate = Gate::close(&kit, &kit.queue);
         let before = kit.heap().counters();
         // Faults while it runs, too, when the gate opens: on the same queue, behind the gate.
-        let launch = kit.queue.launch(&kit.fill, 64).pointer(swept.ptr(0)).value(swept.len() as u64).value(3u32);
+        let launch = kit.queue.launch(&kit.fill, 64).args((swept.ptr(0), swept.len() as u64, 3u32));
         // SAFETY: fill writes `swept`, which is kept; nobody else uses it until the event.
-        let faults = unsafe { launch.value(0u32).keeps(swept.raw()).submit() }.unwrap();
+        let faults = unsafe { launch.arg(0u32).keeps(swept.raw()).submit() }.unwrap();
         let beside = kit.fill_on(&other, &mut small, 2).unwrap();
         assert_eq!(since(&kit, &before).launches, 2, "a small set goes beside");
         let all = kit.fill_on(&other, &mut whole, 5).unwrap();
@@ -304,16 +307,16 @@ fn a_launch_does_not_evict_its_own_set() {
     let other = counted(&kit, 8);
     let address = vec.ptr(chunk);
     // Written, so that leaving and coming back costs copies: chunks 1 to 3 of the vector, oldest first.
-    let launch = kit.queue.launch(&kit.fill, 1000).pointer(address).value(3 * chunk as u64).value(6u32).value(0u32);
+    let launch = kit.queue.launch(&kit.fill, 1000).args((address, 3 * chunk as u64, 6u32, 0u32));
     // SAFETY: fill writes the declared range.
-    unsafe { launch.with_writes_of(&mut vec, chunk..4 * chunk).submit() }.unwrap().wait().unwrap();
+    unsafe { launch.with(vec.slice_mut(chunk..4 * chunk).unwrap().writes()).submit() }.unwrap().wait().unwrap();
     kit.sum_at(other.ptr(0).address(), other.len() as u64).unwrap();
     // A kernel goes on, and ends, before the move that it faulted for does.
     settle(&other);
     let before = kit.heap().counters();
-    let launch = kit.queue.launch(&kit.fill, 1000).pointer(vec.ptr(0)).value(4 * chunk as u64).value(7u32).value(0u32);
+    let launch = kit.queue.launch(&kit.fill, 1000).args((vec.ptr(0), 4 * chunk as u64, 7u32, 0u32));
     // SAFETY: fill writes the declared range.
-    unsafe { launch.with_writes_of(&mut vec, 0..4 * chunk).submit() }.unwrap().wait().unwrap();
+    unsafe { launch.with(vec.slice_mut(0..4 * chunk).unwrap().writes()).submit() }.unwrap().wait().unwrap();
     let moved = since(&kit, &before);
     assert_eq!((moved.blocks_to_host, moved.blocks_to_device), (0, 32), "{moved:?}");
     assert!(vec.read().unwrap()[..4 * chunk].iter().all(|word| *word == 7));
@@ -350,10 +353,10 @@ impl Tallies {
         let memory = &self.cells[cell];
         let count = memory.len() / 4;
         let base = memory.ptr();
-        let mut launch = queue.launch(&self.triad, count / triad::ITEMS).pointer(base).pointer(base);
+        let mut launch = queue.launch(&self.triad, count / triad::ITEMS).args((base, base));
         let words = usize::try_from(count).unwrap();
-        launch = launch.pointer(self.ones.ptr(0)).with_reads_of(&self.ones, 0..words);
-        launch = launch.value(count).value(1f32).value(0u32).with_raw(memory, Access::Write);
+        launch = launch.arg(self.ones.ptr(0)).with(self.ones.slice(0..words).unwrap().reads());
+        launch = launch.args((count, 1f32, 0u32)).with_raw(memory, Access::Write);
         let other = &self.cells[random.below(self.cells.len())];
         let room = BUDGET / BLOCK - 2 * memory.len() / BLOCK;
         if random.below(2) == 0 && other.len() / BLOCK <= room {

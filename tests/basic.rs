@@ -22,7 +22,7 @@ fn triad_equals_its_twin_in_both_fault_modes() {
         triad::twin(&mut expected, &b.read().unwrap(), &c.read().unwrap(), 3.0);
         for _ in 0..3 {
             let launch = queue.launch(&kernel, n as u64 / triad::ITEMS);
-            let launch = launch.writes(&mut a).reads(&b).reads(&c).value(n as u64).value(3.0f32).value(0u32);
+            let launch = launch.args((a.writes(), b.reads(), c.reads(), n as u64, 3.0f32, 0u32));
             // SAFETY: triad touches its three arrays of `n` elements as declared.
             unsafe { launch.submit() }.unwrap().wait().unwrap();
             assert!(a.read().unwrap()[..] == expected[..]);
@@ -49,14 +49,14 @@ fn prefetched_ranges_meet_no_faults() {
     let before = heap.counters();
     let mut total = total;
     let launch = queue.launch(&kernel, n as u64 / reduce::ITEMS);
-    let launch = launch.reads(&v).writes(total.as_mut_vec()).value(n as u64);
+    let launch = launch.args((v.reads(), total.as_mut_vec().writes(), n as u64));
     // SAFETY: reduce reads `n` words and adds to one.
     unsafe { launch.submit() }.unwrap().wait().unwrap();
     assert_eq!(heap.counters().since(&before).gpu_read_faults, 0);
     assert_eq!(total.get().unwrap(), (0..n as u64).sum::<u64>());
 
     let launch = queue.launch(&fill, n as u64 / fill::ITEMS);
-    let launch = launch.writes(&mut v).value(n as u64).value(7u32).value(0u32);
+    let launch = launch.args((v.writes(), n as u64, 7u32, 0u32));
     // SAFETY: fill writes `n` words.
     unsafe { launch.submit() }.unwrap().wait().unwrap();
     assert_eq!(v.residency_summary().device, 20 << 20);
@@ -84,7 +84,7 @@ fn a_kernel_searches_a_tree_of_pointers() {
     let kernel = context.kernel("lookup", lookup::KERNEL.spirv).unwrap();
     let queue = context.queue().unwrap();
     let launch = queue.launch(&kernel, 5000).with_raw(&memory, Access::Read);
-    let launch = launch.value(root).reads(&keys).writes(&mut values).value(5000u64).value(u64::MAX);
+    let launch = launch.args((root, keys.reads(), values.writes(), 5000u64, u64::MAX));
     // SAFETY: lookup follows the tree, which is kept, and its two arrays.
     unsafe { launch.submit() }.unwrap().wait().unwrap();
     assert_eq!(values.to_vec().unwrap(), lookup::twin(&pairs, &keys.read().unwrap(), u64::MAX));
@@ -101,7 +101,7 @@ fn forgotten_and_dropped_events_lose_nothing() {
     let source = context.heap().vec_with(n, |i| i as u32).unwrap();
     let mut target = context.heap().vec_zeroed::<u32>(n).unwrap();
     let launch = queue.launch(&kernel, n as u64 / copy::ITEMS);
-    let launch = launch.writes(&mut target).reads(&source).value(n as u64);
+    let launch = launch.args((target.writes(), source.reads(), n as u64));
     // SAFETY: copy reads and writes `n` words.
     std::mem::forget(unsafe { launch.submit() }.unwrap());
     drop(source);

@@ -236,8 +236,8 @@ fn a_touch_whose_copy_finds_the_loss_ends_by_sigbus_with_the_cause() {
 fn sum_raw(kit: &Kit, raw: &Arc<RawAllocation>) -> limosa::Result<u64> {
     let mut total = kit.heap().boxed(0u64)?;
     let words = raw.len() / 4;
-    let launch = kit.queue.launch(&kit.reduce, words.div_ceil(reduce::ITEMS)).pointer(raw.ptr());
-    let launch = launch.writes(total.as_mut_vec()).value(words).with_raw(raw, Access::Read);
+    let launch = kit.queue.launch(&kit.reduce, words.div_ceil(reduce::ITEMS)).arg(raw.ptr());
+    let launch = launch.args((total.as_mut_vec().writes(), words)).with_raw(raw, Access::Read);
     // SAFETY: reduce reads `raw`, which is held meanwhile, and adds to `total`.
     unsafe { launch.submit()? }.wait()?;
     total.get()

@@ -108,9 +108,9 @@ fn pins(way: Way) {
     kit.fill(&mut vec, 3).unwrap();
     let pin = vec.host_pin().unwrap();
     assert!(pin.iter().all(|word| *word == 3), "the launch was waited for");
-    let launch = kit.queue.launch(&kit.fill, 64).value(raw.ptr().address()).with_raw(&raw, limosa::Access::Write);
+    let launch = kit.queue.launch(&kit.fill, 64).arg(raw.ptr().address()).with_raw(&raw, limosa::Access::Write);
     // SAFETY: fill writes the words that are declared; nobody uses them after the pin has ended.
-    let event = unsafe { launch.value(4 * BLOCK_WORDS as u64).value(5u32).value(0u32).submit() }.unwrap();
+    let event = unsafe { launch.args((4 * BLOCK_WORDS as u64, 5u32, 0u32)).submit() }.unwrap();
     assert!(!event.is_complete().unwrap());
     assert!(pin.iter().all(|word| *word == 3), "the launch has not begun");
     drop(pin);
@@ -119,9 +119,9 @@ fn pins(way: Way) {
     // Two launches behind one pin: the second is moved on when the first is done, by nobody of ours.
     let pin = vec.host_pin().unwrap();
     let [_, second] = [6u32, 7].map(|value| {
-        let launch = kit.queue.launch(&kit.fill, 64).value(raw.ptr().address()).with_raw(&raw, limosa::Access::Write);
+        let launch = kit.queue.launch(&kit.fill, 64).arg(raw.ptr().address()).with_raw(&raw, limosa::Access::Write);
         // SAFETY: as above.
-        unsafe { launch.value(4 * BLOCK_WORDS as u64).value(value).value(0u32).submit() }.unwrap()
+        unsafe { launch.args((4 * BLOCK_WORDS as u64, value, 0u32)).submit() }.unwrap()
     });
     drop(pin);
     second.wait().unwrap();

@@ -91,10 +91,10 @@ fn a_launch_holds_the_ranges_that_it_declares_and_no_more() {
         let middle = 10 * BLOCK_WORDS..12 * BLOCK_WORDS;
         let gate = Gate::close(&kit, &kit.queue);
         let (target, words) = (vec.ptr(middle.start), middle.len() as u64);
-        let launch = kit.queue.launch(&kit.fill, words.div_ceil(fill::ITEMS)).pointer(target).value(words);
+        let launch = kit.queue.launch(&kit.fill, words.div_ceil(fill::ITEMS)).args((target, words));
         // SAFETY: fill writes the declared range.
-        let event =
-            unsafe { launch.value(5u32).value(0u32).with_writes_of(&mut vec, middle.clone()).submit() }.unwrap();
+        let event = unsafe { launch.args((5u32, 0u32)).with(vec.slice_mut(middle.clone()).unwrap().writes()).submit() }
+            .unwrap();
         // Not the heap's counter: the gate's own fault may come at any time.
         assert_eq!(vec.residency_summary().device, 2 * limosa::BLOCK);
         // Beside the range nobody waits.
@@ -183,9 +183,9 @@ fn overwrites_move_nothing_up_and_spare_what_is_beside_them() {
         let address = both.ptr(0);
         let raw = Arc::clone(both.raw());
         let count = both.len() as u64;
-        let launch = kit.queue.launch(&kit.fill, count / fill::ITEMS).overwrites(&mut both).value(count / 2);
+        let launch = kit.queue.launch(&kit.fill, count / fill::ITEMS).args((both.overwrites(), count / 2));
         // SAFETY: fill writes the vector's first half; the declared read keeps the other.
-        let event = unsafe { launch.value(3u32).value(0u32).with_raw(&raw, Access::Read).submit() }.unwrap();
+        let event = unsafe { launch.args((3u32, 0u32)).with_raw(&raw, Access::Read).submit() }.unwrap();
         event.wait().unwrap();
         assert_eq!(address.address(), both.ptr(0).address());
         let words = both.read().unwrap();
@@ -197,9 +197,9 @@ fn overwrites_move_nothing_up_and_spare_what_is_beside_them() {
 
 fn overwrite(kit: &Kit, vec: &mut UnifiedVec<u32>, value: u32) -> Event {
     let count = vec.len() as u64;
-    let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS)).overwrites(vec).value(count);
+    let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS)).args((vec.overwrites(), count));
     // SAFETY: fill replaces every word of the vector.
-    unsafe { launch.value(value).value(0u32).submit() }.unwrap()
+    unsafe { launch.args((value, 0u32)).submit() }.unwrap()
 }
 
 #[test]
@@ -210,9 +210,10 @@ fn check_mode_goes_by_the_declared_ranges() {
     let (from, to) = (3 * BLOCK_WORDS, 5 * BLOCK_WORDS);
     for (start, beyond) in [(from, false), (from - 1, true), (from + 1, true)] {
         let count = (to - from) as u64;
-        let launch = kit.queue.launch(&kit.fill, count / fill::ITEMS).pointer(vec.ptr(start)).value(count);
+        let launch = kit.queue.launch(&kit.fill, count / fill::ITEMS).args((vec.ptr(start), count));
         // SAFETY: fill writes the vector, to which no reference exists; that it leaves its range is the test.
-        let event = unsafe { launch.value(1u32).value(0u32).with_writes_of(&mut vec, from..to).submit() }.unwrap();
+        let event =
+            unsafe { launch.args((1u32, 0u32)).with(vec.slice_mut(from..to).unwrap().writes()).submit() }.unwrap();
         match event.wait() {
             Ok(()) => assert!(!beyond),
             Err(error) => {
@@ -225,16 +226,16 @@ fn check_mode_goes_by_the_declared_ranges() {
             }
         }
     }
-    // Beyond the end nothing is declared, and an empty range declares nothing.
+    // An empty range declares nothing.
     let mut total = kit.heap().vec_zeroed::<u64>(1).unwrap();
     let words = vec.len();
-    let launch = kit.queue.launch(&kit.reduce, 1).pointer(vec.ptr(words - 1)).writes(&mut total).value(1u64);
+    let launch = kit.queue.launch(&kit.reduce, 1).args((vec.ptr(words - 1), total.writes(), 1u64));
     // SAFETY: reduce reads one word of the vector, and adds to `total`.
-    unsafe { launch.with_reads_of(&vec, words - 1..words + 7).submit() }.unwrap().wait().unwrap();
+    unsafe { launch.with(vec.slice(words - 1..words).unwrap().reads()).submit() }.unwrap().wait().unwrap();
     assert_eq!(total.read().unwrap()[0], words as u64 - 1);
-    let launch = kit.queue.launch(&kit.reduce, 1).pointer(vec.ptr(words - 1)).writes(&mut total).value(1u64);
+    let launch = kit.queue.launch(&kit.reduce, 1).args((vec.ptr(words - 1), total.writes(), 1u64));
     // SAFETY: as above.
-    let event = unsafe { launch.with_reads_of(&vec, words..words).submit() }.unwrap();
+    let event = unsafe { launch.with(vec.slice(words..words).unwrap().reads()).submit() }.unwrap();
     assert_eq!(event.wait().unwrap_err().launch_failure().unwrap().cause, TouchCause::Undeclared);
     kit.works();
 }
@@ -289,9 +290,9 @@ fn a_launch_on_all_of_the_heap_holds_what_there_is_when_it_is_admitted() {
     let Some(kit) = SPARSE.kit("whole heap, queued", builder().device_budget(BUDGET)) else { return };
     let launch_on = |vec: &UnifiedVec<u32>, value: u32| {
         let count = vec.len() as u64;
-        let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS)).pointer(vec.ptr(0)).value(count);
+        let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS)).args((vec.ptr(0), count));
         // SAFETY: fill writes `vec`'s words, which the caller does not use before the launch has ended.
-        unsafe { launch.value(value).value(0u32).with_whole_heap().submit() }.unwrap()
+        unsafe { launch.args((value, 0u32)).with_whole_heap().submit() }.unwrap()
     };
     let mut pinned = counted(&kit, 2);
     let (target, gone) = (counted(&kit, 3), counted(&kit, 2));

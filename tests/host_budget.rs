@@ -152,10 +152,10 @@ impl Known {
             5 => {
                 let count = range.len() as u64;
                 let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS));
-                let launch = launch.pointer(self.vec.ptr(range.start)).value(count).value(value).value(0u32);
+                let launch = launch.args((self.vec.ptr(range.start), count, value, 0u32));
                 self.words[range.clone()].fill(value);
                 // SAFETY: fill writes the declared range.
-                unsafe { launch.with_writes_of(&mut self.vec, range).submit() }.unwrap();
+                unsafe { launch.with(self.vec.slice_mut(range).unwrap().writes()).submit() }.unwrap();
             }
             6 => {
                 let due: u64 = self.words.iter().map(|word| u64::from(*word)).sum();

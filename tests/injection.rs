@@ -45,7 +45,7 @@ const OPERATIONS: &[Operation] = &[
         name: "launch that reads",
         run: |kit, _, vec| {
             let mut total = kit.heap().vec_zeroed::<u64>(BLOCK_WORDS)?;
-            let launch = kit.queue.launch(&kit.reduce, 64).reads(vec).writes(&mut total).value(WORDS as u64);
+            let launch = kit.queue.launch(&kit.reduce, 64).args((vec.reads(), total.writes(), WORDS as u64));
             // SAFETY: reduce reads the words of `vec` and adds to one of `total`.
             unsafe { launch.submit() }?.wait()
         },
@@ -55,9 +55,9 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         name: "launch that overwrites",
         run: |kit, _, vec| {
-            let launch = kit.queue.launch(&kit.fill, WORDS as u64 / fill::ITEMS).overwrites(vec).value(WORDS as u64);
+            let launch = kit.queue.launch(&kit.fill, WORDS as u64 / fill::ITEMS).args((vec.overwrites(), WORDS as u64));
             // SAFETY: fill replaces every word of `vec`.
-            unsafe { launch.value(FILLED).value(0u32).submit() }?.wait()
+            unsafe { launch.args((FILLED, 0u32)).submit() }?.wait()
         },
         then: Then::Overwritten,
     },
@@ -68,7 +68,7 @@ const OPERATIONS: &[Operation] = &[
                 return Ok(());
             }
             let total = kit.heap().vec_zeroed::<u64>(BLOCK_WORDS)?;
-            let launch = kit.queue.launch(&kit.reduce, 64).value(vec.ptr(0)).value(total.ptr(0)).value(WORDS as u64);
+            let launch = kit.queue.launch(&kit.reduce, 64).args((vec.ptr(0), total.ptr(0), WORDS as u64));
             // SAFETY: as above; both are kept, and nobody else uses them.
             unsafe { launch.keeps(vec.raw()).keeps(total.raw()).submit() }?.wait()
         },

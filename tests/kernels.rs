@@ -54,31 +54,19 @@ fn mistyped_swapped_missing_and_surplus_arguments_are_named() {
     let Some(kit) = Kit::new("mistyped", builder()) else { return };
     let triad = kit.context.kernel("triad", triad::KERNEL.spirv).unwrap();
     let before = kit.heap().counters().launches;
-    let fill = || kit.queue.launch(&kit.fill, 1).pointer(NULL);
-    let pointers = || kit.queue.launch(&triad, 1).pointer(NULL).pointer(NULL).pointer(NULL);
+    let fill = || kit.queue.launch(&kit.fill, 1).arg(NULL);
+    let pointers = || kit.queue.launch(&triad, 1).args((NULL, NULL, NULL));
     let cases = [
-        (fill().value(1.5f32), "fill: argument 2 (count) is a u64 in the module, but an f32 was given"),
-        (fill().value(1.5f64), "fill: argument 2 (count) is a u64 in the module, but an f64 was given"),
-        (fill().value(1u32), "fill: argument 2 (count) is a u64 in the module, but a u32 was given"),
-        (fill().value(7u32).value(1u64), "fill: argument 2 (count) is a u64 in the module, but a u32 was given"),
-        (fill().value(1u64).value(2u64), "fill: argument 3 (value) is a u32 in the module, but a u64 was given"),
-        (
-            fill().value(1u64).value([2u16; 2]),
-            "fill: argument 3 (value) is a u32 in the module, but a [u16; 2] was given",
-        ),
-        (
-            fill().value(1u64).value([2u32; 2]),
-            "fill: argument 3 (value) is a u32 in the module, but a [u32; 2] was given",
-        ),
-        (
-            pointers().value(1.0f32).value(4u64),
-            "triad: argument 4 (count) is a u64 in the module, but an f32 was given",
-        ),
-        (pointers().value(4u64).value(1u32), "triad: argument 5 (scale) is an f32 in the module, but a u32 was given"),
-        (
-            pointers().value(4u64).pointer(NULL),
-            "triad: argument 5 (scale) is an f32 in the module, but a pointer was given",
-        ),
+        (fill().arg(1.5f32), "fill: argument 2 (count) is a u64 in the module, but an f32 was given"),
+        (fill().arg(1.5f64), "fill: argument 2 (count) is a u64 in the module, but an f64 was given"),
+        (fill().arg(1u32), "fill: argument 2 (count) is a u64 in the module, but a u32 was given"),
+        (fill().args((7u32, 1u64)), "fill: argument 2 (count) is a u64 in the module, but a u32 was given"),
+        (fill().args((1u64, 2u64)), "fill: argument 3 (value) is a u32 in the module, but a u64 was given"),
+        (fill().args((1u64, [2u16; 2])), "fill: argument 3 (value) is a u32 in the module, but a [u16; 2] was given"),
+        (fill().args((1u64, [2u32; 2])), "fill: argument 3 (value) is a u32 in the module, but a [u32; 2] was given"),
+        (pointers().args((1.0f32, 4u64)), "triad: argument 4 (count) is a u64 in the module, but an f32 was given"),
+        (pointers().args((4u64, 1u32)), "triad: argument 5 (scale) is an f32 in the module, but a u32 was given"),
+        (pointers().args((4u64, NULL)), "triad: argument 5 (scale) is an f32 in the module, but a pointer was given"),
     ];
     for (launch, says) in cases {
         let (error, text) = refused(launch);
@@ -88,18 +76,18 @@ fn mistyped_swapped_missing_and_surplus_arguments_are_named() {
     let (error, text) = refused(fill());
     assert!(matches!(error, GpuError::ArgumentsMissing { given: 8, needed: 20, .. }), "{error:?}");
     assert!(text.starts_with("fill: argument 2 (count), a u64, is missing"), "{text}");
-    let (_, text) = refused(fill().value(1u64));
+    let (_, text) = refused(fill().arg(1u64));
     assert!(text.starts_with("fill: argument 3 (value), a u32, is missing"), "{text}");
     let (_, text) = refused(kit.queue.launch(&kit.fill, 1));
     assert!(text.starts_with("fill: argument 1 (dst), a u64, is missing"), "{text}");
-    let whole = || kit.queue.launch(&kit.copy, 1).pointer(NULL).pointer(NULL).value(0u64);
-    let (error, text) = refused(whole().value(1u32));
+    let whole = || kit.queue.launch(&kit.copy, 1).args((NULL, NULL, 0u64));
+    let (error, text) = refused(whole().arg(1u32));
     assert!(matches!(error, GpuError::ArgumentsSurplus { position: 4, declared: 3, .. }), "{error:?}");
     assert_eq!(text, "copy: argument 4, a u32, is one too many: the module declares 3");
-    let (_, text) = refused(fill().value(1u64).value(1u32).value(0u32).value(1u8));
+    let (_, text) = refused(fill().args((1u64, 1u32, 0u32, 1u8)));
     assert_eq!(text, "fill: argument 5, a u8, is one too many: the module declares 3");
     // The first error is told, not what follows from it.
-    let (_, text) = refused(fill().value(1.0f32).value(1u64).value([0u64; 99]));
+    let (_, text) = refused(fill().args((1.0f32, 1u64, [0u64; 99])));
     assert!(text.contains("argument 2 (count)"), "{text}");
     assert_eq!(kit.heap().counters().launches, before);
     kit.works();
@@ -137,9 +125,9 @@ fn structures_and_arrays_may_cover_several() {
     let Args { dst, count, value, reserved: _ } = args;
     let begun = || kit.queue.launch(&kit.fill, 64);
     let cases: [(&str, Launch<'_>); 4] = [
-        ("a structure", begun().value(args)),
-        ("an array and a signed number", begun().value([dst.address(), count]).value(value.cast_signed())),
-        ("one by one, signed", begun().pointer(dst).value(count.cast_signed()).value(value)),
+        ("a structure", begun().arg(args)),
+        ("an array and a signed number", begun().args(([dst.address(), count], value.cast_signed()))),
+        ("one by one, signed", begun().args((dst, count.cast_signed(), value))),
         ("by name", begun().named("dst", dst).named("count", count).named("value", value)),
     ];
     for (what, launch) in cases {
@@ -148,21 +136,21 @@ fn structures_and_arrays_may_cover_several() {
         assert!(vec.read().unwrap().iter().all(|word| *word == 7), "{what}");
         vec.write().unwrap().fill(0);
     }
-    let (_, text) = refused(begun().value(Torn { dst: [0; 2], half: 0 }));
+    let (_, text) = refused(begun().arg(Torn { dst: [0; 2], half: 0 }));
     assert_eq!(text, "fill: argument 1 (count) is a u64 in the module, but a struct of 12 bytes was given");
-    let (_, text) = refused(begun().value([args; 2]));
+    let (_, text) = refused(begun().arg([args; 2]));
     assert_eq!(text, "fill: argument 1 (value) is a u32 in the module, but a struct of 48 bytes was given");
-    let (_, text) = refused(begun().value([0u64; 0]));
+    let (_, text) = refused(begun().arg([0u64; 0]));
     assert_eq!(text, "fill: argument 1 (dst) is a u64 in the module, but a [u64; 0] was given");
 }
 
 #[test]
 fn names_are_checked_where_they_are_given() {
     let Some(kit) = Kit::new("names", builder()) else { return };
-    let (error, text) = refused(kit.queue.launch(&kit.fill, 1).pointer(NULL).named("size", 1u64).value(1u32));
+    let (error, text) = refused(kit.queue.launch(&kit.fill, 1).arg(NULL).named("size", 1u64).arg(1u32));
     assert_eq!(text, "fill: argument 2 is named `count` in the module, but was given as `size`");
     assert!(matches!(error, GpuError::ArgumentName { position: 2, .. }), "{error:?}");
-    let launch = kit.queue.launch(&kit.fill, 1).pointer(NULL).value(1u64).value(1u32);
+    let launch = kit.queue.launch(&kit.fill, 1).args((NULL, 1u64, 1u32));
     let (_, text) = refused(launch.named("spare", 0u32));
     assert_eq!(text, "fill: argument 4, a u32 named spare, is one too many: the module declares 3");
     let body = "#include \"limosa.glsl\"\nlayout(local_size_x = 64) in;\nLIMOSA_ARGUMENTS(uint64_t count;)\n\
@@ -172,10 +160,10 @@ fn names_are_checked_where_they_are_given() {
     assert_eq!(kernel.arguments()[0].name, None);
     let (_, text) = refused(kit.queue.launch(&kernel, 1).named("count", 1u64));
     assert!(text.contains("stripped: argument 1 has no name in the module") && text.contains("`count`"), "{text}");
-    let (_, text) = refused(kit.queue.launch(&kernel, 1).value(1f64));
+    let (_, text) = refused(kit.queue.launch(&kernel, 1).arg(1f64));
     assert_eq!(text, "stripped: argument 1 is a u64 in the module, but an f64 was given");
     // SAFETY: the kernel touches no memory.
-    unsafe { kit.queue.launch(&kernel, 1).value(1u64).submit() }.unwrap().wait().unwrap();
+    unsafe { kit.queue.launch(&kernel, 1).arg(1u64).submit() }.unwrap().wait().unwrap();
     kit.works();
 }
 
@@ -201,12 +189,12 @@ fn vectors_arrays_and_structures_are_reflected() {
     ];
     assert_eq!(told.collect::<Vec<_>>(), wanted);
     let queue = context.queue().unwrap();
-    let launch = || queue.launch(&kernel, 1).value([1f32; 3]).value(2u8).value([[3i32; 2]; 2]);
+    let launch = || queue.launch(&kernel, 1).args(([1f32; 3], 2u8, [[3i32; 2]; 2]));
     // SAFETY: the kernel touches no memory.
-    unsafe { launch().value([4u32; 2]).value(5f64).pointer(NULL).submit() }.unwrap().wait().unwrap();
-    let (_, text) = refused(queue.launch(&kernel, 1).value([1f32; 4]));
+    unsafe { launch().args(([4u32; 2], 5f64, NULL)).submit() }.unwrap().wait().unwrap();
+    let (_, text) = refused(queue.launch(&kernel, 1).arg([1f32; 4]));
     assert_eq!(text, "shapes: argument 1 (tag) is a u8 in the module, but a [f32; 4] was given");
-    let (_, text) = refused(launch().value([4u32; 2]).value(5u64));
+    let (_, text) = refused(launch().args(([4u32; 2], 5u64)));
     assert_eq!(text, "shapes: argument 5 (weight) is an f64 in the module, but a u64 was given");
 }
 
@@ -231,7 +219,7 @@ void main() {
 fn constants_of(context: &Context, queue: &Queue, kernel: &Kernel) -> [u64; 5] {
     let mut out = context.heap().vec_zeroed::<u64>(5).unwrap();
     // SAFETY: the kernel writes five words of `out`.
-    unsafe { queue.launch(kernel, 1).writes(&mut out).submit() }.unwrap().wait().unwrap();
+    unsafe { queue.launch(kernel, 1).arg(out.writes()).submit() }.unwrap().wait().unwrap();
     let words = out.read().unwrap();
     std::array::from_fn(|i| words[i])
 }
@@ -306,7 +294,7 @@ fn grids_of_three_dimensions_round_up_and_have_limits() {
     {
         let mut seen = context.heap().vec_zeroed::<u32>(4096).unwrap();
         // SAFETY: the kernel writes a word for each invocation, fewer than there are.
-        unsafe { queue.launch_nd(&kernel, invocations).writes(&mut seen).submit() }.unwrap().wait().unwrap();
+        unsafe { queue.launch_nd(&kernel, invocations).arg(seen.writes()).submit() }.unwrap().wait().unwrap();
         let seen = seen.read().unwrap();
         assert!(seen.iter().enumerate().all(|(i, word)| u32::from(i < covered) == *word), "{invocations:?}");
     }
@@ -315,7 +303,7 @@ fn grids_of_three_dimensions_round_up_and_have_limits() {
         for groups in [u64::from(limit[dimension]) + 1, 1 << 40, u64::MAX / 8] {
             let mut invocations = [1; 3];
             invocations[dimension] = groups.saturating_mul([8, 4, 2][dimension]);
-            let (error, text) = refused(queue.launch_nd(&kernel, invocations).pointer(NULL));
+            let (error, text) = refused(queue.launch_nd(&kernel, invocations).arg(NULL));
             let GpuError::GridTooLarge { groups: told, limit: most, .. } = error else { panic!("{text}") };
             assert_eq!((u64::from(told[dimension]), most), (groups.min(u32::MAX.into()), limit), "{text}");
             assert!(text.contains("grid") && text.contains("launch in parts"), "{text}");

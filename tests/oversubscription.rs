@@ -19,8 +19,8 @@ use limosa_shaders::lookup;
 /// Adds up `words` words at `source` by faults alone.
 fn sum_undeclared(kit: &Kit, source: GpuPtr<u32>, words: usize, keep: &Arc<RawAllocation>, total: &UnifiedVec<u64>) {
     // One invocation a word: each workgroup reads its own stretch, once.
-    let launch = kit.queue.launch(&kit.reduce, words as u64).pointer(source);
-    let launch = launch.pointer(total.ptr(0)).value(words as u64).keeps(keep).keeps(total.raw());
+    let launch = kit.queue.launch(&kit.reduce, words as u64).arg(source);
+    let launch = launch.args((total.ptr(0), words as u64)).keeps(keep).keeps(total.raw());
     // SAFETY: reduce reads inside of what is kept, and adds to `total`, which nobody uses meanwhile.
     unsafe { launch.submit() }.unwrap().wait().unwrap();
 }
@@ -81,8 +81,8 @@ fn chase(kit: &Kit, kernel: &Kernel, blocks: usize, per_block: usize, what: &str
     let keys = kit.heap().vec_from(&wanted).unwrap();
     let mut values = kit.heap().vec_zeroed::<u64>(wanted.len()).unwrap();
     for _ in 0..2 {
-        let launch = kit.queue.launch(kernel, wanted.len() as u64).pointer(chain.root(0)).reads(&keys);
-        let launch = launch.writes(&mut values).value(wanted.len() as u64).value(u64::MAX).keeps(chain.words.raw());
+        let launch = kit.queue.launch(kernel, wanted.len() as u64).args((chain.root(0), keys.reads()));
+        let launch = launch.args((values.writes(), wanted.len() as u64, u64::MAX)).keeps(chain.words.raw());
         // SAFETY: lookup follows pointers inside of `chain`, which is kept.
         unsafe { launch.submit() }.unwrap().wait().unwrap();
         let expected: Vec<u64> =
@@ -145,7 +145,7 @@ fn the_cpu_reads_along_while_kernels_stream() {
         });
         assert_eq!(total.read().unwrap()[0], sum_of(0..vec.len()));
         within_budget(&kit, "reads along");
-        let launch = kit.queue.launch(&kit.fill, 1).value(0u64).value(0u64).value(0u32).value(0u32);
+        let launch = kit.queue.launch(&kit.fill, 1).args((0u64, 0u64, 0u32, 0u32));
         // SAFETY: fill of no words touches nothing; what is declared fits.
         unsafe { launch.with_raw(total.raw(), Access::Read).submit() }.unwrap().wait().unwrap();
         assert!(kit.heap().device_bytes() % BLOCK == 0);

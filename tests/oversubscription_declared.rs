@@ -37,8 +37,8 @@ fn read_in_parts(kit: &Kit, vec: &UnifiedVec<u32>, part: usize, passes: &[Vec<us
     let words = part * BLOCK_WORDS;
     for at in passes.iter().flatten() {
         let range = at * words..(at + 1) * words;
-        let launch = kit.queue.launch(&kit.reduce, words as u64 / reduce::ITEMS).pointer(vec.ptr(range.start));
-        let launch = launch.writes(&mut total).value(words as u64).with_reads_of(vec, range);
+        let launch = kit.queue.launch(&kit.reduce, words as u64 / reduce::ITEMS).arg(vec.ptr(range.start));
+        let launch = launch.args((total.writes(), words as u64)).with(vec.slice(range).unwrap().reads());
         // SAFETY: reduce reads the declared part and adds to `total`.
         unsafe { launch.submit() }.unwrap();
     }
@@ -78,8 +78,8 @@ fn declared_writes_in_parts_come_back() {
                 let range = at * words..(at + 1) * words;
                 // The last word of each part stays.
                 let count = words as u64 - 1;
-                let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS)).pointer(vec.ptr(range.start));
-                let launch = launch.value(count).value(value).value(0u32).with_writes_of(&mut vec, range);
+                let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS)).arg(vec.ptr(range.start));
+                let launch = launch.args((count, value, 0u32)).with(vec.slice_mut(range).unwrap().writes());
                 // SAFETY: fill writes inside of the declared part.
                 unsafe { launch.submit() }.unwrap();
             }
@@ -103,10 +103,11 @@ fn blocks_go_to_random_places() {
         for (from, to) in order.iter().enumerate() {
             let (from, to) = (from * BLOCK_WORDS, to * BLOCK_WORDS);
             let words = BLOCK_WORDS as u64;
-            let launch = kit.queue.launch(&kit.copy, words / copy::ITEMS).pointer(target.ptr(to));
-            let launch = launch.pointer(source.ptr(from)).value(words).with_reads_of(&source, from..from + BLOCK_WORDS);
+            let launch = kit.queue.launch(&kit.copy, words / copy::ITEMS).arg(target.ptr(to));
+            let launch =
+                launch.args((source.ptr(from), words)).with(source.slice(from..from + BLOCK_WORDS).unwrap().reads());
             // SAFETY: copy touches the two declared blocks.
-            unsafe { launch.with_writes_of(&mut target, to..to + BLOCK_WORDS).submit() }.unwrap();
+            unsafe { launch.with(target.slice_mut(to..to + BLOCK_WORDS).unwrap().writes()).submit() }.unwrap();
         }
         let words = target.read().unwrap();
         for (from, to) in order.iter().enumerate() {
@@ -123,8 +124,8 @@ fn look_up(kit: &Kit, nodes: &UnifiedVec<u64>, part: std::ops::Range<usize>, roo
     let keys = kit.heap().vec_from(wanted).unwrap();
     let mut values = kit.heap().vec_zeroed::<u64>(wanted.len()).unwrap();
     let count = wanted.len() as u64;
-    let launch = kit.queue.launch(&kernel, count).value(root).reads(&keys).writes(&mut values);
-    let launch = launch.value(count).value(u64::MAX).with_reads_of(nodes, part);
+    let launch = kit.queue.launch(&kernel, count).args((root, keys.reads(), values.writes()));
+    let launch = launch.args((count, u64::MAX)).with(nodes.slice(part).unwrap().reads());
     // SAFETY: lookup follows pointers inside of the declared part.
     unsafe { launch.submit() }.unwrap().wait().unwrap();
     values.to_vec().unwrap()
@@ -199,17 +200,19 @@ fn random_blocks_are_written_and_read_back() {
         let (written, _) = written.split_at(written.len() / 3 * 2);
         for block in written {
             let range = block * BLOCK_WORDS..(block + 1) * BLOCK_WORDS;
-            let launch = kit.queue.launch(&kit.fill, words / fill::ITEMS).pointer(vec.ptr(range.start)).value(words);
+            let launch = kit.queue.launch(&kit.fill, words / fill::ITEMS).args((vec.ptr(range.start), words));
             // SAFETY: fill writes the declared block.
-            unsafe { launch.value(value(*block)).value(0u32).with_writes_of(&mut vec, range).submit() }.unwrap();
+            unsafe { launch.args((value(*block), 0u32)).with(vec.slice_mut(range).unwrap().writes()).submit() }
+                .unwrap();
         }
         let mut totals = kit.heap().vec_zeroed::<u64>(blocks(percent)).unwrap();
         for block in random.shuffled(blocks(percent)) {
             let range = block * BLOCK_WORDS..(block + 1) * BLOCK_WORDS;
-            let launch = kit.queue.launch(&kit.reduce, words / reduce::ITEMS).pointer(vec.ptr(range.start));
-            let launch = launch.pointer(totals.ptr(block)).value(words).with_writes_of(&mut totals, block..block + 1);
+            let launch = kit.queue.launch(&kit.reduce, words / reduce::ITEMS).arg(vec.ptr(range.start));
+            let launch =
+                launch.args((totals.ptr(block), words)).with(totals.slice_mut(block..block + 1).unwrap().writes());
             // SAFETY: reduce reads the declared block and adds to the declared total.
-            unsafe { launch.with_reads_of(&vec, range).submit() }.unwrap();
+            unsafe { launch.with(vec.slice(range).unwrap().reads()).submit() }.unwrap();
         }
         let there = |block: usize, word: usize| {
             let word = u32::try_from(block * BLOCK_WORDS + word).unwrap();

@@ -81,8 +81,8 @@ fn a_kernel_may_wait_for_a_store_of_the_cpu() {
         }
         word(8).store(7, Ordering::Relaxed);
         let kernel = kit.context.kernel(lookup::KERNEL.name, lookup::KERNEL.spirv).unwrap();
-        let launch = kit.queue.launch(&kernel, 1).keeps(&ring).pointer(ring.ptr()).pointer(ring.ptr().add(64));
-        let launch = launch.pointer(ring.ptr().add(72)).value(1u64).value(0u64);
+        let launch = kit.queue.launch(&kernel, 1).keeps(&ring).args((ring.ptr(), ring.ptr().add(64)));
+        let launch = launch.args((ring.ptr().add(72), 1u64, 0u64));
         // SAFETY: lookup touches the block only, which is kept; the CPU's stores are whole words.
         let event = unsafe { launch.submit() }.unwrap();
         assert!(!event.is_complete().unwrap(), "{what}");

@@ -124,9 +124,9 @@ fn what_lies_in_too_many_pieces_leaves_early() {
         assert!(kit.heap().device_bytes() < 16 * MIB, "far from the budget");
 
         // One launch's own blocks, in too many pieces: that is an error, and nothing is lost.
-        let launch = kit.queue.launch(&kit.fill, 1).pointer(vec.ptr(0)).value(0u64).value(9u32).value(0u32);
+        let launch = kit.queue.launch(&kit.fill, 1).args((vec.ptr(0), 0u64, 9u32, 0u32));
         let blocks = (0..CHUNKS).map(|chunk| (chunk * 32 + 7) * BLOCK_WORDS);
-        let launch = blocks.fold(launch, |launch, at| launch.with_reads_of(&vec, at..at + BLOCK_WORDS));
+        let launch = blocks.fold(launch, |launch, at| launch.with(vec.slice(at..at + BLOCK_WORDS).unwrap().reads()));
         // SAFETY: fill of no words touches nothing.
         let error = unsafe { launch.submit() }.and_then(|event| event.wait()).unwrap_err();
         let text = error.to_string();
@@ -149,9 +149,9 @@ fn a_scattered_set_that_fits_the_limit_is_not_refused() {
         let _turn = turn("scattered");
         let Some(kit) = way.kit("scattered", builder().mappings_limit(40).fault_mode(mode)) else { return };
         let vec = counted(&kit, 32 * CHUNKS);
-        let launch = kit.queue.launch(&kit.fill, 1).pointer(vec.ptr(0)).value(0u64).value(9u32).value(0u32);
+        let launch = kit.queue.launch(&kit.fill, 1).args((vec.ptr(0), 0u64, 9u32, 0u32));
         let blocks = (0..CHUNKS).map(|chunk| (chunk * 32 + 7) * BLOCK_WORDS);
-        let launch = blocks.fold(launch, |launch, at| launch.with_reads_of(&vec, at..at + BLOCK_WORDS));
+        let launch = blocks.fold(launch, |launch, at| launch.with(vec.slice(at..at + BLOCK_WORDS).unwrap().reads()));
         // SAFETY: fill of no words touches nothing.
         unsafe { launch.submit() }.unwrap().wait().unwrap();
         assert!(is_counted(&vec), "{way:?}, {mode:?}");
@@ -209,8 +209,8 @@ fn frames_change_hands(kit: &Kit, seed: u64, what: &str) {
                 let (first, last) = all.split_at_mut(at.max(other));
                 let (from, to) = (&first[at.min(other)], &mut last[0]);
                 let words = from.model.len().min(to.model.len());
-                let launch = kit.queue.launch(&kit.copy, (words as u64).div_ceil(copy::ITEMS)).pointer(to.vec.ptr(0));
-                let launch = launch.reads(&from.vec).value(words as u64).with_writes(&mut to.vec);
+                let launch = kit.queue.launch(&kit.copy, (words as u64).div_ceil(copy::ITEMS)).arg(to.vec.ptr(0));
+                let launch = launch.args((from.vec.reads(), words as u64)).with(to.vec.writes());
                 // SAFETY: copy writes words of one and reads words of the other.
                 unsafe { launch.submit() }.unwrap().wait().unwrap();
                 to.model[..words].copy_from_slice(&from.model[..words]);
@@ -259,9 +259,9 @@ fn the_whole_heap_is_held_where_nothing_faults() {
         let (mut one, two) = (counted(&kit, 60), counted(&kit, 60));
         let words = two.len() as u64;
         let copied = |kit: &Kit, one: &UnifiedVec<u32>| {
-            let launch = kit.queue.launch(&kit.copy, words / copy::ITEMS).pointer(one.ptr(0)).pointer(two.ptr(0));
+            let launch = kit.queue.launch(&kit.copy, words / copy::ITEMS).args((one.ptr(0), two.ptr(0)));
             // SAFETY: copy touches two vectors that live and that nobody else uses until the event.
-            unsafe { launch.value(words).with_whole_heap().submit() }
+            unsafe { launch.arg(words).with_whole_heap().submit() }
         };
         one.write().unwrap().fill(1);
         copied(&kit, &one).unwrap().wait().unwrap();

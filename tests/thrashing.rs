@@ -65,7 +65,7 @@ impl Arena {
             SEED,
             launch,
         ];
-        let launch = kit.queue.launch(&kernel, LANES).value(arguments).value(rounds).value(0u32);
+        let launch = kit.queue.launch(&kernel, LANES).args((arguments, rounds, 0u32));
         // SAFETY: what the kernel touches is kept, and used by whole words on both sides.
         unsafe { launch.with_raw(report, Access::Write).keeps(&self.memory).submit() }.unwrap()
     }

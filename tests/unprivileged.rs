@@ -62,7 +62,7 @@ fn a_kernel_follows_a_tree_of_pointers() {
     let kernel = context.kernel("lookup", lookup::KERNEL.spirv).unwrap();
     let queue = context.queue().unwrap();
     let launch = queue.launch(&kernel, 3000).with_raw(&memory, Access::Read);
-    let launch = launch.value(root).reads(&keys).writes(&mut values).value(3000u64).value(u64::MAX);
+    let launch = launch.args((root, keys.reads(), values.writes(), 3000u64, u64::MAX));
     // SAFETY: lookup follows the tree, which is kept, and its two arrays.
     unsafe { launch.submit() }.unwrap().wait().unwrap();
     assert_eq!(values.to_vec().unwrap(), lookup::twin(&pairs, &keys.read().unwrap(), u64::MAX));

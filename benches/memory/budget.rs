@@ -55,9 +55,9 @@ impl Budget {
     fn write(&mut self, chunks: std::ops::Range<usize>) {
         let words = chunks.start * CHUNK_WORDS..chunks.end * CHUNK_WORDS;
         let (first, count) = (self.vec.ptr(words.start), words.len() as u64);
-        let launch = self.queue.launch(&self.fill, count / fill::ITEMS).pointer(first).value(count).value(1u32);
+        let launch = self.queue.launch(&self.fill, count / fill::ITEMS).args((first, count, 1u32));
         // SAFETY: fill writes the declared words.
-        unsafe { launch.value(0u32).with_writes_of(&mut self.vec, words).submit() }.unwrap().wait().unwrap();
+        unsafe { launch.arg(0u32).with(self.vec.slice_mut(words).unwrap().writes()).submit() }.unwrap().wait().unwrap();
     }
 
     fn prefetch(&self, side: Side, chunks: std::ops::Range<usize>) -> Duration {
@@ -76,8 +76,8 @@ impl Budget {
             for start in (0..passes).flat_map(|_| (0..len).step_by(words)) {
                 let range = start..(start + words).min(len);
                 let count = range.len() as u64;
-                let launch = self.queue.launch(&self.reduce, count / reduce::ITEMS).pointer(self.vec.ptr(start));
-                let launch = launch.writes(&mut self.total).value(count).with_reads_of(&self.vec, range);
+                let launch = self.queue.launch(&self.reduce, count / reduce::ITEMS).arg(self.vec.ptr(start));
+                let launch = launch.args((self.total.writes(), count)).with(self.vec.slice(range).unwrap().reads());
                 // SAFETY: reduce reads the declared words and adds to `total`.
                 unsafe { launch.submit() }.unwrap();
             }

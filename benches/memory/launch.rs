@@ -30,15 +30,15 @@ fn by(view: ViewKind, scale: &Scale) -> Vec<Row> {
         let mut one = || {
             let taken = time(|| match arm {
                 0 => {
-                    let launch = queue.launch(&kernel, 1).writes(&mut target).value(0u64).value(0u32).value(0u32);
+                    let launch = queue.launch(&kernel, 1).args((target.writes(), 0u64, 0u32, 0u32));
                     // SAFETY: fill writes none of the vector's words.
                     unsafe { launch.submit() }.unwrap().wait().unwrap();
                 }
                 // SAFETY: fill of no words touches nothing.
                 1 => unsafe { device.launch(&pipeline, 1, &arguments) },
                 2 => {
-                    let launch = queue.launch(&kernel, 1).writes(&mut target).value(0u64).value(0u32).value(0u32);
-                    let launch = resident.iter().fold(launch, |launch, vec| launch.with_reads(vec));
+                    let launch = queue.launch(&kernel, 1).args((target.writes(), 0u64, 0u32, 0u32));
+                    let launch = resident.iter().fold(launch, |launch, vec| launch.with(vec.reads()));
                     // SAFETY: as above.
                     unsafe { launch.submit() }.unwrap().wait().unwrap();
                 }

@@ -76,7 +76,7 @@ impl Resident {
         for vec in &mut self.vecs {
             let words = vec.len() as u64 * 2;
             let launch = self.queue.launch(&self.fill, words / fill::ITEMS);
-            let launch = launch.writes(vec).value(words).value(value).value(0u32);
+            let launch = launch.args((vec.writes(), words, value, 0u32));
             // SAFETY: fill writes `words` 32-bit words of the vector.
             unsafe { launch.submit() }.unwrap().wait().unwrap();
             settled(vec, "on the device", |there| there.device);

@@ -35,7 +35,7 @@ impl Heap {
         let [a, b, c] = &mut self.vecs;
         let count = a.len() as u64;
         let launch = self.queue.launch(&self.kernel, count / ITEMS);
-        let launch = launch.writes(a).reads(b).reads(c).value(count).value(SCALE).value(0u32);
+        let launch = launch.args((a.writes(), b.reads(), c.reads(), count, SCALE, 0u32));
         // SAFETY: triad touches its three arrays of `count` elements as declared.
         unsafe { launch.submit() }.unwrap().wait().unwrap();
     }

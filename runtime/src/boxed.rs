@@ -3,9 +3,11 @@
 use std::ops::{Deref, DerefMut};
 
 use crate::Result;
+use crate::argument::{Loan, Overwrites, Reads, Writes};
+use crate::guard::{ReadGuard, WriteGuard};
 use crate::pointer::GpuPtr;
 use crate::shareable::Shareable;
-use crate::vec::{ReadGuard, UnifiedVec, WriteGuard};
+use crate::vec::UnifiedVec;
 
 /// A `T` at one address for CPU and GPU.
 pub struct UnifiedBox<T: Shareable> {
@@ -47,7 +49,22 @@ impl<T: Shareable> UnifiedBox<T> {
         Ok(*self.read()?)
     }
 
-    /// As a vector of one element: for launches, prefetch and residency.
+    /// For a launch: the kernel only reads the value.
+    pub fn reads(&self) -> Loan<'_, Reads<T>> {
+        self.one.reads()
+    }
+
+    /// For a launch: the kernel may read and write the value.
+    pub fn writes(&mut self) -> Loan<'_, Writes<T>> {
+        self.one.writes()
+    }
+
+    /// For a launch: the kernel replaces the value without reading it before.
+    pub fn overwrites(&mut self) -> Loan<'_, Overwrites<T>> {
+        self.one.overwrites()
+    }
+
+    /// As a vector of one element: for prefetch and residency.
     #[must_use]
     pub fn as_vec(&self) -> &UnifiedVec<T> {
         &self.one

@@ -28,6 +28,14 @@ pub enum Error {
         /// Bytes of one.
         size: usize,
     },
+    /// Arguments that a [`crate::SafeKernel`] must not be given.
+    #[error("{kernel} must not be given these arguments: {requirement}")]
+    Requirement {
+        /// The kernel's name.
+        kernel: String,
+        /// What it asks for.
+        requirement: String,
+    },
     /// A module whose length is no multiple of four bytes.
     #[error("{name}: {bytes} bytes are not a SPIR-V module: its length must be a multiple of 4")]
     NotWords {

@@ -1,26 +1,25 @@
 //! A launch to be: its arguments and what it declares. It borrows both until it is submitted, and owns them from then on
 //! until it has completed. It does *not* time itself.
 
-use std::marker::PhantomData;
-use std::ops::Range;
 use std::sync::Arc;
 
 use limosa_gpu::{ArgumentCheck, Given, GpuError};
 use limosa_model::{Access, Extent};
 use limosa_pager::LaunchMark;
 
+use crate::argument::{LaunchArgument, LaunchArguments, Loan, Parameters, Usage};
 use crate::event::Event;
 use crate::kernel::Kernel;
 use crate::pointer::GpuPtr;
 use crate::queue::Queue;
 use crate::raw::RawAllocation;
+use crate::safe_kernel::SafeKernel;
 use crate::shareable::Shareable;
-use crate::vec::UnifiedVec;
 use crate::{Error, Result};
 
 /// What a launch says that it does with memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Declared {
+pub enum Declared {
     Reads,
     Writes,
     Overwrites,
@@ -41,7 +40,50 @@ pub(crate) enum Grid {
     Groups([u32; 3]),
 }
 
-/// A launch to be: arguments in the order in which the kernel declares them, then [`Self::submit`].
+/// What has been said of a launch so far.
+pub struct Draft {
+    kernel: Kernel,
+    arguments: Vec<u8>,
+    check: ArgumentCheck,
+    /// The first thing that is wrong with what was given.
+    mismatch: Option<Box<Error>>,
+    used: Vec<Use>,
+    /// Declared by address alone: nothing keeps it but the caller.
+    ranges: Vec<(GpuPtr<u8>, u64, Access)>,
+    after: Vec<LaunchMark>,
+    everything: bool,
+}
+
+impl Draft {
+    pub(crate) fn declare(&mut self, memory: &Arc<RawAllocation>, extent: Extent, declared: Declared) {
+        self.used.push(Use { memory: Arc::clone(memory), extent, declared });
+    }
+
+    pub(crate) fn value<T: Shareable>(&mut self, name: Option<&str>, value: T) {
+        let () = T::CHECKED;
+        let offset = self.arguments.len().next_multiple_of(align_of::<T>());
+        let given = Given { scalar: T::SCALAR, offset, bytes: size_of::<T>(), name };
+        if self.mismatch.is_none()
+            && let Err(error) = self.check.take(&self.kernel.inner, given)
+        {
+            self.refuse(error.into());
+        }
+        self.arguments.resize(offset, 0);
+        // SAFETY: a `Shareable` has no padding, so all its bytes are initialised.
+        let bytes = unsafe { std::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };
+        self.arguments.extend_from_slice(bytes);
+    }
+
+    /// The launch will not happen, for this reason if none came before.
+    fn refuse(&mut self, error: Error) {
+        self.mismatch.get_or_insert_with(|| Box::new(error));
+    }
+}
+
+/// A launch to be: arguments in the order in which the kernel declares them, then `submit`.
+///
+/// `K` is [`Kernel`], of which whoever submits promises what it does with these arguments, or a [`SafeKernel`], of which
+/// whoever made it has.
 ///
 /// Each argument is compared with the kernel's [`Kernel::arguments`]: place, size and type must agree, or nothing is
 /// launched. Integers of one size stand for each other whatever their sign, a [`GpuPtr`] is a `uint64_t`, a float is
@@ -49,113 +91,129 @@ pub(crate) enum Grid {
 /// types are not compared ([`Shareable::SCALAR`]). Behind the last declared argument, anything up to the next multiple
 /// of 8 bytes is taken for padding, which structures of C end in.
 #[must_use = "a launch happens when it is submitted"]
-pub struct Launch<'a> {
+pub struct Launch<'a, K = Kernel> {
     queue: &'a Queue,
-    kernel: &'a Kernel,
+    kernel: &'a K,
     grid: Grid,
-    arguments: Vec<u8>,
-    check: ArgumentCheck,
-    /// The first argument that is not what the kernel declares.
-    mismatch: Option<Box<GpuError>>,
-    used: Vec<Use>,
-    after: Vec<LaunchMark>,
-    everything: bool,
-    borrows: PhantomData<&'a ()>,
+    draft: Draft,
 }
 
-impl<'a> Launch<'a> {
-    pub(crate) fn new(queue: &'a Queue, kernel: &'a Kernel, grid: Grid) -> Self {
-        Launch {
-            queue,
-            kernel,
-            grid,
+/// A [`Kernel`] or a [`SafeKernel`].
+pub trait Launchable {
+    #[doc(hidden)]
+    fn kernel(&self) -> &Kernel;
+}
+
+impl<'a, K: Launchable> Launch<'a, K> {
+    pub(crate) fn new(queue: &'a Queue, kernel: &'a K, grid: Grid) -> Self {
+        let draft = Draft {
+            kernel: kernel.kernel().clone(),
             arguments: Vec::new(),
             check: ArgumentCheck::default(),
             mismatch: None,
             used: Vec::new(),
+            ranges: Vec::new(),
             after: Vec::new(),
             everything: false,
-            borrows: PhantomData,
+        };
+        Launch { queue, kernel, grid, draft }
+    }
+
+    /// No argument: memory that the kernel finds by pointers in other memory.
+    pub fn with<U: Usage>(mut self, loan: Loan<'a, U>) -> Self {
+        loan.declare(&mut self.draft);
+        self
+    }
+
+    /// The launch begins only when that of `event` has completed, also on another queue.
+    pub fn after(mut self, event: &Event) -> Self {
+        self.draft.after.push(event.inner.mark());
+        self
+    }
+
+    fn groups(&self) -> Result<[u32; 3], GpuError> {
+        let kernel = &self.draft.kernel.inner;
+        match self.grid {
+            Grid::Groups(groups) => Ok(groups),
+            Grid::Each(counts) => kernel.groups_for_each(counts),
+            Grid::Invocations(count) => kernel.groups_for(count),
         }
     }
 
-    /// An argument: pointer to the first element of `vec`, which the kernel only reads.
-    pub fn reads<T: Shareable>(self, vec: &'a UnifiedVec<T>) -> Self {
-        let pointer = vec.raw().ptr();
-        self.with_reads(vec).value(pointer)
+    /// The heap's extent of a raw range.
+    fn extent_of(&self, (pointer, bytes, _): &(GpuPtr<u8>, u64, Access)) -> Result<Extent> {
+        let (heap, start) = (self.queue.inner.heap().range(), pointer.address());
+        let offset = start.checked_sub(heap.start.0).filter(|offset| offset.saturating_add(*bytes) <= heap.len);
+        let outside = crate::PagerError::NotAllocated { start, len: *bytes };
+        offset.map(|start| Extent { start, len: *bytes }).ok_or(Error::Pager(outside))
     }
 
-    /// An argument: pointer to the first element of `vec`, which the kernel may read and write.
-    pub fn writes<T: Shareable>(self, vec: &'a mut UnifiedVec<T>) -> Self {
-        let pointer = vec.raw().ptr();
-        self.with_writes(vec).value(pointer)
-    }
-
-    /// An argument: pointer to the first element of `vec`, of which the kernel replaces every byte without reading any
-    /// before. What it held need not be moved, and is not to be relied on if the launch cannot be admitted.
-    pub fn overwrites<T: Shareable>(mut self, vec: &'a mut UnifiedVec<T>) -> Self {
-        let pointer = vec.raw().ptr();
-        self.declare(vec.raw(), vec.raw().extent(), Declared::Overwrites);
-        self.value(pointer)
-    }
-
-    /// An argument by value, in scalar layout: aligned to its own alignment.
-    pub fn value<T: Shareable>(self, value: T) -> Self {
-        self.argument(None, value)
-    }
-
-    /// As [`Self::value`], and the kernel must declare it by this name. Of several that it covers, the first counts.
-    pub fn named<T: Shareable>(self, name: &str, value: T) -> Self {
-        self.argument(Some(name), value)
-    }
-
-    fn argument<T: Shareable>(mut self, name: Option<&str>, value: T) -> Self {
-        let () = T::CHECKED;
-        let offset = self.arguments.len().next_multiple_of(align_of::<T>());
-        let given = Given { scalar: T::SCALAR, offset, bytes: size_of::<T>(), name };
-        if self.mismatch.is_none() {
-            self.mismatch = self.check.take(&self.kernel.inner, given).err().map(Box::new);
+    /// # Safety
+    /// That of [`Launch::submit`].
+    unsafe fn submit_draft(self) -> Result<Event> {
+        let groups = self.groups();
+        let ranges = self.draft.ranges.iter().map(|range| Ok((self.extent_of(range)?, range.2)));
+        let ranges: Result<Vec<(Extent, Access)>> = ranges.collect();
+        let Draft { kernel, arguments, check, mismatch, used, after, everything, .. } = self.draft;
+        if let Some(mismatch) = mismatch {
+            return Err(*mismatch);
         }
-        self.arguments.resize(offset, 0);
-        // SAFETY: a `Shareable` has no padding, so all its bytes are initialised.
-        let bytes = unsafe { std::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };
-        self.arguments.extend_from_slice(bytes);
+        check.finish(&kernel.inner, arguments.len())?;
+        let (groups, ranges) = (groups?, ranges?);
+        let extents = |wanted: Declared, raw: Option<Access>| -> Vec<Extent> {
+            let used = used.iter().filter(|one| one.declared == wanted).map(|one| one.extent);
+            used.chain(ranges.iter().filter(|(_, access)| Some(*access) == raw).map(|(extent, _)| *extent)).collect()
+        };
+        let keep: Vec<_> = used.iter().map(|one| Arc::clone(&one.memory)).collect();
+        let launch = limosa_pager::Launch {
+            kernel: kernel.inner,
+            groups,
+            arguments,
+            reads: extents(Declared::Reads, Some(Access::Read)),
+            writes: extents(Declared::Writes, Some(Access::Write)),
+            overwrites: extents(Declared::Overwrites, None),
+            everything,
+            undeclared: used.iter().any(|one| one.declared == Declared::Nothing),
+            after,
+            keep: Box::new(keep),
+        };
+        // SAFETY: what is declared is kept; guards wait for the launch by the marks noted below, and none exists
+        // now, since the arguments are borrowed. The rest is the caller's promise.
+        let inner = unsafe { self.queue.inner.launch(launch) }.map_err(Error::from)?;
+        for Use { memory, extent, declared } in &used {
+            match declared {
+                Declared::Reads => memory.uses.note(&inner.mark(), *extent, Access::Read),
+                Declared::Writes | Declared::Overwrites => memory.uses.note(&inner.mark(), *extent, Access::Write),
+                Declared::Nothing => {}
+            }
+        }
+        Ok(Event { inner })
+    }
+}
+
+impl<'a> Launch<'a> {
+    /// The next argument.
+    pub fn arg(mut self, argument: impl LaunchArgument<'a>) -> Self {
+        argument.give(&mut self.draft, None);
         self
     }
 
-    /// An argument: a pointer, without saying what is reached through it.
-    pub fn pointer<T: 'static>(self, pointer: GpuPtr<T>) -> Self {
-        self.value(pointer)
-    }
-
-    /// No argument: the kernel reads `vec` by pointers that it finds elsewhere.
-    pub fn with_reads<T: Shareable>(mut self, vec: &'a UnifiedVec<T>) -> Self {
-        self.declare(vec.raw(), vec.raw().extent(), Declared::Reads);
+    /// The next argument, and the kernel must declare it by this name. Of several that it covers, the first counts.
+    pub fn named(mut self, name: &str, argument: impl LaunchArgument<'a>) -> Self {
+        argument.give(&mut self.draft, Some(name));
         self
     }
 
-    /// No argument: the kernel may read and write `vec` by pointers that it finds elsewhere.
-    pub fn with_writes<T: Shareable>(mut self, vec: &'a mut UnifiedVec<T>) -> Self {
-        self.declare(vec.raw(), vec.raw().extent(), Declared::Writes);
-        self
-    }
-
-    /// No argument: the kernel reads some elements of `vec`; those beyond its end do not count.
-    pub fn with_reads_of<T: Shareable>(mut self, vec: &'a UnifiedVec<T>, range: Range<usize>) -> Self {
-        self.declare(vec.raw(), vec.bytes_of(range), Declared::Reads);
-        self
-    }
-
-    /// No argument: the kernel may read and write some elements of `vec`; those beyond its end do not count.
-    pub fn with_writes_of<T: Shareable>(mut self, vec: &'a mut UnifiedVec<T>, range: Range<usize>) -> Self {
-        self.declare(vec.raw(), vec.bytes_of(range), Declared::Writes);
+    /// The next arguments: a tuple.
+    pub fn args(mut self, arguments: impl LaunchArguments<'a>) -> Self {
+        arguments.give_all(&mut self.draft);
         self
     }
 
     /// No argument: the launch keeps `memory` alive, declares nothing of it, and may touch it where the device can
     /// fault. Who else uses it meanwhile is the caller's to order.
     pub fn keeps(mut self, memory: &Arc<RawAllocation>) -> Self {
-        self.declare(memory, memory.extent(), Declared::Nothing);
+        self.draft.declare(memory, memory.extent(), Declared::Nothing);
         self
     }
 
@@ -163,24 +221,22 @@ impl<'a> Launch<'a> {
     /// Who else uses it meanwhile is the caller's to order.
     pub fn with_raw(mut self, memory: &Arc<RawAllocation>, access: Access) -> Self {
         let declared = if access == Access::Read { Declared::Reads } else { Declared::Writes };
-        self.declare(memory, memory.extent(), declared);
+        self.draft.declare(memory, memory.extent(), declared);
         self
     }
 
-    /// The launch begins only when that of `event` has completed, also on another queue.
-    pub fn after(mut self, event: &Event) -> Self {
-        self.after.push(event.inner.mark());
+    /// No argument: the launch holds `count` elements from `pointer` on for `access`, from its admission to its
+    /// completion. It keeps nothing alive; who frees or uses them meanwhile is the caller's to order.
+    pub fn with_range<T: 'static>(mut self, pointer: GpuPtr<T>, count: usize, access: Access) -> Self {
+        let bytes = (count as u64).saturating_mul(size_of::<T>() as u64);
+        self.draft.ranges.push((GpuPtr::from_address(pointer.address()), bytes, access));
         self
-    }
-
-    fn declare(&mut self, memory: &Arc<RawAllocation>, extent: Extent, declared: Declared) {
-        self.used.push(Use { memory: Arc::clone(memory), extent, declared });
     }
 
     /// No argument: the kernel may touch anything on the heap. Where it cannot fault, it then holds all that is allocated,
     /// which must fit into the budget.
     pub fn with_whole_heap(mut self) -> Self {
-        self.everything = true;
+        self.draft.everything = true;
         self
     }
 
@@ -193,43 +249,32 @@ impl<'a> Launch<'a> {
     /// # Errors
     /// [`crate::GpuError::ArgumentMismatch`], [`crate::GpuError::ArgumentName`], [`crate::GpuError::ArgumentsSurplus`],
     /// [`crate::GpuError::ArgumentsMissing`], [`crate::GpuError::GridTooLarge`], [`crate::GpuError::DeviceLost`],
-    /// [`crate::GpuError::OutOfMemory`]. Nothing was launched then.
+    /// [`crate::GpuError::OutOfMemory`], [`crate::PagerError::NotAllocated`] of a raw range outside the heap,
+    /// [`crate::PagerError::SetTooLarge`]. Nothing was launched then.
     pub unsafe fn submit(self) -> Result<Event> {
-        if let Some(mismatch) = self.mismatch {
-            return Err((*mismatch).into());
+        // SAFETY: passed on.
+        unsafe { self.submit_draft() }
+    }
+}
+
+impl<'a, P: Parameters> Launch<'a, SafeKernel<P>> {
+    /// The arguments: a tuple.
+    pub fn args(mut self, arguments: P::Given<'a>) -> Self {
+        if let Err(error) = self.kernel.allow(&arguments) {
+            self.draft.refuse(error);
         }
-        self.check.finish(&self.kernel.inner, self.arguments.len())?;
-        let groups = match self.grid {
-            Grid::Groups(groups) => groups,
-            Grid::Each(counts) => self.kernel.inner.groups_for_each(counts)?,
-            Grid::Invocations(count) => self.kernel.inner.groups_for(count)?,
-        };
-        let extents = |wanted: Declared| -> Vec<Extent> {
-            self.used.iter().filter(|one| one.declared == wanted).map(|one| one.extent).collect()
-        };
-        let keep: Vec<_> = self.used.iter().map(|one| Arc::clone(&one.memory)).collect();
-        let launch = limosa_pager::Launch {
-            kernel: Arc::clone(&self.kernel.inner),
-            groups,
-            arguments: self.arguments,
-            reads: extents(Declared::Reads),
-            writes: extents(Declared::Writes),
-            overwrites: extents(Declared::Overwrites),
-            everything: self.everything,
-            undeclared: self.used.iter().any(|one| one.declared == Declared::Nothing),
-            after: self.after,
-            keep: Box::new(keep),
-        };
-        // SAFETY: what is declared is kept; guards wait for the launch by the marks noted below, and none exists
-        // now, since the arguments are borrowed. The rest is the caller's promise.
-        let inner = unsafe { self.queue.inner.launch(launch) }.map_err(Error::from)?;
-        for Use { memory, declared, .. } in &self.used {
-            match declared {
-                Declared::Reads => memory.uses.note(&inner.mark(), Access::Read),
-                Declared::Writes | Declared::Overwrites => memory.uses.note(&inner.mark(), Access::Write),
-                Declared::Nothing => {}
-            }
-        }
-        Ok(Event { inner })
+        crate::argument::private::Arguments::give_all(arguments, &mut self.draft);
+        self
+    }
+
+    /// Submits the launch.
+    ///
+    /// # Errors
+    /// [`Error::Requirement`] if the kernel must not be given these arguments; else those of [`Launch::submit`] for a
+    /// [`Kernel`].
+    pub fn submit(self) -> Result<Event> {
+        // SAFETY: whoever made the kernel has promised that it touches nothing but its arguments, and those as its
+        // parameters say, given any that it allows; others were refused.
+        unsafe { self.submit_draft() }
     }
 }

@@ -24,10 +24,12 @@
 
 extern crate self as limosa;
 
+mod argument;
 mod boxed;
 mod context;
 mod error;
 mod event;
+mod guard;
 mod heap;
 mod kernel;
 mod launch;
@@ -35,20 +37,24 @@ mod pin;
 mod pointer;
 mod queue;
 mod raw;
+mod safe_kernel;
 mod shareable;
+mod slice;
 pub mod soundness;
 mod thrashing;
 mod uses;
 mod vec;
 mod watch;
 
+pub use argument::{LaunchArgument, LaunchArguments, Loan, Overwrites, Parameter, Parameters, Reads, Usage, Writes};
 pub use boxed::{BoxReadGuard, BoxWriteGuard, UnifiedBox};
 pub use context::{Context, ContextBuilder, HEAP_SIZE_DEFAULT};
 pub use error::{Error, GpuError, LaunchFailure, OsError, PagerError, TouchCause};
 pub use event::Event;
+pub use guard::{ReadGuard, WriteGuard};
 pub use heap::{Heap, Home};
 pub use kernel::{Kernel, KernelBuilder};
-pub use launch::Launch;
+pub use launch::{Launch, Launchable};
 pub use limosa_derive::Shareable;
 pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits, Translation};
 pub use limosa_gpu::{Argument, ArgumentType, Scalar, SpecConstant, SpecValue};
@@ -66,9 +72,11 @@ pub use pin::HostPin;
 pub use pointer::GpuPtr;
 pub use queue::Queue;
 pub use raw::RawAllocation;
+pub use safe_kernel::SafeKernel;
 pub use shareable::Shareable;
+pub use slice::{UnifiedSlice, UnifiedSliceMut};
 pub use thrashing::Thrashing;
-pub use vec::{ReadGuard, UnifiedVec, WriteGuard};
+pub use vec::UnifiedVec;
 pub use watch::{ResidencyWatch, WatchEvent};
 
 /// The result of limosa's operations.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use limosa_pager::{Heap, LaunchQueue};
 
 use crate::Result;
-use crate::kernel::Kernel;
-use crate::launch::{Grid, Launch};
+use crate::launch::{Grid, Launch, Launchable};
 
 /// Launches that run in the order of their submission.
 pub struct Queue {
@@ -20,18 +19,18 @@ impl Queue {
 
     /// Begins a launch of `kernel` with at least `invocations` invocations, in whole workgroups: the kernel compares
     /// its index with a count.
-    pub fn launch<'a>(&'a self, kernel: &'a Kernel, invocations: u64) -> Launch<'a> {
+    pub fn launch<'a, K: Launchable>(&'a self, kernel: &'a K, invocations: u64) -> Launch<'a, K> {
         Launch::new(self, kernel, Grid::Invocations(invocations))
     }
 
     /// Begins a launch of `kernel` with at least so many invocations in each dimension, in whole workgroups: the kernel
     /// compares `gl_GlobalInvocationID` with counts (`limosa_index` is for launches of one dimension).
-    pub fn launch_nd<'a>(&'a self, kernel: &'a Kernel, invocations: [u64; 3]) -> Launch<'a> {
+    pub fn launch_nd<'a, K: Launchable>(&'a self, kernel: &'a K, invocations: [u64; 3]) -> Launch<'a, K> {
         Launch::new(self, kernel, Grid::Each(invocations))
     }
 
     /// Begins a launch of `kernel` with so many workgroups in each dimension.
-    pub fn launch_groups<'a>(&'a self, kernel: &'a Kernel, groups: [u32; 3]) -> Launch<'a> {
+    pub fn launch_groups<'a, K: Launchable>(&'a self, kernel: &'a K, groups: [u32; 3]) -> Launch<'a, K> {
         Launch::new(self, kernel, Grid::Groups(groups))
     }
 

@@ -116,15 +116,15 @@ impl RawAllocation {
         &self.heap
     }
 
-    /// Waits until the CPU may do `access`, and makes sure that nothing of it was lost.
-    pub(crate) fn settle(&self, access: Access) -> Result<()> {
-        if let Err(error) = self.uses.wait_for(access) {
+    /// Waits until the CPU may do `access` to `extent`, a part of it, and makes sure that nothing of that was lost.
+    pub(crate) fn settle(&self, extent: Extent, access: Access) -> Result<()> {
+        if let Err(error) = self.uses.wait_for(extent, access) {
             // What was lost is told below; what was not may be used.
             let _ = self.heap.noticed(error);
         }
         self.heap.settle_launches();
         if self.heap.device_lost() {
-            self.heap.ensure_readable(self.extent)?;
+            self.heap.ensure_readable(extent)?;
         }
         Ok(())
     }

@@ -7,9 +7,10 @@
 //!
 //! | a CPU thread … | … and a kernel | kept apart by |
 //! |---|---|---|
-//! | holds a guard ([`read`](crate::UnifiedVec::read), [`write`](crate::UnifiedVec::write)) | is to be launched on it | the borrow checker: a [`Launch`](crate::Launch) borrows its arguments, mutably where it writes, until it is submitted |
-//! | asks for a guard | is in flight | the guard waits: a submitted launch is noted with the memory (a reader for writers, a writer for all) |
-//! | holds two arguments of one launch that overlap | reads one, writes the other | the borrow checker, as above; vectors do not overlap |
+//! | holds a guard ([`read`](crate::UnifiedVec::read), [`write`](crate::UnifiedVec::write)) | is to be launched on it | the borrow checker: a [`Launch`](crate::Launch) borrows its arguments ([`Loan`](crate::Loan)), mutably where it writes, until it is submitted |
+//! | asks for a guard | is in flight | the guard waits: a submitted launch is noted with the memory that it uses (a reader for writers, a writer for all) |
+//! | holds two arguments of one launch that overlap | reads one, writes the other | the borrow checker, as above; vectors do not overlap, nor do the parts that [`split_at`](crate::UnifiedSliceMut::split_at) gives |
+//! | holds a guard of one part of a vector | writes another part | parts do not overlap; in a block that both lie in, the CPU's touch waits |
 //! | forgets an [`Event`](crate::Event), or drops it | is in flight | nothing depends on events: the launch keeps its memory and is waited for by marks of its own |
 //! | drops a vector | is in flight | the launch shares in the ownership; memory is freed, and its address used again, when both are done |
 //! | drops the context or a queue | is in flight | dropping a queue waits; a heap lives as long as any launch or allocation |
@@ -27,12 +28,14 @@
 //!
 //! # What is promised with `unsafe`
 //! - [`Launch::submit`](crate::Launch::submit): that the kernel, given these arguments, touches nothing but what was
-//!   declared, and that only as declared. A compiler for kernels could check it; SPIR-V with pointers cannot be. On
+//!   declared, and that only as declared. A compiler for kernels could check it; SPIR-V with pointers cannot be.
+//!   [`Kernel::promise`](crate::Kernel::promise) says it once for all launches, with what it asks of their arguments,
+//!   which is checked at each; submitting those is safe. On
 //!   [`ViewKind::Import`](crate::ViewKind::Import) with [`check`](crate::ContextBuilder::check) it is checked as it runs,
 //!   by blocks of 64 KiB, and a launch that strays fails with kernel and address.
 //! - Following a [`GpuPtr`](crate::GpuPtr), and raw memory given to a launch by
-//!   [`with_raw`](crate::Launch::with_raw), [`keeps`](crate::Launch::keeps) or
-//!   [`with_whole_heap`](crate::Launch::with_whole_heap): who uses it meanwhile is the caller's to order.
+//!   [`with_raw`](crate::Launch::with_raw), [`with_range`](crate::Launch::with_range),
+//!   [`keeps`](crate::Launch::keeps) or [`with_whole_heap`](crate::Launch::with_whole_heap): who uses it meanwhile is the caller's to order.
 //! - [`Home::Shared`](crate::Home::Shared) memory that both sides use while a kernel runs. Guards of such vectors wait
 //!   for launches like any other; only raw pointers reach it in between.
 //! - Implementing [`Shareable`](crate::Shareable) by hand. Deriving it needs no promise.

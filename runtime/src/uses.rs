@@ -7,35 +7,46 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use limosa_gpu::GpuError;
-use limosa_model::Access;
+use limosa_model::{Access, Extent};
 use limosa_pager::LaunchMark;
+
+/// A launch and what it uses.
+#[derive(Clone)]
+struct Noted {
+    mark: LaunchMark,
+    extent: Extent,
+    access: Access,
+}
 
 /// The launches that use an allocation.
 #[derive(Default)]
 pub(crate) struct Uses {
-    launches: Mutex<Vec<(LaunchMark, Access)>>,
+    launches: Mutex<Vec<Noted>>,
 }
 
 impl Uses {
-    fn lock(&self) -> MutexGuard<'_, Vec<(LaunchMark, Access)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Noted>> {
         let mut launches = self.launches.lock().unwrap_or_else(PoisonError::into_inner);
-        launches.retain(|(mark, _)| !mark.is_complete());
+        launches.retain(|noted| !noted.mark.is_complete());
         launches
     }
 
-    pub(crate) fn note(&self, mark: &LaunchMark, access: Access) {
-        self.lock().push((mark.clone(), access));
+    pub(crate) fn note(&self, mark: &LaunchMark, extent: Extent, access: Access) {
+        self.lock().push(Noted { mark: mark.clone(), extent, access });
     }
 
-    /// Waits until the CPU may do `access`: for all launches, or for those that write.
+    /// Waits until the CPU may do `access` to `extent`: for all launches that use some of it, or for those that write.
     ///
     /// # Errors
     /// [`GpuError::DeviceLost`], on which there is nothing to wait for.
-    pub(crate) fn wait_for(&self, access: Access) -> Result<(), GpuError> {
+    pub(crate) fn wait_for(&self, extent: Extent, access: Access) -> Result<(), GpuError> {
         let conflicts: Vec<_> = {
             let launches = self.lock();
-            let conflicting = launches.iter().filter(|(_, theirs)| access == Access::Write || *theirs == Access::Write);
-            conflicting.map(|(mark, _)| mark.clone()).collect()
+            let overlaps = |theirs: Extent| theirs.start < extent.end() && extent.start < theirs.end();
+            let conflicting = launches
+                .iter()
+                .filter(|noted| overlaps(noted.extent) && (access == Access::Write || noted.access == Access::Write));
+            conflicting.map(|noted| noted.mark.clone()).collect()
         };
         // Without the lock: others may note launches or wait, too.
         conflicts.iter().try_for_each(LaunchMark::wait)

@@ -4,17 +4,20 @@
 //! grow.
 
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
-use limosa_model::{Access, Advice, Extent, Side};
+use limosa_model::{Access, Advice, Side};
 use limosa_pager::{Residency, ResidencySummary};
 
+use crate::argument::{Loan, Overwrites, Reads, Writes};
+use crate::guard::{ReadGuard, WriteGuard};
 use crate::heap::Heap;
 use crate::pin::{HostPin, Pinned};
 use crate::pointer::GpuPtr;
 use crate::raw::RawAllocation;
 use crate::shareable::Shareable;
+use crate::slice::{UnifiedSlice, UnifiedSliceMut};
 use crate::{Error, Result};
 
 /// Elements of `T` at one address for CPU and GPU.
@@ -70,12 +73,7 @@ impl<T: Shareable> UnifiedVec<T> {
     /// # Errors
     /// [`crate::PagerError::Poisoned`] if some were lost with the device.
     pub fn read(&self) -> Result<ReadGuard<'_, T>> {
-        self.raw.settle(Access::Read)?;
-        // SAFETY: the allocation holds `len` initialised elements and lives as long as the guard's borrow. Launches
-        // that write it are done; no new one can be submitted (that borrows `self` exclusively), and nobody else has
-        // a mutable reference for the same reason.
-        let elements = unsafe { std::slice::from_raw_parts(self.base().as_ptr().cast_const(), self.len) };
-        Ok(ReadGuard { elements })
+        self.all().read()
     }
 
     /// The elements, for reading and writing. Waits for all launches that use them.
@@ -83,11 +81,7 @@ impl<T: Shareable> UnifiedVec<T> {
     /// # Errors
     /// [`crate::PagerError::Poisoned`] if some were lost with the device.
     pub fn write(&mut self) -> Result<WriteGuard<'_, T>> {
-        self.raw.settle(Access::Write)?;
-        // SAFETY: as in `read`, and `self` is borrowed exclusively, so no launch can be submitted and no other
-        // reference exist; launches in flight are done.
-        let elements = unsafe { std::slice::from_raw_parts_mut(self.base().as_ptr(), self.len) };
-        Ok(WriteGuard { elements })
+        self.all_mut().into_guard()
     }
 
     /// The elements for direct or asynchronous I/O (O_DIRECT, io_uring): on the host, writable, and staying there until
@@ -97,7 +91,7 @@ impl<T: Shareable> UnifiedVec<T> {
     /// [`crate::PagerError::PinTooSmall`] below 64 KiB; [`crate::PagerError::Poisoned`] if some were lost with the
     /// device.
     pub fn host_pin(&mut self) -> Result<HostPin<'_, T>> {
-        self.raw.settle(Access::Write)?;
+        self.raw.settle(self.raw.extent(), Access::Write)?;
         let pin = Pinned::new(&self.raw, self.raw.extent())?;
         // SAFETY: as in `write`.
         let elements = unsafe { std::slice::from_raw_parts_mut(self.base().as_ptr(), self.len) };
@@ -110,7 +104,7 @@ impl<T: Shareable> UnifiedVec<T> {
     /// # Errors
     /// [`crate::GpuError::DeviceLost`].
     pub fn discard(&mut self) -> Result<()> {
-        self.raw.uses.wait_for(Access::Write).map_err(|error| self.raw.heap().noticed(error))?;
+        self.raw.uses.wait_for(self.raw.extent(), Access::Write).map_err(|error| self.raw.heap().noticed(error))?;
         self.raw.heap().settle_launches();
         Ok(self.raw.heap().discard(self.raw.extent())?)
     }
@@ -176,11 +170,46 @@ impl<T: Shareable> UnifiedVec<T> {
         if inside { Ok(()) } else { Err(outside) }
     }
 
-    /// Where `range` of the elements is in the heap, clipped to those there are.
-    pub(crate) fn bytes_of(&self, range: Range<usize>) -> Extent {
-        let size = size_of::<T>() as u64;
-        let (start, end) = (range.start.min(self.len) as u64, range.end.min(self.len) as u64);
-        Extent { start: self.raw.extent().start + start * size, len: end.saturating_sub(start) * size }
+    /// For a launch: the kernel only reads the elements.
+    pub fn reads(&self) -> Loan<'_, Reads<T>> {
+        self.all().reads()
+    }
+
+    /// For a launch: the kernel may read and write the elements.
+    pub fn writes(&mut self) -> Loan<'_, Writes<T>> {
+        self.all_mut().writes()
+    }
+
+    /// For a launch: the kernel replaces every byte of the elements without reading any before. What they held need not
+    /// be moved, and is not to be relied on if the launch cannot be admitted.
+    pub fn overwrites(&mut self) -> Loan<'_, Overwrites<T>> {
+        self.all_mut().overwrites()
+    }
+
+    /// Some of the elements.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn slice(&self, range: Range<usize>) -> Result<UnifiedSlice<'_, T>> {
+        self.check(&range)?;
+        Ok(UnifiedSlice::new(&self.raw, range))
+    }
+
+    /// Some of the elements, to be written.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn slice_mut(&mut self, range: Range<usize>) -> Result<UnifiedSliceMut<'_, T>> {
+        self.check(&range)?;
+        Ok(UnifiedSliceMut::new(&self.raw, range))
+    }
+
+    fn all(&self) -> UnifiedSlice<'_, T> {
+        UnifiedSlice::new(&self.raw, 0..self.len)
+    }
+
+    fn all_mut(&mut self) -> UnifiedSliceMut<'_, T> {
+        UnifiedSliceMut::new(&self.raw, 0..self.len)
     }
 
     /// Where the elements are now: runs of blocks.
@@ -194,63 +223,4 @@ impl<T: Shareable> UnifiedVec<T> {
     pub fn residency_summary(&self) -> ResidencySummary {
         self.raw.residency_summary()
     }
-}
-
-/// Elements that the CPU may read.
-pub struct ReadGuard<'a, T> {
-    elements: &'a [T],
-}
-
-impl<T> Deref for ReadGuard<'_, T> {
-    type Target = [T];
-    fn deref(&self) -> &[T] {
-        self.elements
-    }
-}
-
-impl<T> ReadGuard<'_, T> {
-    /// The element that `pointer` points to, if it is one of these.
-    #[must_use]
-    pub fn follow(&self, pointer: GpuPtr<T>) -> Option<&T> {
-        self.elements.get(index_in(self.elements, pointer)?)
-    }
-}
-
-/// Elements that the CPU may read and write.
-pub struct WriteGuard<'a, T> {
-    elements: &'a mut [T],
-}
-
-impl<T> Deref for WriteGuard<'_, T> {
-    type Target = [T];
-    fn deref(&self) -> &[T] {
-        self.elements
-    }
-}
-
-impl<T> DerefMut for WriteGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        self.elements
-    }
-}
-
-impl<T> WriteGuard<'_, T> {
-    /// The element that `pointer` points to, if it is one of these.
-    #[must_use]
-    pub fn follow(&self, pointer: GpuPtr<T>) -> Option<&T> {
-        self.elements.get(index_in(self.elements, pointer)?)
-    }
-
-    /// The element that `pointer` points to, if it is one of these.
-    #[must_use]
-    pub fn follow_mut(&mut self, pointer: GpuPtr<T>) -> Option<&mut T> {
-        let index = index_in(self.elements, pointer)?;
-        self.elements.get_mut(index)
-    }
-}
-
-fn index_in<T>(elements: &[T], pointer: GpuPtr<T>) -> Option<usize> {
-    let offset = pointer.address().checked_sub(elements.as_ptr() as u64)?;
-    let size = (size_of::<T>() as u64).max(1);
-    if offset % size == 0 { usize::try_from(offset / size).ok() } else { None }
 }

@@ -103,7 +103,7 @@ fn check_mode_passes_what_is_declared() {
     let source = heap.vec_with(n, |i| u32::try_from(i).unwrap()).unwrap();
     let mut target = heap.vec_zeroed::<u32>(n).unwrap();
     for _ in 0..3 {
-        let launch = kit.queue.launch(&kit.copy, n as u64 / 16).writes(&mut target).reads(&source).value(n as u64);
+        let launch = kit.queue.launch(&kit.copy, n as u64 / 16).args((target.writes(), source.reads(), n as u64));
         // SAFETY: copy reads and writes `n` words.
         unsafe { launch.submit() }.unwrap().wait().unwrap();
         assert!(target.read().unwrap()[..] == source.read().unwrap()[..]);
@@ -113,9 +113,9 @@ fn check_mode_passes_what_is_declared() {
     // A small one next to others in its block, and the whole heap.
     let small = heap.vec_with(100, |_| 2u32).unwrap();
     assert_eq!(kit.sum(&small).unwrap(), 200);
-    let launch = kit.queue.launch(&kit.fill, 1000).with_whole_heap().pointer(target.ptr(0));
+    let launch = kit.queue.launch(&kit.fill, 1000).with_whole_heap().arg(target.ptr(0));
     // SAFETY: fill writes `target`, which nobody else uses.
-    unsafe { launch.value(n as u64).value(8u32).value(0u32).submit() }.unwrap().wait().unwrap();
+    unsafe { launch.args((n as u64, 8u32, 0u32)).submit() }.unwrap().wait().unwrap();
     assert!(target.read().unwrap().iter().all(|word| *word == 8));
     kit.works();
 }
@@ -135,9 +135,9 @@ fn check_mode_names_what_was_not_declared() {
         assert!(block.contains(&read.address.0), "{read}");
         secret.prefetch_to_device().unwrap();
     }
-    let launch = kit.queue.launch(&kit.fill, 1000).with_reads(&secret).pointer(secret.ptr(0));
+    let launch = kit.queue.launch(&kit.fill, 1000).with(secret.reads()).arg(secret.ptr(0));
     // SAFETY: fill writes `secret`, to which no reference exists.
-    let event = unsafe { launch.value(BLOCK_WORDS as u64).value(4u32).value(0u32).submit() }.unwrap();
+    let event = unsafe { launch.args((BLOCK_WORDS as u64, 4u32, 0u32)).submit() }.unwrap();
     let written = failure(event.wait());
     says(&written, "fill", Access::Write, TouchCause::Undeclared);
     assert!(block.contains(&written.address.0), "{written}");
@@ -147,9 +147,9 @@ fn check_mode_names_what_was_not_declared() {
     let neighbour = heap.vec_zeroed::<u32>(BLOCK_WORDS).unwrap();
     let (first, second) = (mine.ptr(0).address(), neighbour.ptr(0).address());
     assert_eq!(second, first + BLOCK);
-    let launch = kit.queue.launch(&kit.fill, 1000).writes(&mut mine).value(BLOCK_WORDS as u64 + 1);
+    let launch = kit.queue.launch(&kit.fill, 1000).args((mine.writes(), BLOCK_WORDS as u64 + 1));
     // SAFETY: fill writes `mine` and one word of `neighbour`, to which no reference exists.
-    let event = unsafe { launch.value(1u32).value(0u32).submit() }.unwrap();
+    let event = unsafe { launch.args((1u32, 0u32)).submit() }.unwrap();
     let beyond = failure(event.wait());
     says(&beyond, "fill", Access::Write, TouchCause::Undeclared);
     assert_eq!(beyond.address.0, second);

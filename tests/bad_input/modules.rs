@@ -220,13 +220,13 @@ fn arguments_and_grids_are_checked_before_anything_runs() {
     let Some(kit) = Kit::new("arguments", builder()) else { return };
     let before = kit.heap().counters().launches;
     let vec = kit.heap().vec_zeroed::<u32>(64).unwrap();
-    let launch = || kit.queue.launch(&kit.reduce, 64).reads(&vec).reads(&vec).value(0u64);
+    let launch = || kit.queue.launch(&kit.reduce, 64).args((vec.reads(), vec.reads(), 0u64));
     // SAFETY: reduce is to touch nothing; it is not even launched.
-    let error = gpu(unsafe { launch().value([0u64; 40]).submit() }.map(|_| ()).unwrap_err());
+    let error = gpu(unsafe { launch().arg([0u64; 40]).submit() }.map(|_| ()).unwrap_err());
     let GpuError::ArgumentsSurplus { name, position: 4, declared: 3, .. } = &error else { panic!("{error}") };
     assert!(name == reduce::KERNEL.name && error.to_string().contains("reduce"), "{error}");
     // SAFETY: as above.
-    let error = gpu(unsafe { kit.queue.launch(&kit.reduce, 64).reads(&vec).submit() }.map(|_| ()).unwrap_err());
+    let error = gpu(unsafe { kit.queue.launch(&kit.reduce, 64).arg(vec.reads()).submit() }.map(|_| ()).unwrap_err());
     let GpuError::ArgumentsMissing { given, needed, .. } = &error else { panic!("{error}") };
     assert!(given < needed && error.to_string().contains(&needed.to_string()), "{error}");
     // SAFETY: as above.
@@ -234,7 +234,7 @@ fn arguments_and_grids_are_checked_before_anything_runs() {
     assert!(matches!(error, GpuError::ArgumentsMissing { .. }), "{error}");
     let [x, y, z] = kit.context.adapter().limits.workgroups;
     for groups in [[u32::MAX, 1, 1], [1, u32::MAX, 1], [1, 1, u32::MAX], [u32::MAX; 3]] {
-        let launch = kit.queue.launch_groups(&kit.reduce, groups).reads(&vec).reads(&vec).value(0u64);
+        let launch = kit.queue.launch_groups(&kit.reduce, groups).args((vec.reads(), vec.reads(), 0u64));
         // SAFETY: as above.
         let error = gpu(unsafe { launch.submit() }.map(|_| ()).unwrap_err());
         let GpuError::GridTooLarge { groups: told, limit, .. } = &error else { panic!("{error}") };
@@ -242,7 +242,7 @@ fn arguments_and_grids_are_checked_before_anything_runs() {
         assert!(error.to_string().contains("launch in parts"), "{error}");
     }
     for invocations in [u64::MAX, 1 << 50] {
-        let launch = kit.queue.launch(&kit.reduce, invocations).reads(&vec).reads(&vec).value(0u64);
+        let launch = kit.queue.launch(&kit.reduce, invocations).args((vec.reads(), vec.reads(), 0u64));
         // SAFETY: as above.
         let error = gpu(unsafe { launch.submit() }.map(|_| ()).unwrap_err());
         assert!(matches!(error, GpuError::GridTooLarge { .. }), "{error}");

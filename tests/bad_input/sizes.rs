@@ -204,7 +204,7 @@ fn nothing_at_all_is_no_error() {
 
     let mut vec = heap.vec_with(BLOCK_WORDS, |_| 5u32).unwrap();
     for launch in [kit.queue.launch(&kit.fill, 0), kit.queue.launch_groups(&kit.fill, [0; 3])] {
-        let launch = launch.writes(&mut vec).value(BLOCK_WORDS as u64).value(6u32).value(0u32);
+        let launch = launch.args((vec.writes(), BLOCK_WORDS as u64, 6u32, 0u32));
         // SAFETY: fill writes within `vec`; with no invocations it writes nothing.
         unsafe { launch.submit() }.unwrap().wait().unwrap();
         assert!(vec.read().unwrap().iter().all(|word| *word == 5));

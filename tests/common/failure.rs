@@ -136,15 +136,15 @@ impl Kit {
         let count = vec.len() as u64;
         let launch = queue.launch(&self.fill, count.div_ceil(fill::ITEMS));
         // SAFETY: fill writes the words of `vec`, as declared.
-        unsafe { launch.writes(vec).value(count).value(value).value(0u32).submit() }
+        unsafe { launch.args((vec.writes(), count, value, 0u32)).submit() }
     }
 
     /// Has a kernel fill `words` words from `address` on, which nothing declares.
     pub fn fill_at(&self, address: u64, words: u64, value: u32) -> Result<Event> {
         let launch =
-            self.queue.launch(&self.fill, words.div_ceil(fill::ITEMS)).pointer(GpuPtr::<u32>::from_address(address));
+            self.queue.launch(&self.fill, words.div_ceil(fill::ITEMS)).arg(GpuPtr::<u32>::from_address(address));
         // SAFETY: the tests give heap addresses to which no reference exists.
-        unsafe { launch.value(words).value(value).value(0u32).submit() }
+        unsafe { launch.args((words, value, 0u32)).submit() }
     }
 
     /// What a kernel finds to be the sum of `vec`.
@@ -153,7 +153,7 @@ impl Kit {
         let count = vec.len() as u64;
         let launch = self.queue.launch(&self.reduce, count.div_ceil(reduce::ITEMS));
         // SAFETY: reduce reads the words of `vec` and adds to `total`, as declared.
-        unsafe { launch.reads(vec).writes(total.as_mut_vec()).value(count).submit()? }.wait()?;
+        unsafe { launch.args((vec.reads(), total.as_mut_vec().writes(), count)).submit()? }.wait()?;
         total.get()
     }
 
@@ -161,7 +161,7 @@ impl Kit {
     pub fn sum_at(&self, address: u64, words: u64) -> Result<u64> {
         let mut total = self.heap().boxed(0u64)?;
         let launch = self.queue.launch(&self.reduce, words.div_ceil(reduce::ITEMS));
-        let launch = launch.pointer(GpuPtr::<u32>::from_address(address)).writes(total.as_mut_vec()).value(words);
+        let launch = launch.args((GpuPtr::<u32>::from_address(address), total.as_mut_vec().writes(), words));
         // SAFETY: the tests give heap addresses that nobody writes meanwhile.
         unsafe { launch.submit()? }.wait()?;
         total.get()

@@ -41,8 +41,8 @@ impl Gate {
         put(KEY, WANTED);
         // There before the kernel is, so that no fault of the gate's own is counted later.
         memory.prefetch(limosa::Side::Device).unwrap();
-        let launch = queue.launch(&kernel, 1).pointer(base.add(NODES[0])).pointer(base.add(KEY));
-        let launch = launch.pointer(base.add(FOUND)).value(1u64).value(0u64);
+        let launch = queue.launch(&kernel, 1).args((base.add(NODES[0]), base.add(KEY)));
+        let launch = launch.args((base.add(FOUND), 1u64, 0u64));
         let launch = match kit.context.device_class() {
             DeviceClass::Faulting => launch.keeps(&memory),
             DeviceClass::Declared => launch.with_raw(&memory, Access::Write),

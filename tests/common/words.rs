@@ -76,31 +76,32 @@ pub fn sum_into(kit: &Kit, queue: &Queue, source: &UnifiedVec<u32>, total: &mut 
     let words = source.len() as u64;
     let launch = queue.launch(&kit.reduce, words.div_ceil(reduce::ITEMS));
     // SAFETY: reduce reads `source` and adds to the first word of `total`.
-    unsafe { launch.reads(source).writes(total).value(words).submit() }.unwrap()
+    unsafe { launch.args((source.reads(), total.writes(), words)).submit() }.unwrap()
 }
 
 pub fn copy_on(kit: &Kit, queue: &Queue, from: &UnifiedVec<u32>, to: &mut UnifiedVec<u32>) -> Event {
     let words = from.len().min(to.len()) as u64;
     let launch = queue.launch(&kit.copy, words.div_ceil(copy::ITEMS));
     // SAFETY: copy writes as many words of `to` as it reads of `from`.
-    unsafe { launch.writes(to).reads(from).value(words).submit() }.unwrap()
+    unsafe { launch.args((to.writes(), from.reads(), words)).submit() }.unwrap()
 }
 
 /// Has a kernel fill the declared words.
 pub fn fill_part(kit: &Kit, vec: &mut UnifiedVec<u32>, range: Range<usize>, value: u32) -> Result<()> {
     let count = range.len() as u64;
-    let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS)).pointer(vec.ptr(range.start));
+    let launch = kit.queue.launch(&kit.fill, count.div_ceil(fill::ITEMS)).arg(vec.ptr(range.start));
     // SAFETY: fill writes the declared words.
-    unsafe { launch.value(count).value(value).value(0u32).with_writes_of(vec, range).submit() }?.wait()
+    unsafe { launch.args((count, value, 0u32)).with(vec.slice_mut(range).unwrap().writes()).submit() }?.wait()
 }
 
 /// What a kernel finds to be the sum of the declared words.
 pub fn sum_part(kit: &Kit, vec: &UnifiedVec<u32>, range: Range<usize>) -> u64 {
     let mut total = kit.heap().boxed(0u64).unwrap();
     let count = range.len() as u64;
-    let launch = kit.queue.launch(&kit.reduce, count.div_ceil(reduce::ITEMS)).pointer(vec.ptr(range.start));
+    let launch = kit.queue.launch(&kit.reduce, count.div_ceil(reduce::ITEMS)).arg(vec.ptr(range.start));
     // SAFETY: reduce reads the declared words and adds to `total`.
-    let launch = unsafe { launch.writes(total.as_mut_vec()).value(count).with_reads_of(vec, range).submit() };
+    let launch =
+        unsafe { launch.args((total.as_mut_vec().writes(), count)).with(vec.slice(range).unwrap().reads()).submit() };
     launch.unwrap().wait().unwrap();
     total.get().unwrap()
 }

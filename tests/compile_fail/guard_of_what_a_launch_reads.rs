@@ -10,7 +10,7 @@ fn main() -> Result<()> {
     let queue = context.queue()?;
     let mut vec = context.heap().vec_zeroed::<u32>(1024)?;
     let mut guard = vec.write()?;
-    let launch = queue.launch(&kernel, 1).reads(&vec);
+    let launch = queue.launch(&kernel, 1).arg(vec.reads());
     // SAFETY: none: this must not compile.
     unsafe { launch.submit()? }.wait()?;
     guard[0] = 1;

@@ -10,7 +10,7 @@ fn main() -> Result<()> {
     let queue = context.queue()?;
     let mut vec = context.heap().vec_zeroed::<u32>(1024)?;
     let guard = vec.read()?;
-    let launch = queue.launch(&kernel, 1).writes(&mut vec);
+    let launch = queue.launch(&kernel, 1).arg(vec.writes());
     // SAFETY: none: this must not compile.
     unsafe { launch.submit()? }.wait()?;
     println!("{}", guard[0]);

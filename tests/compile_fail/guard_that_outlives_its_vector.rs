@@ -13,6 +13,6 @@ fn main() -> Result<()> {
     drop(vec);
     println!("{}", guard[0]);
     vec = context.heap().vec_zeroed(1)?;
-    queue.launch(&kernel, 1).reads(&vec);
+    queue.launch(&kernel, 1).arg(vec.reads());
     Ok(())
 }

@@ -9,7 +9,7 @@ fn main() -> Result<()> {
     let kernel = context.kernel("fill", fill::KERNEL.spirv)?;
     let queue = context.queue()?;
     let mut vec = context.heap().vec_zeroed::<u32>(1024)?;
-    let launch = queue.launch(&kernel, 1).reads(&vec);
+    let launch = queue.launch(&kernel, 1).arg(vec.reads());
     vec.write()?[0] = 1;
     // SAFETY: none: this must not compile.
     unsafe { launch.submit()? }.wait()

@@ -9,5 +9,5 @@ fn main() -> Result<()> {
     let kernel = context.kernel("fill", fill::KERNEL.spirv)?;
     let queue = context.queue()?;
     let mut vec = context.heap().vec_zeroed::<u32>(1024)?;
-    queue.launch(&kernel, 1).writes(&mut vec).submit()?.wait()
+    queue.launch(&kernel, 1).arg(vec.writes()).submit()?.wait()
 }

@@ -9,7 +9,7 @@ fn main() -> Result<()> {
     let kernel = context.kernel("fill", fill::KERNEL.spirv)?;
     let queue = context.queue()?;
     let mut vec = context.heap().vec_zeroed::<u32>(1024)?;
-    let launch = queue.launch(&kernel, 1).reads(&vec).overwrites(&mut vec);
+    let launch = queue.launch(&kernel, 1).args((vec.reads(), vec.overwrites()));
     // SAFETY: none: this must not compile.
     unsafe { launch.submit()? }.wait()
 }

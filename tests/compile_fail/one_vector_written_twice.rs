@@ -9,7 +9,7 @@ fn main() -> Result<()> {
     let kernel = context.kernel("fill", fill::KERNEL.spirv)?;
     let queue = context.queue()?;
     let mut vec = context.heap().vec_zeroed::<u32>(1024)?;
-    let launch = queue.launch(&kernel, 1).writes(&mut vec).writes(&mut vec);
+    let launch = queue.launch(&kernel, 1).args((vec.writes(), vec.writes()));
     // SAFETY: none: this must not compile.
     unsafe { launch.submit()? }.wait()
 }

@@ -10,7 +10,7 @@ fn main() -> Result<()> {
     let queue = context.queue()?;
     let mut vec = context.heap().vec_zeroed::<u32>(1024)?;
     let pin = vec.host_pin()?;
-    let launch = queue.launch(&kernel, 1).with_reads(&vec);
+    let launch = queue.launch(&kernel, 1).with(vec.reads());
     // SAFETY: none: this must not compile.
     unsafe { launch.submit()? }.wait()?;
     println!("{}", pin[0]);

@@ -10,7 +10,7 @@ fn main() -> Result<()> {
     let queue = context.queue()?;
     let mut vec = context.heap().vec_zeroed::<u32>(1024)?;
     let pointer = vec.ptr(0);
-    queue.launch(&kernel, 1).reads(&vec);
+    queue.launch(&kernel, 1).arg(vec.reads());
     vec.write()?[0] = 1;
     println!("{}", *pointer);
     Ok(())

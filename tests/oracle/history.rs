@@ -209,7 +209,7 @@ impl History<'_> {
                 launches,
             ];
             let queue = &queues[usize::try_from(launches % 2).unwrap()];
-            let launch = queue.launch(&kernel, CELLS).value(arguments).value(ROUNDS).value(0u32);
+            let launch = queue.launch(&kernel, CELLS).args((arguments, ROUNDS, 0u32));
             let launch = launch.with_raw(report.raw(), Access::Write).keeps(&self.counters);
             // By turns the cells are declared, and held: CPU threads wait for the launch; and not: they take blocks
             // from the kernel.
@@ -314,7 +314,7 @@ impl History<'_> {
         let mut total = self.context.heap().boxed(0u64).unwrap();
         for turn in 1u32.. {
             let launch = queue.launch(&fill, words as u64 / fill::ITEMS);
-            let launch = launch.writes(&mut vec).value(words as u64).value(turn).value(0u32);
+            let launch = launch.args((vec.writes(), words as u64, turn, 0u32));
             // SAFETY: fill writes the vector's words.
             unsafe { launch.submit() }.unwrap();
             let wrong = vec.read().unwrap().iter().copied().zip(0..).find(|(word, _)| *word != turn);
@@ -325,8 +325,8 @@ impl History<'_> {
             pin.iter_mut().for_each(|word| *word += 1);
             drop(pin);
             *total.write().unwrap() = 0;
-            let launch = queue.launch(&reduce, words as u64 / reduce::ITEMS).reads(&vec);
-            let launch = launch.writes(total.as_mut_vec()).value(words as u64);
+            let launch = queue.launch(&reduce, words as u64 / reduce::ITEMS).arg(vec.reads());
+            let launch = launch.args((total.as_mut_vec().writes(), words as u64));
             // SAFETY: reduce reads the vector's words and adds to the total.
             unsafe { launch.submit() }.unwrap();
             let due = words as u64 * (u64::from(turn) + 1);

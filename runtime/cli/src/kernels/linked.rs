@@ -153,15 +153,15 @@ impl Ranker {
         }
         let count = graph.nodes.len();
         let first = graph.nodes.ptr(0);
-        let launch = self.queue.launch(&self.kernel, count as u64).pointer(first);
+        let launch = self.queue.launch(&self.kernel, count as u64).arg(first);
         let launch = if self.by_faults {
             launch.keeps(graph.nodes.raw()).keeps(graph.edges.raw())
         } else {
-            launch.with_reads(&graph.edges).with_writes(&mut graph.nodes)
+            launch.with(graph.edges.reads()).with(graph.nodes.writes())
         };
-        let launch = launch.value(size_of::<Node>() as u64).value(count as u64);
-        let launch = launch.writes(graph.totals.as_mut_vec());
-        let launch = launch.value(pagerank::inverse(count)).value(self.damping).value(graph.iterations).value(0u32);
+        let launch = launch.args((size_of::<Node>() as u64, count as u64));
+        let launch = launch.arg(graph.totals.as_mut_vec().writes());
+        let launch = launch.args((pagerank::inverse(count), self.damping, graph.iterations, 0u32));
         // SAFETY: the kernel follows the pointers of the nodes and edges, which stay among these (see the module), and
         // writes nodes and totals. What is not declared is kept, and `graph` is borrowed until the launch has completed.
         unsafe { launch.submit() }?.wait()?;

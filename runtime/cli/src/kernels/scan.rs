@@ -180,10 +180,10 @@ impl Scanner {
         let launch = after.into_iter().fold(launch, limosa::Launch::after);
         // The kernels read 16 bytes at a time.
         let read = window.range.start..window.range.end.next_multiple_of(16);
-        let launch = launch.with_reads_of(bytes, read).with_writes_of(&mut window.results, results);
-        let launch = launch.pointer(source).value(len).pointer(target);
+        let launch = launch.with(bytes.slice(read)?.reads()).with(window.results.slice_mut(results)?.writes());
+        let launch = launch.args((source, len, target));
         let launch = match pass {
-            Pass::Fingerprint(turn) => launch.value(SEEDS[turn as usize]),
+            Pass::Fingerprint(turn) => launch.arg(SEEDS[turn as usize]),
             Pass::Histogram(_) => launch,
         };
         // SAFETY: the kernels read `len` bytes from `source`, and up to the next multiple of 16, which are in `bytes`

@@ -27,7 +27,7 @@ impl WordKernels {
     pub(crate) fn fill(&self, words: &mut UnifiedVec<u32>, value: u32) -> Result<()> {
         let count = words.len() as u64;
         let launch = self.queue.launch(&self.fill, count.div_ceil(fill::ITEMS));
-        let launch = launch.writes(words).value(count).value(value).value(0u32);
+        let launch = launch.args((words.writes(), count, value, 0u32));
         // SAFETY: fill writes `count` words from the first on: all of the array, which is declared.
         unsafe { launch.submit() }?.wait()
     }
@@ -36,9 +36,9 @@ impl WordKernels {
     pub(crate) fn touch_pages(&self, words: &mut UnifiedVec<u32>, mask: u32) -> Result<()> {
         let touches = words.len().div_ceil(PAGE_WORDS) as u64;
         let first = words.raw().ptr();
-        let launch = self.queue.launch(&self.probe, touches).pointer(first).pointer(first);
-        let launch = if self.by_faults { launch.keeps(words.raw()) } else { launch.with_writes(words) };
-        let launch = launch.value((PAGE_WORDS * size_of::<u32>()) as u64).value(touches).value(mask).value(0u32);
+        let launch = self.queue.launch(&self.probe, touches).args((first, first));
+        let launch = if self.by_faults { launch.keeps(words.raw()) } else { launch.with(words.writes()) };
+        let launch = launch.args(((PAGE_WORDS * size_of::<u32>()) as u64, touches, mask, 0u32));
         // SAFETY: source and target of the probe are the same words of the array, one a page, each the business of
         // one invocation. The array is kept, and borrowed until the launch has completed.
         unsafe { launch.submit() }?.wait()

@@ -1,0 +1,65 @@
+//! Guards: elements as the CPU sees them, for as long as no launch can be submitted that would conflict. They do *not*
+//! wait: who makes one has.
+
+use std::ops::{Deref, DerefMut};
+
+use crate::pointer::GpuPtr;
+
+/// Elements that the CPU may read.
+pub struct ReadGuard<'a, T> {
+    pub(crate) elements: &'a [T],
+}
+
+impl<T> Deref for ReadGuard<'_, T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        self.elements
+    }
+}
+
+impl<T> ReadGuard<'_, T> {
+    /// The element that `pointer` points to, if it is one of these.
+    #[must_use]
+    pub fn follow(&self, pointer: GpuPtr<T>) -> Option<&T> {
+        self.elements.get(index_in(self.elements, pointer)?)
+    }
+}
+
+/// Elements that the CPU may read and write.
+pub struct WriteGuard<'a, T> {
+    pub(crate) elements: &'a mut [T],
+}
+
+impl<T> Deref for WriteGuard<'_, T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        self.elements
+    }
+}
+
+impl<T> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.elements
+    }
+}
+
+impl<T> WriteGuard<'_, T> {
+    /// The element that `pointer` points to, if it is one of these.
+    #[must_use]
+    pub fn follow(&self, pointer: GpuPtr<T>) -> Option<&T> {
+        self.elements.get(index_in(self.elements, pointer)?)
+    }
+
+    /// The element that `pointer` points to, if it is one of these.
+    #[must_use]
+    pub fn follow_mut(&mut self, pointer: GpuPtr<T>) -> Option<&mut T> {
+        let index = index_in(self.elements, pointer)?;
+        self.elements.get_mut(index)
+    }
+}
+
+fn index_in<T>(elements: &[T], pointer: GpuPtr<T>) -> Option<usize> {
+    let offset = pointer.address().checked_sub(elements.as_ptr() as u64)?;
+    let size = (size_of::<T>() as u64).max(1);
+    if offset % size == 0 { usize::try_from(offset / size).ok() } else { None }
+}

@@ -1,0 +1,175 @@
+//! Parts of vectors: what launches and the CPU take where a whole vector is too much. They own nothing.
+//!
+//! Parts that do not overlap may be used at the same time, one by a kernel and one by the CPU. Where they share a block
+//! of 64 KiB, a touch of the CPU's there waits for the kernel, as with any neighbour of what a launch holds.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+
+use limosa_model::{Access, Extent};
+
+use crate::argument::{Loan, Overwrites, Reads, Writes};
+use crate::guard::{ReadGuard, WriteGuard};
+use crate::pointer::GpuPtr;
+use crate::raw::RawAllocation;
+use crate::shareable::Shareable;
+use crate::{Error, Result};
+
+/// Where elements of an allocation lie.
+fn extent_of<T>(memory: &RawAllocation, range: &Range<usize>) -> Extent {
+    let size = size_of::<T>() as u64;
+    Extent { start: memory.extent().start + range.start as u64 * size, len: range.len() as u64 * size }
+}
+
+/// The address of the element at the beginning of `range`.
+fn base_of<T>(memory: &RawAllocation, range: &Range<usize>) -> GpuPtr<T> {
+    GpuPtr::from_address(memory.ptr().address()).add(range.start as u64)
+}
+
+/// Elements that others may read, too: [`crate::UnifiedVec::slice`].
+#[derive(Clone)]
+pub struct UnifiedSlice<'a, T: Shareable> {
+    memory: &'a Arc<RawAllocation>,
+    range: Range<usize>,
+    elements: PhantomData<&'a [T]>,
+}
+
+impl<'a, T: Shareable> UnifiedSlice<'a, T> {
+    /// Of elements that lie in `memory`.
+    pub(crate) fn new(memory: &'a Arc<RawAllocation>, range: Range<usize>) -> Self {
+        Self { memory, range, elements: PhantomData }
+    }
+
+    /// Elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// A pointer to the first element, or to where it would be.
+    #[must_use]
+    pub fn ptr(&self) -> GpuPtr<T> {
+        base_of(self.memory, &self.range)
+    }
+
+    /// For a launch: the kernel only reads the elements.
+    pub fn reads(&self) -> Loan<'a, Reads<T>> {
+        Loan::new(self.memory, extent_of::<T>(self.memory, &self.range))
+    }
+
+    /// The elements, for reading. Waits for launches that write some of them.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::Poisoned`] if some were lost with the device.
+    pub fn read(&self) -> Result<ReadGuard<'a, T>> {
+        self.memory.settle(extent_of::<T>(self.memory, &self.range), Access::Read)?;
+        let base = self.ptr().as_ptr().cast_const();
+        // SAFETY: the allocation holds these elements, initialised, and lives as long as the borrow. Launches that write
+        // some of them are done; no new one can be submitted (that borrows them exclusively), and nobody else has a
+        // mutable reference for the same reason.
+        Ok(ReadGuard { elements: unsafe { std::slice::from_raw_parts(base, self.len()) } })
+    }
+}
+
+/// Elements that nobody else uses: [`crate::UnifiedVec::slice_mut`].
+pub struct UnifiedSliceMut<'a, T: Shareable> {
+    memory: &'a Arc<RawAllocation>,
+    range: Range<usize>,
+    elements: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T: Shareable> UnifiedSliceMut<'a, T> {
+    /// Of elements that lie in `memory` and are borrowed exclusively.
+    pub(crate) fn new(memory: &'a Arc<RawAllocation>, range: Range<usize>) -> Self {
+        Self { memory, range, elements: PhantomData }
+    }
+
+    /// Elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// A pointer to the first element, or to where it would be.
+    #[must_use]
+    pub fn ptr(&self) -> GpuPtr<T> {
+        base_of(self.memory, &self.range)
+    }
+
+    /// The first `middle` elements, and the others.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn split_at(self, middle: usize) -> Result<(Self, Self)> {
+        let at = self.range.start.checked_add(middle).filter(|at| *at <= self.range.end);
+        let at = at.ok_or(Error::OutOfRange { start: middle, end: self.len(), len: self.len() })?;
+        let (first, second) = (self.range.start..at, at..self.range.end);
+        Ok((Self::new(self.memory, first), Self::new(self.memory, second)))
+    }
+
+    /// The same elements for a shorter time.
+    pub fn reborrow(&mut self) -> UnifiedSliceMut<'_, T> {
+        UnifiedSliceMut::new(self.memory, self.range.clone())
+    }
+
+    fn shared(&self) -> UnifiedSlice<'_, T> {
+        UnifiedSlice::new(self.memory, self.range.clone())
+    }
+
+    /// For a launch: the kernel only reads the elements.
+    pub fn reads(&self) -> Loan<'_, Reads<T>> {
+        Loan::new(self.memory, extent_of::<T>(self.memory, &self.range))
+    }
+
+    /// For a launch: the kernel may read and write the elements.
+    pub fn writes(self) -> Loan<'a, Writes<T>> {
+        Loan::new(self.memory, extent_of::<T>(self.memory, &self.range))
+    }
+
+    /// For a launch: the kernel replaces every byte of the elements without reading any before; see
+    /// [`crate::UnifiedVec::overwrites`].
+    pub fn overwrites(self) -> Loan<'a, Overwrites<T>> {
+        Loan::new(self.memory, extent_of::<T>(self.memory, &self.range))
+    }
+
+    /// The elements, for reading. Waits for launches that write some of them.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::Poisoned`] if some were lost with the device.
+    pub fn read(&self) -> Result<ReadGuard<'_, T>> {
+        self.shared().read()
+    }
+
+    /// The elements, for reading and writing. Waits for all launches that use some of them.
+    ///
+    /// # Errors
+    /// [`crate::PagerError::Poisoned`] if some were lost with the device.
+    pub fn write(&mut self) -> Result<WriteGuard<'_, T>> {
+        self.reborrow().into_guard()
+    }
+
+    /// As [`Self::write`], for all of the borrow.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn into_guard(self) -> Result<WriteGuard<'a, T>> {
+        self.memory.settle(extent_of::<T>(self.memory, &self.range), Access::Write)?;
+        let base = self.ptr().as_ptr();
+        // SAFETY: as in `UnifiedSlice::read`, and the elements are borrowed exclusively, so no launch can be submitted and
+        // no other reference exist; launches in flight on them are done.
+        Ok(WriteGuard { elements: unsafe { std::slice::from_raw_parts_mut(base, self.len()) } })
+    }
+}
