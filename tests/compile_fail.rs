@@ -31,7 +31,7 @@ fn errors(at: &Path) -> BTreeMap<String, Vec<String>> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(at).args(["build", "--bins", "--keep-going", "--offline", "--message-format=json"]);
     // Built, not checked: some constants are evaluated only then. In a folder of its own, whatever the caller's is.
-    cargo.env("CARGO_TARGET_DIR", at.join("target"));
+    cargo.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages"));
     let output = cargo.output().unwrap();
     let mut errors: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for line in String::from_utf8(output.stdout).unwrap().lines() {

@@ -30,6 +30,7 @@ mod context;
 mod error;
 mod event;
 mod guard;
+pub mod guide;
 mod heap;
 mod kernel;
 mod launch;

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::compile::CompileError;
 use crate::file::FileError;
 use crate::graph::GraphError;
 
@@ -19,11 +20,14 @@ pub(crate) enum CliError {
     /// The graph breaks its own promises: a defect of whoever read it.
     #[error("demo: an edge of the graph names a node that it does not have; report this")]
     BrokenGraph,
+    /// There is no module.
+    #[error("compile: {0}")]
+    Compile(#[from] CompileError),
     /// No context: no device, no userfaultfd, a limit that is too small.
     #[error("cannot open a context: {0}")]
     Open(#[source] limosa::Error),
     /// The library failed later.
-    #[error("demo: {doing}: {source}")]
+    #[error("{doing}: {source}")]
     Library { doing: &'static str, source: limosa::Error },
     /// What the GPU computed is not what the CPU computes.
     #[error(

@@ -1,4 +1,5 @@
-//! The `limosa` command: a demonstration of the runtime that verifies itself, and a look at what the machine allows.
+//! The `limosa` command: a demonstration of the runtime that verifies itself, a look at what the machine allows, and a
+//! way from GLSL to kernels.
 //! It uses the library as any program does, and knows nothing of its insides.
 //!
 //! Results go to standard output; progress and errors to standard error. Exit status 0: done; 1: an error, which is
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod compile;
 mod demo;
 mod device;
 mod doctor;
@@ -44,6 +46,8 @@ enum Command {
     Demo(options::Demo),
     /// Say what this machine allows, and for each thing missing the reason and the remedy
     Doctor(options::Doctor),
+    /// Translate a compute shader that includes limosa.glsl to SPIR-V, and say what the kernel takes
+    Compile(options::Compile),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
     let outcome = match &arguments.command {
         Command::Demo(options) => demo::run(options, &mut out).map(|()| ExitCode::SUCCESS),
         Command::Doctor(options) => doctor::run(options, &mut out),
+        Command::Compile(options) => compile::run(options, &mut out),
     };
     // What was found out before an error is worth reading, and stands before it.
     let flushed = out.flush().map_err(error::CliError::Output);

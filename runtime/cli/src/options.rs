@@ -73,6 +73,17 @@ impl Demo {
     }
 }
 
+/// Options of `limosa compile`.
+#[derive(Args)]
+pub(crate) struct Compile {
+    /// The shader, in GLSL; `#include "limosa.glsl"` finds the one of this version
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: PathBuf,
+    /// The module [default: beside the source, with the extension spv]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
 /// Options of `limosa doctor`.
 #[derive(Args)]
 pub(crate) struct Doctor {
