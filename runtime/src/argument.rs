@@ -13,14 +13,70 @@ use crate::raw::RawAllocation;
 use crate::shareable::Shareable;
 
 /// Elements of `T` that the kernel only reads: [`crate::UnifiedVec::reads`].
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use limosa::{Reads, Writes};
+/// # let kernel = context.kernel("copy", limosa_shaders::copy::KERNEL.spirv)?;
+///
+/// // SAFETY: copy reads `count` words of the second and writes those of the first.
+/// let copy = unsafe {
+///     kernel.promise::<(Writes<u32>, Reads<u32>, u64)>("both have `count` words", |(to, from, count)| {
+///         *count <= to.len().min(from.len()) as u64
+///     })?
+/// };
+/// let from = context.heap().vec_from(&[1u32, 2, 3])?;
+/// let mut to = context.heap().vec_zeroed::<u32>(3)?;
+/// context.queue()?.launch(&copy, 3).args((to.writes(), from.reads(), 3)).submit()?;
+/// assert_eq!(to.to_vec()?, [1, 2, 3]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Reads<T>(PhantomData<fn() -> T>);
 
 /// Elements of `T` that the kernel may read and write: [`crate::UnifiedVec::writes`].
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use limosa::Writes;
+/// # let kernel = context.kernel("fill", limosa_shaders::fill::KERNEL.spirv)?;
+///
+/// // SAFETY: fill writes `count` words.
+/// let fill = unsafe {
+///     kernel.promise::<(Writes<u32>, u64, u32)>("it has `count` words", |(vec, count, _)| *count <= vec.len() as u64)?
+/// };
+/// let mut vec = context.heap().vec_zeroed::<u32>(8)?;
+/// context.queue()?.launch(&fill, 4).args((vec.slice_mut(2..6)?.writes(), 4, 1)).submit()?;
+/// assert_eq!(vec.to_vec()?, [0, 0, 1, 1, 1, 1, 0, 0]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Writes<T>(PhantomData<fn() -> T>);
 
 /// Elements of `T` of which the kernel replaces every byte without reading any before: [`crate::UnifiedVec::overwrites`].
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use limosa::Overwrites;
+/// # let kernel = context.kernel("fill", limosa_shaders::fill::KERNEL.spirv)?;
+///
+/// // SAFETY: fill writes every word, if they are `count`.
+/// let fill = unsafe {
+///     kernel.promise::<(Overwrites<u32>, u64, u32)>("it has `count` words", |(vec, count, _)| *count == vec.len() as u64)?
+/// };
+/// let mut vec = context.heap().vec_with(1 << 20, |i| i as u32)?;
+/// let before = context.heap().counters();
+/// context.queue()?.launch(&fill, 1 << 20).args((vec.overwrites(), 1 << 20, 1)).submit()?.wait()?;
+/// // What was there is not moved.
+/// assert_eq!(context.heap().counters().since(&before).blocks_to_device, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Overwrites<T>(PhantomData<fn() -> T>);
 
@@ -28,6 +84,22 @@ pub struct Overwrites<T>(PhantomData<fn() -> T>);
 /// pointers ([`crate::Launch::with`]). `U` is one of [`Reads`], [`Writes`] and [`Overwrites`].
 ///
 /// The borrow ends when the launch is submitted; from then on guards wait for it.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// # let kernel = context.kernel("fill", limosa_shaders::fill::KERNEL.spirv)?;
+/// # let queue = context.queue()?;
+/// let mut vec = context.heap().vec_zeroed::<u32>(100)?;
+/// let loan = vec.writes();
+/// assert_eq!((loan.len(), loan.is_empty()), (100, false));
+/// let launch = queue.launch(&kernel, 100).args((loan, 100u64, 7u32));
+/// // SAFETY: fill writes `count` words, 100.
+/// unsafe { launch.submit()? };
+/// assert_eq!(vec.read()?[99], 7);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a loan is to be given to a launch"]
 pub struct Loan<'a, U: Usage> {
     memory: &'a Arc<RawAllocation>,

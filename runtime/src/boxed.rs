@@ -10,6 +10,22 @@ use crate::shareable::Shareable;
 use crate::vec::UnifiedVec;
 
 /// A `T` at one address for CPU and GPU.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// # let kernel = context.kernel("fill", limosa_shaders::fill::KERNEL.spirv)?;
+/// # let queue = context.queue()?;
+/// let mut total = context.heap().boxed(1u32)?;
+/// let launch = queue.launch(&kernel, 1).args((total.overwrites(), 1u64, 42u32));
+/// // SAFETY: fill writes one word.
+/// unsafe { launch.submit()? };
+/// assert_eq!(total.get()?, 42);
+/// *total.write()? += 1;
+/// assert_eq!(*total.read()?, 43);
+/// # Ok(())
+/// # }
+/// ```
 pub struct UnifiedBox<T: Shareable> {
     one: UnifiedVec<T>,
 }

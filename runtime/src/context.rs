@@ -9,6 +9,20 @@ use crate::kernel::{Kernel, KernelBuilder};
 use crate::queue::Queue;
 
 /// A device and its heap, in use. Everything made from it keeps what it needs of it alive.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use limosa_shaders::fill;
+///
+/// println!("{}: {:?} through {:?}", context.adapter().name, context.device_class(), context.view());
+/// let kernel = context.kernel("fill", fill::KERNEL.spirv)?;
+/// let queue = context.queue()?;
+/// let words = context.heap().vec_zeroed::<u32>(100)?;
+/// # let _ = (kernel, queue, words);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Context {
     heap: Heap,
 }
@@ -113,6 +127,21 @@ impl Context {
 pub const HEAP_SIZE_DEFAULT: u64 = 64 << 30;
 
 /// What a context is made with.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// use limosa::{Context, DeviceChoice, FaultMode};
+///
+/// let context = Context::builder()
+///     .device(DeviceChoice::Best)
+///     .heap_size(1 << 30)
+///     .device_budget(64 << 20)
+///     .fault_mode(FaultMode::HandlerThread)
+///     .build()?;
+/// assert_eq!(context.heap().device_budget(), 64 << 20);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ContextBuilder {
     device: DeviceChoice,

@@ -4,6 +4,19 @@ pub use limosa_gpu::GpuError;
 pub use limosa_pager::{LaunchFailure, OsError, PagerError, TouchCause};
 
 /// Whatever can go wrong in limosa.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// use limosa::Context;
+///
+/// let context = Context::builder().heap_size(1 << 30).device_budget(8 << 20).build()?;
+/// let vec = context.heap().vec_zeroed::<u8>(16 << 20)?;
+/// let error = vec.prefetch_to_device().unwrap_err();
+/// assert!(error.is_out_of_memory() && !error.is_device_lost());
+/// println!("{error}");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -6,6 +6,20 @@ use std::ops::{Deref, DerefMut};
 use crate::pointer::GpuPtr;
 
 /// Elements that the CPU may read.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// let vec = context.heap().vec_from(&[3u32, 4, 5])?;
+/// let guard = vec.read()?;
+/// // It is a slice.
+/// assert_eq!(guard.iter().sum::<u32>(), 12);
+/// // And it follows pointers, if they point into it.
+/// assert_eq!(guard.follow(vec.ptr(2)), Some(&5));
+/// assert_eq!(guard.follow(limosa::GpuPtr::null()), None);
+/// # Ok(())
+/// # }
+/// ```
 pub struct ReadGuard<'a, T> {
     pub(crate) elements: &'a [T],
 }
@@ -26,6 +40,21 @@ impl<T> ReadGuard<'_, T> {
 }
 
 /// Elements that the CPU may read and write.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// let mut vec = context.heap().vec_from(&[3u32, 4, 5])?;
+/// let second = vec.ptr(1);
+/// let mut guard = vec.write()?;
+/// guard[0] = 1;
+/// if let Some(word) = guard.follow_mut(second) {
+///     *word = 2;
+/// }
+/// assert_eq!(vec.to_vec()?, [1, 2, 5]);
+/// # Ok(())
+/// # }
+/// ```
 pub struct WriteGuard<'a, T> {
     pub(crate) elements: &'a mut [T],
 }

@@ -14,6 +14,21 @@ use crate::watch::ResidencyWatch;
 use crate::{Error, Result};
 
 /// A handle to a context's heap; cheap to clone.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// let heap = context.heap();
+/// let squares = heap.vec_with(1000, |i| (i * i) as u64)?;
+/// let copy = heap.vec_from(&squares.read()?)?;
+/// let zeros = heap.vec_zeroed::<f64>(1000)?;
+/// let one = heap.boxed(5u32)?;
+/// assert_eq!((copy.read()?[9], zeros.read()?[9], one.get()?), (81, 0.0, 5));
+/// println!("{} bytes of RAM, {} of {} of VRAM", heap.host_bytes(), heap.device_bytes(), heap.device_budget());
+/// println!("{:?}", heap.counters());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Heap {
     pub(crate) inner: Arc<limosa_pager::Heap>,
@@ -21,6 +36,21 @@ pub struct Heap {
 }
 
 /// Where an allocation lives; chosen when it is made.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use limosa::Home;
+///
+/// let shared = context.heap().in_home(Home::Shared);
+/// let mut flags = shared.vec_zeroed::<u32>(16)?;
+/// flags.write()?[0] = 1;
+/// // It is where it is.
+/// flags.prefetch_to_device()?;
+/// assert_eq!(flags.residency_summary().shared, 65536);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Home {
     /// In system RAM or device memory, whichever side used it last.

@@ -9,6 +9,20 @@ use limosa_pager::Heap;
 use crate::{Error, Result};
 
 /// A compute kernel; cheap to clone.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use limosa_shaders::fill;
+///
+/// let kernel = context.kernel("fill", fill::KERNEL.spirv)?;
+/// assert_eq!((kernel.name(), kernel.workgroup()), ("fill", [256, 1, 1]));
+/// let names: Vec<_> = kernel.arguments().iter().filter_map(|argument| argument.name.as_deref()).collect();
+/// assert_eq!(names, ["dst", "count", "value"]);
+/// assert_eq!(kernel.argument_bytes(), 20);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Kernel {
     pub(crate) inner: Arc<limosa_gpu::Kernel>,
@@ -48,6 +62,20 @@ impl Kernel {
 }
 
 /// What a kernel is to be made with: [`crate::Context::kernel_builder`].
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use limosa_shaders::fill;
+///
+/// let fill = context.kernel_builder("fill", fill::KERNEL.spirv);
+/// // It has no constant of this id, so this is an error that says so.
+/// assert!(fill.constant(7, 1u32).build().is_err());
+/// let fill = context.kernel_builder("fill", fill::KERNEL.spirv).entry("main").build()?;
+/// assert!(fill.constants().is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a kernel is made by `build`"]
 pub struct KernelBuilder<'a> {
     heap: &'a Arc<Heap>,

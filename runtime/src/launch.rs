@@ -90,6 +90,34 @@ impl Draft {
 /// never an integer. An array or a structure may cover several declared arguments, each of them whole; of structures,
 /// types are not compared ([`Shareable::SCALAR`]). Behind the last declared argument, anything up to the next multiple
 /// of 8 bytes is taken for padding, which structures of C end in.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// # let kernel = context.kernel("fill", limosa_shaders::fill::KERNEL.spirv)?;
+/// # let queue = context.queue()?;
+/// use limosa::Access;
+///
+/// let mut vec = context.heap().vec_zeroed::<u32>(100)?;
+/// // In one tuple …
+/// let launch = queue.launch(&kernel, 100).args((vec.writes(), 50u64, 7u32));
+/// // SAFETY: fill writes 50 words of `vec`, as declared.
+/// let first = unsafe { launch.submit()? };
+/// // … or one by one, by name, after another launch, and by a pointer to memory that is declared as a range.
+/// let half = vec.ptr(50);
+/// let launch = queue.launch(&kernel, 100).arg(half).named("count", 50u64).named("value", 8u32).after(&first);
+/// // SAFETY: fill writes the last 50 words; nobody else uses them before it has completed.
+/// unsafe { launch.with_range(half, 50, Access::Write).submit()?.wait()? };
+/// assert_eq!((vec.read()?[49], vec.read()?[50]), (7, 8));
+///
+/// // A mistake is an error before anything runs: the count is a u64.
+/// let launch = queue.launch(&kernel, 100).args((vec.writes(), 50u32, 7u32));
+/// // SAFETY: as above.
+/// let refused = unsafe { launch.submit() }.err().unwrap();
+/// assert_eq!(refused.to_string(), "fill: argument 2 (count) is a u64 in the module, but a u32 was given");
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a launch happens when it is submitted"]
 pub struct Launch<'a, K = Kernel> {
     queue: &'a Queue,

@@ -14,6 +14,21 @@ use crate::raw::RawAllocation;
 
 /// Elements that the CPU owns and that nothing moves, until it is dropped. Launches that use them wait; do not wait for
 /// such a launch meanwhile.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use std::io::Read;
+///
+/// let mut vec = context.heap().vec_zeroed::<u8>(1 << 20)?;
+/// let mut pin = vec.host_pin()?;
+/// // Any I/O, also direct or asynchronous; here, an ordinary read.
+/// std::io::repeat(7).read_exact(&mut pin).unwrap();
+/// drop(pin);
+/// assert_eq!(vec.read()?[1000], 7);
+/// # Ok(())
+/// # }
+/// ```
 pub struct HostPin<'a, T> {
     elements: &'a mut [T],
     _pin: Pinned,

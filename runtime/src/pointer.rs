@@ -4,6 +4,30 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// The address of a `T` in unified memory, or null. Eight bytes; in a kernel, a `uint64_t` for `limosa_gpu`.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use limosa::{GpuPtr, Shareable};
+///
+/// #[derive(Clone, Copy, Shareable)]
+/// #[repr(C)]
+/// struct Node {
+///     value: u64,
+///     next: GpuPtr<Node>,
+/// }
+///
+/// let mut list = context.heap().vec_from(&[Node { value: 1, next: GpuPtr::null() }; 3])?;
+/// let pointers: Vec<GpuPtr<Node>> = (0..3).map(|i| list.ptr(i)).collect();
+/// let mut nodes = list.write()?;
+/// nodes[0].next = pointers[2];
+/// // On the CPU, a guard follows pointers; in a kernel, limosa.glsl does.
+/// assert!(nodes.follow(nodes[0].next).is_some_and(|node| node.next.is_null()));
+/// assert_eq!(pointers[0].add(2), pointers[2]);
+/// assert_eq!(pointers[2].address() - pointers[0].address(), 32);
+/// # Ok(())
+/// # }
+/// ```
 #[repr(transparent)]
 pub struct GpuPtr<T> {
     address: u64,

@@ -8,6 +8,24 @@ use crate::Result;
 use crate::launch::{Grid, Launch, Launchable};
 
 /// Launches that run in the order of their submission.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// # let kernel = context.kernel("fill", limosa_shaders::fill::KERNEL.spirv)?;
+/// # let queue = context.queue()?;
+/// let mut vec = context.heap().vec_zeroed::<u32>(1000)?;
+/// for value in 1..=3u32 {
+///     let launch = queue.launch(&kernel, 1000).args((vec.writes(), 1000u64, value));
+///     // SAFETY: fill writes the 1000 words of `vec`.
+///     unsafe { launch.submit()? };
+/// }
+/// // They ran in this order.
+/// queue.wait_idle()?;
+/// assert_eq!(vec.read()?[7], 3);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Queue {
     pub(crate) inner: LaunchQueue,
 }

@@ -12,6 +12,21 @@ use crate::pointer::GpuPtr;
 use crate::uses::Uses;
 
 /// Owned bytes of a heap, freed when it and all launches that use it are gone.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use limosa::Side;
+///
+/// let bytes = context.heap().allocate(1 << 20, 4096)?;
+/// assert!(bytes.len() == 1 << 20 && bytes.ptr().address() % 4096 == 0);
+/// // SAFETY: inside the allocation; no launch uses it.
+/// unsafe { bytes.ptr().as_ptr().write(7) };
+/// bytes.prefetch(Side::Device)?;
+/// assert_eq!(bytes.residency_summary().device, 1 << 20);
+/// # Ok(())
+/// # }
+/// ```
 pub struct RawAllocation {
     extent: Extent,
     home: Home,

@@ -28,6 +28,22 @@ fn base_of<T>(memory: &RawAllocation, range: &Range<usize>) -> GpuPtr<T> {
 }
 
 /// Elements that others may read, too: [`crate::UnifiedVec::slice`].
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// # let kernel = context.kernel("fill", limosa_shaders::fill::KERNEL.spirv)?;
+/// # let queue = context.queue()?;
+/// let vec = context.heap().vec_with(100, |i| i as u32)?;
+/// let part = vec.slice(10..20)?;
+/// assert_eq!((part.len(), part.read()?[0]), (10, 10));
+/// assert_eq!(part.ptr(), vec.ptr(10));
+/// // `part.reads()` is what a launch takes.
+/// assert_eq!(part.reads().len(), 10);
+/// assert!(vec.slice(90..101).is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct UnifiedSlice<'a, T: Shareable> {
     memory: &'a Arc<RawAllocation>,
@@ -79,6 +95,24 @@ impl<'a, T: Shareable> UnifiedSlice<'a, T> {
 }
 
 /// Elements that nobody else uses: [`crate::UnifiedVec::slice_mut`].
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// # let kernel = context.kernel("fill", limosa_shaders::fill::KERNEL.spirv)?;
+/// # let queue = context.queue()?;
+/// let mut vec = context.heap().vec_zeroed::<u32>(100)?;
+/// let (mut low, high) = vec.slice_mut(0..100)?.split_at(50)?;
+/// let launch = queue.launch(&kernel, 50).args((high.writes(), 50u64, 7u32));
+/// // SAFETY: fill writes the 50 words of `high`.
+/// let event = unsafe { launch.submit()? };
+/// // Meanwhile the CPU works on the other half.
+/// low.write()?.fill(1);
+/// event.wait()?;
+/// assert_eq!((vec.read()?[49], vec.read()?[50]), (1, 7));
+/// # Ok(())
+/// # }
+/// ```
 pub struct UnifiedSliceMut<'a, T: Shareable> {
     memory: &'a Arc<RawAllocation>,
     range: Range<usize>,

@@ -9,6 +9,16 @@ use limosa_model::HostRange;
 /// Such blocks are throttled: they come alone, and who has one keeps it for up to 4 ms before the other side gets it.
 /// What helps: to put what the CPU and kernels use at the same time into different blocks of 64 KiB, or to have
 /// launches declare it, so that the CPU waits for them.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// for one in context.heap().thrashing() {
+///     println!("{} bytes at {:#x} have moved {} times", one.range.len, one.range.start.0, one.moves);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thrashing {
     /// Its blocks, by CPU address.

@@ -21,6 +21,27 @@ use crate::slice::{UnifiedSlice, UnifiedSliceMut};
 use crate::{Error, Result};
 
 /// Elements of `T` at one address for CPU and GPU.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use limosa::Side;
+///
+/// let mut vec = context.heap().vec_with(1 << 20, |i| i as u32)?;
+/// vec.prefetch_to_device()?;
+/// assert_eq!(vec.residency_summary().device, 4 << 20);
+/// // The CPU's accesses bring it back, in pieces that grow.
+/// assert_eq!(vec.read()?[77], 77);
+/// vec.prefetch_range(Side::Host, 0..1 << 18)?;
+/// vec.write()?[77] = 0;
+/// for run in vec.residency() {
+///     println!("{run:?}");
+/// }
+/// vec.discard()?;
+/// assert_eq!(vec.read()?[99_999], 0);
+/// # Ok(())
+/// # }
+/// ```
 pub struct UnifiedVec<T: Shareable> {
     raw: Arc<RawAllocation>,
     len: usize,

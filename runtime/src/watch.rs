@@ -6,6 +6,19 @@ use limosa_model::{Cause, Copies, HostRange};
 use limosa_pager::ResidencyEvent;
 
 /// What a [`ResidencyWatch`] tells.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// use limosa::{Cause, WatchEvent};
+///
+/// let vec = context.heap().vec_zeroed::<u8>(1 << 20)?;
+/// let watch = context.heap().watch(vec.raw().range())?;
+/// drop(vec);
+/// assert!(matches!(watch.next(), WatchEvent::Changed { cause: Cause::Free, .. }));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
     /// Copies of blocks have come or gone.
@@ -26,6 +39,19 @@ pub enum WatchEvent {
 ///
 /// Changes wait in a ring of fixed size. If nobody reads, later ones are dropped and [counted](Self::missed): nothing
 /// is ever held up by a watch.
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
+/// let vec = context.heap().vec_zeroed::<u8>(1 << 20)?;
+/// let watch = context.heap().watch(vec.raw().range())?;
+/// vec.prefetch_to_device()?;
+/// while let Some(event) = watch.try_next() {
+///     println!("{event:?}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct ResidencyWatch {
     inner: limosa_pager::ResidencyWatch,
 }
