@@ -48,6 +48,7 @@ pub mod lookup;
 pub mod pagerank;
 pub mod probe;
 pub mod reduce;
+pub mod repeat;
 pub mod saxpy;
 pub mod stencil;
 pub mod stress;
@@ -91,6 +92,7 @@ pub const ALL: &[Kernel] = &[
     pagerank::KERNEL,
     probe::KERNEL,
     reduce::KERNEL,
+    repeat::KERNEL,
     saxpy::KERNEL,
     stencil::KERNEL,
     stress::KERNEL,
