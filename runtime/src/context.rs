@@ -7,6 +7,8 @@ use crate::Result;
 use crate::heap::{Heap, Home};
 use crate::kernel::{Kernel, KernelBuilder};
 use crate::queue::Queue;
+use crate::queue_builder::QueueBuilder;
+use crate::user_event::UserEvent;
 
 /// A device and its heap, in use. Everything made from it keeps what it needs of it alive.
 ///
@@ -89,7 +91,17 @@ impl Context {
     /// # Errors
     /// [`crate::GpuError::OutOfMemory`].
     pub fn queue(&self) -> Result<Queue> {
-        Queue::new(&self.heap.inner)
+        self.queue_builder().build()
+    }
+
+    /// Begins a queue, to say what kind it is to be.
+    pub fn queue_builder(&self) -> QueueBuilder<'_> {
+        QueueBuilder::new(&self.heap.inner)
+    }
+
+    /// An event that the application ends itself.
+    pub fn user_event(&self) -> UserEvent {
+        UserEvent::new(&self.heap.inner)
     }
 
     /// A kernel from the bytes of a SPIR-V module, with the compute entry point `main`. `name` is for errors.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use limosa_gpu::{ArgumentCheck, Given, GpuError};
 use limosa_model::{Access, Extent};
-use limosa_pager::LaunchMark;
+use limosa_pager::LaunchEvent;
 
 use crate::argument::{LaunchArgument, LaunchArguments, Loan, Parameters, Usage};
 use crate::event::Event;
@@ -50,7 +50,7 @@ pub struct Draft {
     used: Vec<Use>,
     /// Declared by address alone: nothing keeps it but the caller.
     ranges: Vec<(GpuPtr<u8>, u64, Access)>,
-    after: Vec<LaunchMark>,
+    after: Vec<LaunchEvent>,
     everything: bool,
 }
 
@@ -153,9 +153,15 @@ impl<'a, K: Launchable> Launch<'a, K> {
         self
     }
 
-    /// The launch begins only when that of `event` has completed, also on another queue.
-    pub fn after(mut self, event: &Event) -> Self {
-        self.draft.after.push(event.inner.mark());
+    /// The launch begins only when `event` is over, also one of another queue or context. If that failed, the launch does
+    /// not run, and fails with [`crate::PagerError::AfterFailed`].
+    pub fn after(self, event: &Event) -> Self {
+        self.after_all([event])
+    }
+
+    /// As [`Self::after`] of each of `events`: a `&[Event]`, or whatever gives references.
+    pub fn after_all<'e>(mut self, events: impl IntoIterator<Item = &'e Event>) -> Self {
+        self.draft.after.extend(events.into_iter().map(|event| event.inner.clone()));
         self
     }
 

@@ -1,13 +1,14 @@
 //! Queues: where launches are submitted to. They do *not* know what a launch touches.
 
-use std::sync::Arc;
-
-use limosa_pager::{Heap, LaunchQueue};
+use limosa_pager::{LaunchEvent, LaunchQueue, Marker};
 
 use crate::Result;
+use crate::event::Event;
 use crate::launch::{Grid, Launch, Launchable};
 
-/// Launches that run in the order of their submission.
+/// What a device is to do: in the order of submission, unless [built](crate::QueueBuilder) otherwise. Dropping it waits,
+/// except where something in it waits for a [`UserEvent`](crate::UserEvent), another context or a pin: that goes on by
+/// itself.
 ///
 /// ```
 /// # fn main() -> limosa::Result<()> {
@@ -31,10 +32,6 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(heap: &Arc<Heap>) -> Result<Self> {
-        Ok(Self { inner: LaunchQueue::new(heap)? })
-    }
-
     /// Begins a launch of `kernel` with at least `invocations` invocations, in whole workgroups: the kernel compares
     /// its index with a count.
     pub fn launch<'a, K: Launchable>(&'a self, kernel: &'a K, invocations: u64) -> Launch<'a, K> {
@@ -52,10 +49,46 @@ impl Queue {
         Launch::new(self, kernel, Grid::Groups(groups))
     }
 
-    /// Waits for everything launched so far.
+    /// An event for when all of `events` are over; it fails if any of them did. Without any, it is for everything
+    /// submitted to the queue before, whether that failed or not. On an in-order queue it comes in its turn, so always
+    /// after what was submitted before.
+    ///
+    /// ```
+    /// # fn main() -> limosa::Result<()> {
+    /// let context = limosa::Context::new()?;
+    /// let queue = context.queue_builder().out_of_order().build()?;
+    /// let (mut a, mut b) = (context.heap().vec_zeroed::<u32>(100)?, context.heap().vec_zeroed::<u32>(100)?);
+    /// let (one, two) = (queue.fill(&mut a, 1).submit()?, queue.fill(&mut b, 2).submit()?);
+    /// let both = queue.marker([&one, &two])?;
+    /// both.wait()
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`crate::GpuError::DeviceLost`]. What single launches met is told by their events.
+    /// [`crate::GpuError::DeviceLost`]; [`crate::OsError`] if an event is of another context and the system has no thread
+    /// to wait for it.
+    pub fn marker<'e>(&self, events: impl IntoIterator<Item = &'e Event>) -> Result<Event> {
+        self.mark(Marker::Passes, events)
+    }
+
+    /// As [`Self::marker`], and what is submitted to this queue later begins only when that is over, also on an
+    /// out-of-order queue, and whether it failed or not.
+    ///
+    /// # Errors
+    /// As [`Self::marker`].
+    pub fn barrier<'e>(&self, events: impl IntoIterator<Item = &'e Event>) -> Result<Event> {
+        self.mark(Marker::Stops, events)
+    }
+
+    fn mark<'e>(&self, marker: Marker, events: impl IntoIterator<Item = &'e Event>) -> Result<Event> {
+        let after: Vec<LaunchEvent> = events.into_iter().map(|event| event.inner.clone()).collect();
+        Ok(Event { inner: self.inner.marker(marker, &after)? })
+    }
+
+    /// Waits for everything submitted so far.
+    ///
+    /// # Errors
+    /// [`crate::GpuError::DeviceLost`]. What became of each is told by its event.
     pub fn wait_idle(&self) -> Result<()> {
         Ok(self.inner.wait_idle()?)
     }

@@ -43,6 +43,11 @@ impl RawAllocation {
         Ok(Arc::new(Self { extent, home: heap.home, uses: Uses::default(), heap: Arc::clone(&heap.inner) }))
     }
 
+    /// Takes over an allocation of migrating memory.
+    pub(crate) fn of(heap: &Arc<Heap>, extent: Extent) -> Arc<Self> {
+        Arc::new(Self { extent, home: Home::Migrating, uses: Uses::default(), heap: Arc::clone(heap) })
+    }
+
     /// Where it lives.
     #[must_use]
     pub fn home(&self) -> Home {

@@ -75,9 +75,13 @@ impl<'a, T: Shareable> UnifiedSlice<'a, T> {
         base_of(self.memory, &self.range)
     }
 
+    pub(crate) fn extent(&self) -> Extent {
+        extent_of::<T>(self.memory, &self.range)
+    }
+
     /// For a launch: the kernel only reads the elements.
     pub fn reads(&self) -> Loan<'a, Reads<T>> {
-        Loan::new(self.memory, extent_of::<T>(self.memory, &self.range))
+        Loan::new(self.memory, self.extent())
     }
 
     /// The elements, for reading. Waits for launches that write some of them.
@@ -85,7 +89,7 @@ impl<'a, T: Shareable> UnifiedSlice<'a, T> {
     /// # Errors
     /// [`crate::PagerError::Poisoned`] if some were lost with the device.
     pub fn read(&self) -> Result<ReadGuard<'a, T>> {
-        self.memory.settle(extent_of::<T>(self.memory, &self.range), Access::Read)?;
+        self.memory.settle(self.extent(), Access::Read)?;
         let base = self.ptr().as_ptr().cast_const();
         // SAFETY: the allocation holds these elements, initialised, and lives as long as the borrow. Launches that write
         // some of them are done; no new one can be submitted (that borrows them exclusively), and nobody else has a

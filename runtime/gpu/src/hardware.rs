@@ -23,7 +23,7 @@ impl HardwareQueue {
         Self { raw: Mutex::new(raw), family }
     }
 
-    /// Submits `commands`: they begin after `after`, and reach `done`.
+    /// Submits `commands`: they begin after all of `after`, and reach `done`.
     ///
     /// # Safety
     /// `commands` are recorded and not in flight. They, what they use and both timelines live until they complete.
@@ -31,7 +31,7 @@ impl HardwareQueue {
         &self,
         device: &ash::Device,
         commands: vk::CommandBuffer,
-        after: Option<&Bound>,
+        after: &[Bound],
         done: (&Timeline, Ticket),
     ) -> Result<(), GpuError> {
         if inject::device_lost() {

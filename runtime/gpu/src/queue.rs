@@ -1,4 +1,22 @@
-//! An in-order queue on a timeline semaphore. What is in flight owns what it uses; completion gives it back.
+//! A queue on a timeline semaphore. What is in flight owns what it uses; completion gives it back.
+//!
+//! # In order
+//! A launch on an in-order queue begins with a barrier: it waits for all that the hardware queue was given before, and
+//! sees what that wrote.
+//!
+//! # Out of order
+//! There, launches have no execution barrier between them: who submits gives the device only what no launch in flight
+//! conflicts with. What they must see is made visible otherwise (Vulkan specification, chapter 7):
+//! - what launches wrote that are over: a launch waits for the last ticket that the host saw reached, of whichever queue
+//!   of the device. The signal of a ticket comes after all commands that were submitted to the hardware queue before, and
+//!   makes available all that the device wrote (7.4.1); the wait makes it visible to all commands of the submission
+//!   (7.4.2). Since it was reached already, nobody waits. That the host saw it is not enough: a submission makes visible
+//!   what the *host* wrote (7.9).
+//! - what copies wrote: a barrier behind transfers, which whoever submits has waited for.
+//! - what the host wrote: the submission (7.9).
+//!
+//! Tickets are reached in order all the same, since each signal comes after all commands before it. So a launch may be
+//! done earlier than it is told to be, never later.
 //!
 //! Several queues share the device's one hardware queue for kernels. There is no completion thread: finished work is retired by
 //! the next call that waits or asks for it. It does *not* order work on different queues.
@@ -49,7 +67,7 @@ struct InFlight {
     ticket: Ticket,
     commands: vk::CommandBuffer,
     /// What it waits for: a semaphore in use must stay.
-    _after: Option<Bound>,
+    _after: Vec<Bound>,
     _kernel: Arc<Kernel>,
     _keep: Box<dyn Any + Send>,
 }
@@ -61,8 +79,16 @@ struct State {
     last: u64,
 }
 
-/// An in-order stream of launches.
+/// What kind of queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueOptions {
+    /// Launches may run beside those that were submitted before.
+    pub out_of_order: bool,
+}
+
+/// A stream of launches.
 pub struct Queue {
+    options: QueueOptions,
     timeline: Arc<Timeline>,
     state: Mutex<State>,
     device: Arc<Device>,
@@ -73,7 +99,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`GpuError::OutOfMemory`].
-    pub fn new(device: &Arc<Device>) -> Result<Self, GpuError> {
+    pub fn new(device: &Arc<Device>, options: QueueOptions) -> Result<Self, GpuError> {
         let timeline = Timeline::new(device)?;
         let create = vk::CommandPoolCreateInfo::default()
             .queue_family_index(device.adapter.queue_family)
@@ -81,24 +107,30 @@ impl Queue {
         // SAFETY: the structures live through the call.
         let pool = VulkanCall::CreateCommandPool.make(|| unsafe { device.raw.create_command_pool(&create, None) })?;
         let state = State { pool, idle: Vec::new(), in_flight: VecDeque::new(), last: 0 };
-        Ok(Self { timeline, state: Mutex::new(state), device: Arc::clone(device) })
+        Ok(Self { options, timeline, state: Mutex::new(state), device: Arc::clone(device) })
     }
 
-    /// Submits a launch behind what the queue holds already, and behind `after` on the device: what has been submitted
-    /// elsewhere and it needs.
+    /// Whether launches run in the order of their submission.
+    #[must_use]
+    pub fn is_ordered(&self) -> bool {
+        !self.options.out_of_order
+    }
+
+    /// Submits a launch behind `after` on the device: what has been submitted elsewhere and it needs; on an in-order
+    /// queue also behind what the queue holds already, on one that is not also behind the last that is known to be over.
     ///
     /// # Safety
+    /// On an out-of-order queue, no launch in flight conflicts with it.
     /// Everything that the kernel reaches through `arguments` stays valid until the launch has completed: by what
     /// `keep` owns, or by the caller's own doing.
     ///
     /// # Errors
     /// [`GpuError::ArgumentsTooLarge`], [`GpuError::ArgumentsMissing`], [`GpuError::GridTooLarge`],
     /// [`GpuError::DeviceLost`], [`GpuError::OutOfMemory`].
-    pub unsafe fn submit(&self, submission: Submission, after: Option<&Bound>) -> Result<Ticket, Box<Refused>> {
-        match self.try_submit(&submission, after) {
+    pub unsafe fn submit(&self, submission: Submission, after: Vec<Bound>) -> Result<Ticket, Box<Refused>> {
+        match self.try_submit(&submission, &after) {
             Ok((ticket, commands, mut state)) => {
                 let Submission { kernel, keep, .. } = submission;
-                let after = after.cloned();
                 state.in_flight.push_back(InFlight { ticket, commands, _after: after, _kernel: kernel, _keep: keep });
                 Ok(ticket)
             }
@@ -109,7 +141,7 @@ impl Queue {
     fn try_submit(
         &self,
         submission: &Submission,
-        after: Option<&Bound>,
+        after: &[Bound],
     ) -> Result<(Ticket, vk::CommandBuffer, MutexGuard<'_, State>), GpuError> {
         submission.check()?;
         if inject::device_lost() {
@@ -197,10 +229,13 @@ impl Queue {
         let begin = vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
         let shader = vk::PipelineStageFlags2::COMPUTE_SHADER;
         let everything = vk::AccessFlags2::MEMORY_READ | vk::AccessFlags2::MEMORY_WRITE;
-        // Behind the launch before it on this queue, with the copies that it was to wait for, and visible to the host
-        // when it is done.
+        // Behind what was submitted before, or only the copies of that, and visible to the host when it is done.
+        let earlier = match self.options.out_of_order {
+            false => vk::PipelineStageFlags2::ALL_COMMANDS,
+            true => vk::PipelineStageFlags2::ALL_TRANSFER,
+        };
         let before = [vk::MemoryBarrier2::default()
-            .src_stage_mask(vk::PipelineStageFlags2::ALL_COMMANDS)
+            .src_stage_mask(earlier)
             .src_access_mask(vk::AccessFlags2::MEMORY_WRITE)
             .dst_stage_mask(shader)
             .dst_access_mask(everything)];

@@ -71,7 +71,7 @@ impl Slot {
         })?;
         let done = Ticket(self.last.0 + 1);
         // SAFETY: the commands are recorded; whoever holds the slot keeps what they use until they are done.
-        unsafe { device.transfer.submit(raw, commands, None, (&self.timeline, done)) }?;
+        unsafe { device.transfer.submit(raw, commands, &[], (&self.timeline, done)) }?;
         self.last = done;
         Ok(())
     }

@@ -15,12 +15,17 @@ impl Heap {
     /// exceed the budget, [`limosa_gpu::GpuError::DeviceLost`]: nothing has moved then. [`PagerError::DeviceMemoryFull`],
     /// and the others if they come about meanwhile: what was brought before the error stays there.
     pub fn prefetch_batch(&self, side: Side, extents: &[Extent]) -> Result<(), PagerError> {
-        self.check_allocated(extents)?;
-        let whole = extents.iter().filter(|extent| extent.len > 0).map(|extent| extent.to_blocks());
-        let whole = merged(whole.collect());
+        let whole = self.whole_blocks(extents)?;
         self.check_intact(&whole)?;
         self.check_room(side, &whole)?;
         whole.into_iter().try_for_each(|extent| self.prefetch(side, extent))
+    }
+
+    /// The blocks that `extents` touch, which are allocated.
+    pub(crate) fn whole_blocks(&self, extents: &[Extent]) -> Result<Vec<Extent>, PagerError> {
+        self.check_allocated(extents)?;
+        let whole = extents.iter().filter(|extent| extent.len > 0).map(|extent| extent.to_blocks());
+        Ok(merged(whole.collect()))
     }
 
     /// As [`Self::discard`] of each of `extents`; a block that several of them cover together counts as whole.

@@ -16,6 +16,7 @@ use crate::counters::LiveCounters;
 use crate::error::PagerError;
 use crate::host_frames::HostPool;
 use crate::launch::LaunchLog;
+use crate::notifier::Notifier;
 use crate::record::HeapId;
 use crate::scheduler::Scheduler;
 use crate::side::{SideMemory, SideOptions};
@@ -43,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) launches: LaunchLog,
     /// The launches that are to run or run, and what they hold.
     pub(crate) scheduler: Scheduler,
+    /// Threads that call the application when something is over.
+    pub(crate) notifier: Notifier,
     pub(crate) id: HeapId,
     /// Wakes the reaper to look after launches for which nobody waits. Allowed in signal mode.
     pub(crate) reaper_bell: Wakeup,
@@ -93,6 +96,7 @@ impl Core {
             throttle: Throttle::default(),
             launches: LaunchLog::default(),
             scheduler: Scheduler::default(),
+            notifier: Notifier::default(),
             id: HeapId::next(),
             reaper_bell: Wakeup::new()?,
             doorbell: Doorbell::new(device)?,

@@ -66,6 +66,8 @@ counters! {
     chunks_host_brought_back,
     /// Launches submitted.
     launches,
+    /// Callbacks and wakers of the application that panicked.
+    callbacks_panicked,
 }
 
 pub(crate) fn add(counter: &AtomicU64, amount: u64) {

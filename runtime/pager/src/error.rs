@@ -146,14 +146,6 @@ pub enum PagerError {
         /// The most at a time.
         limit: usize,
     },
-    /// A launch was to wait for one of another context.
-    #[error(
-        "kernel {kernel}: a launch can wait for launches of its own context only: wait for the other's event first"
-    )]
-    ForeignEvent {
-        /// The kernel's name.
-        kernel: String,
-    },
     /// A launch never ran; whoever asked first was given the error itself.
     #[error("kernel {kernel} was not launched: {reason}")]
     NotLaunched {
@@ -162,9 +154,48 @@ pub enum PagerError {
         /// Why.
         reason: String,
     },
+    /// What a queue had the host do failed; whoever asked first was given the error itself.
+    #[error("{what} failed: {reason}")]
+    NotDone {
+        /// What it was.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+    /// What was to run after something that failed.
+    #[error("{what} did not run: it was to run after {dependency}, which failed: {reason}")]
+    AfterFailed {
+        /// What did not run.
+        what: String,
+        /// What it was to wait for.
+        dependency: String,
+        /// Why that failed; of several, one after the other, the first.
+        reason: String,
+    },
+    /// A user event was failed by the application, or dropped.
+    #[error("the user event failed: {reason}")]
+    UserEvent {
+        /// What the application said.
+        reason: String,
+    },
     /// A launch went wrong.
     #[error(transparent)]
     Launch(#[from] LaunchFailure),
+}
+
+impl PagerError {
+    /// The same once more, where that can be had.
+    pub(crate) fn copied(&self) -> Option<Self> {
+        match self {
+            Self::Gpu(error) => Some(Self::Gpu(error.clone())),
+            Self::NotDone { what, reason } => Some(Self::NotDone { what: what.clone(), reason: reason.clone() }),
+            Self::UserEvent { reason } => Some(Self::UserEvent { reason: reason.clone() }),
+            Self::AfterFailed { what, dependency, reason } => {
+                Some(Self::AfterFailed { what: what.clone(), dependency: dependency.clone(), reason: reason.clone() })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Why a kernel's access could not be served.

@@ -3,9 +3,9 @@
 //! Addresses are handed out as offsets ([`Extent`]); whoever turns them into references answers for aliasing. The
 //! heap does *not* know types.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use limosa_gpu::{Device, Kernel, Source, Timeline, Translation};
+use limosa_gpu::{Device, Kernel, Source, Timeline, Translation, repeat};
 use limosa_model::{
     Advice, Arena, ArenaError, BLOCK, BlockSet, Cause, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side,
     Verdict,
@@ -26,6 +26,8 @@ pub struct Heap {
     translation: Translation,
     refused: Vec<(ViewKind, String)>,
     arena: Mutex<Arena>,
+    /// The kernel of fills and copies, once it is needed.
+    repeat: OnceLock<Arc<Kernel>>,
     /// Stopped when the device has let go of the view, which they serve until then.
     _handlers: Handlers,
     core: Arc<Core>,
@@ -75,6 +77,7 @@ impl Heap {
             translation: core.view.attach(core.host_range().start)?,
             refused: refused.to_vec(),
             arena: Mutex::new(Arena::new(core.host_range().len)),
+            repeat: OnceLock::new(),
             _handlers: handlers,
             core,
             device: Arc::clone(device),
@@ -139,6 +142,19 @@ impl Heap {
     /// Those of [`Kernel::new`].
     pub fn kernel_of(&self, source: &Source<'_>) -> Result<Arc<Kernel>, PagerError> {
         Ok(Kernel::new(&self.device, source, self.translation)?)
+    }
+
+    /// The kernel of fills and copies ([`limosa_gpu::repeat`]).
+    ///
+    /// # Errors
+    /// Those of [`Kernel::new`].
+    pub fn repeat_kernel(&self) -> Result<Arc<Kernel>, PagerError> {
+        if let Some(kernel) = self.repeat.get() {
+            return Ok(Arc::clone(kernel));
+        }
+        // Made twice at worst.
+        let kernel = self.kernel(repeat::KERNEL.name, &repeat::KERNEL.words(), "main")?;
+        Ok(Arc::clone(self.repeat.get_or_init(|| kernel)))
     }
 
     /// The CPU's addresses of the heap.
@@ -313,7 +329,7 @@ impl Heap {
     }
 
     /// Passes an error on; if it tells of the loss of the device, the heap takes note. Not under any lock.
-    fn told(&self, error: PagerError) -> PagerError {
+    pub(crate) fn told(&self, error: PagerError) -> PagerError {
         match error {
             PagerError::Gpu(error) => self.noticed(error),
             other => other,

@@ -1,4 +1,4 @@
-//! Launching kernels on a heap: queues, events, and whose accesses went wrong.
+//! Launching kernels on a heap: queues, and whose accesses went wrong.
 //!
 //! A launch owns what it uses until it has completed, whatever becomes of its event, and holds what it declared from
 //! its admission on. When it is admitted is the scheduler's business.
@@ -7,14 +7,16 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use limosa_gpu::{GpuError, Kernel, Queue, Submission};
+use limosa_gpu::{GpuError, Kernel, Queue, QueueOptions, Submission};
 use limosa_model::{Access, DeclaredSets, Extent, HostAddr};
 
 use crate::config::DeviceClass;
 use crate::error::{PagerError, TouchCause};
+use crate::event::LaunchEvent;
 use crate::heap::Heap;
+use crate::notifier::Job;
 use crate::record::Record;
-use crate::scheduler::Pending;
+use crate::scheduler::{Pending, Work};
 
 /// One launch to be.
 pub struct Launch {
@@ -34,8 +36,8 @@ pub struct Launch {
     pub everything: bool,
     /// Whether it may touch what is neither declared here nor all of the heap.
     pub undeclared: bool,
-    /// Launches that must have completed before it begins.
-    pub after: Vec<LaunchMark>,
+    /// What must be over before it begins; if any of it failed, it does not run.
+    pub after: Vec<LaunchEvent>,
     /// Kept until it has completed.
     pub keep: Box<dyn Any + Send>,
 }
@@ -73,7 +75,7 @@ impl LaunchLog {
     }
 }
 
-/// An in-order queue of launches on a heap.
+/// A queue of launches on a heap.
 pub struct LaunchQueue {
     /// Before the heap: dropping it waits for kernels, whose faults the heap serves.
     queue: Arc<Queue>,
@@ -81,13 +83,25 @@ pub struct LaunchQueue {
 }
 
 impl LaunchQueue {
-    /// A queue with nothing in it.
+    /// An in-order queue with nothing in it.
     ///
     /// # Errors
     /// [`GpuError::OutOfMemory`].
     pub fn new(heap: &Arc<Heap>) -> Result<Self, PagerError> {
-        let queue = Arc::new(Queue::new(heap.device())?);
+        Self::with(heap, QueueOptions::default())
+    }
+
+    /// A queue with nothing in it.
+    ///
+    /// # Errors
+    /// Those of [`Queue::new`].
+    pub fn with(heap: &Arc<Heap>, options: QueueOptions) -> Result<Self, PagerError> {
+        let queue = Arc::new(Queue::new(heap.device(), options)?);
         Ok(Self { queue, heap: Arc::clone(heap) })
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
     }
 
     /// The heap it works on.
@@ -96,15 +110,16 @@ impl LaunchQueue {
         &self.heap
     }
 
-    /// Puts a launch behind what the queue holds already.
+    /// Takes a launch in: on an in-order queue, behind what it holds already.
     ///
     /// # Safety
     /// What the kernel reaches by pointers that are not covered by `keep` stays allocated until it has completed, and
     /// no reference of Rust's to what it writes exists meanwhile (to what it reads, no exclusive one).
     ///
     /// # Errors
-    /// [`PagerError::SetTooLarge`], [`PagerError::ForeignEvent`], and those of [`Submission::check`]; the launch will not happen then. What goes wrong
-    /// later is told by the event.
+    /// [`PagerError::SetTooLarge`], and those of [`Submission::check`]; [`PagerError::Os`] if an event of another heap is
+    /// to be waited for and no thread for that can be had; the launch will not happen then. What goes wrong later is told
+    /// by the event.
     pub unsafe fn launch(&self, launch: Launch) -> Result<LaunchEvent, PagerError> {
         let core = self.heap.core();
         if core.lost() {
@@ -124,108 +139,59 @@ impl LaunchQueue {
         core.leave_out_shared(&mut sets);
         let record =
             Record::new(launch.kernel.name().to_owned(), core.id, sets, launch.undeclared || launch.everything);
-        if launch.after.iter().any(|mark| mark.record.heap != core.id) {
-            return Err(PagerError::ForeignEvent { kernel: record.name.clone() });
-        }
         let submission = Submission { kernel: launch.kernel, groups: launch.groups, arguments, keep: launch.keep };
         submission.check()?;
+        let after = self.heap.wait_list(&launch.after)?;
         core.drop_discarded();
         core.submit(Pending {
             record: Arc::clone(&record),
             queue: Arc::clone(&self.queue),
-            submission,
-            after: launch.after.into_iter().map(|mark| mark.record).collect(),
+            work: Work::Kernel(submission),
+            after,
             everything: launch.everything,
+            drains: false,
+            stops: false,
         })?;
-        Ok(LaunchEvent { record, queue: Arc::clone(&self.queue), heap: Arc::clone(&self.heap) })
+        Ok(LaunchEvent { record, queue: Some(Arc::clone(&self.queue)), heap: Arc::clone(&self.heap) })
     }
 
-    /// Waits for everything launched so far and gives back what it kept.
+    /// Waits for everything submitted so far and gives back what it kept.
     ///
     /// # Errors
     /// [`GpuError::DeviceLost`].
     pub fn wait_idle(&self) -> Result<(), PagerError> {
-        for record in self.heap.core().scheduler.queued_on(&self.queue) {
-            // What failed has failed; its event tells.
-            let _ = record.reach_device();
-        }
-        let waited = self.queue.wait_idle().map_err(|error| self.heap.noticed(error));
-        self.heap.core().settle();
-        self.heap.core().drop_discarded();
-        waited
+        wait_idle(&self.queue, &self.heap)
     }
+}
+
+fn wait_idle(queue: &Arc<Queue>, heap: &Heap) -> Result<(), PagerError> {
+    for record in heap.core().scheduler.queued_on(queue) {
+        // What failed has failed; its event tells.
+        let _ = record.reach();
+    }
+    let waited = queue.wait_idle().map_err(|error| heap.noticed(error));
+    heap.core().settle();
+    heap.core().drop_discarded();
+    waited
 }
 
 impl Drop for LaunchQueue {
+    /// Waits for what it has to do, unless that may take what this very thread is to do: then a thread of the notifier's
+    /// waits in its place.
     fn drop(&mut self) {
-        // Fails on a lost device, where nothing runs any more.
-        let _ = self.wait_idle();
-    }
-}
-
-/// A launch that was submitted. Dropping it changes nothing for the launch.
-pub struct LaunchEvent {
-    record: Arc<Record>,
-    /// Before the heap, as in [`LaunchQueue`].
-    queue: Arc<Queue>,
-    heap: Arc<Heap>,
-}
-
-impl LaunchEvent {
-    /// Waits until the launch has completed.
-    ///
-    /// # Errors
-    /// [`PagerError::Launch`] if an access of the kernel could not be served, each time it is asked;
-    /// [`GpuError::DeviceLost`]; why it could not be admitted.
-    pub fn wait(&self) -> Result<(), PagerError> {
         let core = self.heap.core();
-        let Some((timeline, ticket)) = self.record.reach_device() else {
-            core.drop_discarded();
-            return Err(match self.record.why_not() {
-                PagerError::Gpu(error) => self.heap.noticed(error),
-                other => other,
-            });
-        };
-        timeline.wait(ticket).map_err(|error| self.heap.noticed(error))?;
-        core.settle();
-        self.queue.retire().map_err(|error| self.heap.noticed(error))?;
-        core.clear_device_stand_ins();
-        self.record.failure().map_or(Ok(()), |failure| Err(failure.into()))
-    }
-
-    /// What others need to wait for the launch; keeps nothing of the application's alive.
-    #[must_use]
-    pub fn mark(&self) -> LaunchMark {
-        LaunchMark { record: Arc::clone(&self.record) }
-    }
-
-    /// Whether the launch has completed.
-    ///
-    /// # Errors
-    /// [`GpuError::DeviceLost`].
-    pub fn is_complete(&self) -> Result<bool, PagerError> {
-        self.record.is_done().map_err(|error| self.heap.noticed(error))
-    }
-}
-
-/// A launch as others see it: done or not. On a lost device everything is done.
-#[derive(Clone)]
-pub struct LaunchMark {
-    record: Arc<Record>,
-}
-
-impl LaunchMark {
-    /// Whether the launch has completed.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.record.is_done().unwrap_or(true)
-    }
-
-    /// Waits for it.
-    ///
-    /// # Errors
-    /// [`GpuError::DeviceLost`]: there is nothing to wait for any more; [`Heap::noticed`] is to be told.
-    pub fn wait(&self) -> Result<(), GpuError> {
-        self.record.reach_device().map_or(Ok(()), |(timeline, ticket)| timeline.wait(ticket))
+        if core.awaits_application() && core.notifier.expect().is_ok() {
+            let (queue, heap) = (Arc::clone(&self.queue), Arc::clone(&self.heap));
+            let wait = move || {
+                let _ = wait_idle(&queue, &heap);
+                // Before the heap, which serves its kernels' faults.
+                drop(queue);
+                drop(heap);
+            };
+            core.notifier.hand_over([Box::new(wait) as Job]);
+        } else {
+            // Fails on a lost device, where nothing runs any more.
+            let _ = self.wait_idle();
+        }
     }
 }

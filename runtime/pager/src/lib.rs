@@ -6,9 +6,11 @@
 //! # Locks
 //! In this order: the arena; the scheduler's state; the VRAM pool; a chunk's `Cell`; a view's own. A cell's lock is never held over a move, a
 //! system call that can sleep, or a wait; who meets a busy or held block parks or waits for the cell's epoch. The
-//! scheduler's is held over an admission, which waits for moves only. Application code runs under none of them, nor on
-//! a thread of ours: what launches kept is dropped by the application's threads.
+//! scheduler's is held over an admission, which waits for moves only. The notifier's comes last of all. Application code runs
+//! under none of them, nor on a thread that others wait for: what launches kept is dropped by the application's threads,
+//! and what it has called when something is over is called by the notifier's.
 
+mod admission;
 mod advise;
 mod batch;
 mod cell;
@@ -18,13 +20,17 @@ mod config;
 mod core;
 mod counters;
 mod error;
+mod event;
 mod execute;
 mod fault;
 mod handler;
 mod heap;
 mod host_frames;
+mod host_work;
 mod launch;
 mod loss;
+mod notifier;
+mod pins;
 mod reaper;
 mod record;
 mod residency;
@@ -34,6 +40,7 @@ mod shared;
 mod side;
 mod stand_in;
 mod throttle;
+mod user_event;
 mod view;
 mod vram;
 mod watch;
@@ -49,11 +56,14 @@ pub mod inject {
 pub use config::{DEVICE_BUDGET_MIN, DeviceClass, FaultMode, HeapConfig};
 pub use counters::Counters;
 pub use error::{LaunchFailure, PagerError, TouchCause};
+pub use event::{EventPoll, LaunchEvent, LaunchMark};
 pub use heap::Heap;
-pub use launch::{Launch, LaunchEvent, LaunchMark, LaunchQueue};
+pub use host_work::Marker;
+pub use launch::{Launch, LaunchQueue};
 pub use limosa_os::machine::{Faults, Machine};
 pub use limosa_os::{Backing, OsError};
 pub use residency::{Residency, ResidencySummary};
 pub use throttle::Thrashing;
+pub use user_event::UserEvent;
 pub use view::ViewKind;
 pub use watch::{ResidencyChange, ResidencyEvent, ResidencyWatch, WATCHES_MAX};

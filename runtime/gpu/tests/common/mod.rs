@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use limosa_gpu::{
     Bind, Bound, Device, DeviceChoice, DeviceKind, Frame, FrameKind, FramePool, GpuError, Instance, Kernel, Queue,
-    Source, SparseRange, Submission, Translation,
+    QueueOptions, Source, SparseRange, Submission, Translation,
 };
 use limosa_model::{BLOCK, Extent};
 use limosa_shaders::{copy, fill};
@@ -68,7 +68,12 @@ impl Kernels {
             let source = Source { name: kernel.name, words: &words, entry: "main", constants: &[] };
             Kernel::new(device, &source, translation)
         };
-        Ok(Self { queue: Queue::new(device)?, fill: kernel(fill::KERNEL)?, copy: kernel(copy::KERNEL)?, translation })
+        Ok(Self {
+            queue: Queue::new(device, QueueOptions::default())?,
+            fill: kernel(fill::KERNEL)?,
+            copy: kernel(copy::KERNEL)?,
+            translation,
+        })
     }
 
     /// Writes `value` to `count` words at `dst`.
@@ -90,7 +95,8 @@ impl Kernels {
             keep: Box::new(()),
         };
         // SAFETY: the test keeps ranges and frames to its end, and each launch is waited for.
-        let ticket = unsafe { self.queue.submit(submission, after) }.map_err(|refused| refused.error)?;
+        let ticket = unsafe { self.queue.submit(submission, after.into_iter().cloned().collect()) }
+            .map_err(|refused| refused.error)?;
         self.queue.wait(ticket)
     }
 }

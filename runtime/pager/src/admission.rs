@@ -1,0 +1,261 @@
+//! Whose turn it is: which of a heap's queued launches are admitted now, and which wait.
+//!
+//! A launch is admitted when what it waits for is over, when no launch in flight holds its blocks against it, and when
+//! its set fits into the budget beside theirs; in the order of submission, except that
+//! - one that waits for others or for a pin lets those behind it pass that are on other queues, and on its own if that
+//!   is out of order;
+//! - one on an out-of-order queue that waits for holds or room lets launches behind it on that queue pass, but not more
+//!   than [`PASSES_MAX`], or it might wait for ever.
+//!
+//! What waits for something that failed fails. That a launch before it on its queue failed is no reason.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use limosa_gpu::{Bound, GpuError, Queue};
+use limosa_model::policy::{EvictionPolicy, LaunchOrder};
+use limosa_model::{BLOCK, CHUNK, DeclaredSets};
+
+use crate::config::DeviceClass;
+use crate::core::Core;
+use crate::counters::add;
+use crate::error::PagerError;
+use crate::record::Record;
+use crate::scheduler::{Pending, Queued, Running, State, Work};
+
+/// The part of the budget that launches leave to the faults of one that may touch what it does not declare, and the most
+/// bytes of it: two chunks, so that it can copy from one to another.
+const FAULT_SHARE: u64 = 8;
+const FAULT_RESERVE_MAX: u64 = 2 * CHUNK;
+
+/// How many launches may be given room before one that was submitted earlier on their queue.
+const PASSES_MAX: u32 = 64;
+
+/// Whether others' completion can help against it.
+fn is_crowded(error: &PagerError) -> bool {
+    matches!(
+        error,
+        PagerError::DeviceMemoryFull { .. }
+            | PagerError::TooManyBindings { .. }
+            | PagerError::Gpu(GpuError::OutOfMemory { .. })
+    )
+}
+
+/// What one look at the queue has found so far.
+#[derive(Default)]
+struct Look {
+    /// Queues of which nothing more is to be admitted.
+    waiting: Vec<Arc<Queue>>,
+    /// The queue of those that wait for holds or room, by their places: only launches of that queue may pass them.
+    passed: Option<(Arc<Queue>, Vec<usize>)>,
+}
+
+impl Look {
+    fn is_behind(&self, queue: &Arc<Queue>) -> bool {
+        let others = self.passed.as_ref().is_some_and(|(other, _)| !Arc::ptr_eq(other, queue));
+        others || self.waiting.iter().any(|other| Arc::ptr_eq(other, queue))
+    }
+}
+
+/// What to do with one that is queued.
+enum Turn {
+    /// It waits, and so does what is behind it on its queue, if its place there counts.
+    Waits,
+    /// It waits for what failed.
+    Fails(PagerError),
+    Comes,
+}
+
+impl Core {
+    /// Gives whether the device turned out to be lost, which the caller must note without the lock.
+    #[must_use]
+    pub(crate) fn admit_ready(&self, state: &mut State) -> bool {
+        let (mut lost, mut look, mut at) = (false, Look::default(), 0);
+        while at < state.queued.len() {
+            match self.turn(state, at, &look) {
+                Turn::Waits => {
+                    let Pending { queue, stops, .. } = &state.queued[at].pending;
+                    if *stops || queue.is_ordered() {
+                        look.waiting.push(Arc::clone(queue));
+                    }
+                    at += 1;
+                }
+                Turn::Fails(error) => {
+                    let Some(Queued { order, pending, .. }) = state.queued.remove(at) else { break };
+                    self.vram.lock().policy.settled(order);
+                    self.fail(state, pending, error);
+                }
+                Turn::Comes if !matches!(state.queued[at].pending.work, Work::Kernel(_)) => self.begin(state, at),
+                Turn::Comes => match self.admit(state, at) {
+                    Some(is_lost) => {
+                        lost |= is_lost;
+                        let places = look.passed.iter().flat_map(|(_, places)| places);
+                        places.for_each(|place| state.queued[*place].passed_by += 1);
+                    }
+                    // Whoever comes later must not overtake a large set, or it would never be admitted.
+                    None if state.queued[at].pending.queue.is_ordered() || state.queued[at].passed_by >= PASSES_MAX => {
+                        break;
+                    }
+                    None => {
+                        let queue = Arc::clone(&state.queued[at].pending.queue);
+                        look.passed.get_or_insert((queue, Vec::new())).1.push(at);
+                        at += 1;
+                    }
+                },
+            }
+        }
+        lost
+    }
+
+    fn turn(&self, state: &State, at: usize, look: &Look) -> Turn {
+        let Pending { record, queue, after, everything, drains, work, .. } = &state.queued[at].pending;
+        let on_queue = |(_, other): &(Arc<Record>, Arc<Queue>)| Arc::ptr_eq(other, queue);
+        let behind = look.is_behind(queue) || queue.is_ordered() && state.tasks.iter().any(on_queue);
+        if behind || !after.iter().all(|other| other.is_over()) || *drains && !is_first(state, at) {
+            return Turn::Waits;
+        }
+        let failed = after.iter().find_map(|other| Some((other.told(), other.failed()?)));
+        if let Some((dependency, reason)) = failed {
+            return Turn::Fails(PagerError::AfterFailed { what: record.told(), dependency, reason });
+        }
+        if *everything && self.class == DeviceClass::Declared {
+            record.declare(self.whole_heap());
+        }
+        let pinned = matches!(work, Work::Kernel(_)) && self.touches_pinned(&record.sets());
+        if pinned { Turn::Waits } else { Turn::Comes }
+    }
+
+    /// Begins what the host is to do.
+    fn begin(&self, state: &mut State, at: usize) {
+        let Some(Queued { order, pending: Pending { record, queue, work, .. }, .. }) = state.queued.remove(at) else {
+            return;
+        };
+        self.vram.lock().policy.settled(order);
+        match work {
+            Work::Task(job) => {
+                state.tasks.push((record, queue));
+                self.notifier.hand_over([job]);
+            }
+            Work::Nothing | Work::Kernel(_) => self.notifier.hand_over(record.done()),
+        }
+    }
+
+    /// Admits a launch if it finds its room: then it has left the queue, and this gives whether the device turned out to
+    /// be lost.
+    fn admit(&self, state: &mut State, at: usize) -> Option<bool> {
+        let Pending { record, everything, .. } = &state.queued[at].pending;
+        let (record, everything, sets) = (Arc::clone(record), *everything, record.sets());
+        // Only what holds all of the heap grows after it was submitted.
+        let asked = sets.blocks() * BLOCK;
+        let hopeless = asked > self.vram.asked();
+        let fits = self.fits(state, &record);
+        let alone = !self.config.check || state.running.is_empty();
+        let admissible = alone && fits && self.can_hold(&sets);
+        if !admissible && !hopeless && !self.lost() {
+            return None;
+        }
+        let holds = if hopeless {
+            Err(PagerError::SetTooLarge { kernel: record.name.clone(), asked, budget: self.vram.asked() })
+        } else {
+            self.hold_all(&record, everything)
+        };
+        if holds.as_ref().is_err_and(is_crowded) && !state.running.is_empty() {
+            // The driver has less than the budget, or maps less: what runs will leave room.
+            return None;
+        }
+        let Queued { order, pending, .. } = state.queued.remove(at)?;
+        let admitted = match (holds, pending) {
+            (Ok(holds), Pending { queue, work: Work::Kernel(submission), .. }) => {
+                self.send(state, &record, &queue, submission, holds)
+            }
+            (holds, pending) => {
+                let error = holds.err().unwrap_or_else(|| GpuError::DeviceLost.into());
+                let lost = matches!(error, PagerError::Gpu(GpuError::DeviceLost));
+                self.vram.lock().policy.settled(order);
+                self.fail(state, pending, error);
+                return Some(lost);
+            }
+        };
+        Some(self.enter(state, order, &record, admitted))
+    }
+
+    /// Notes what became of a launch that was to be sent. Gives whether the device turned out to be lost.
+    fn enter(
+        &self,
+        state: &mut State,
+        order: LaunchOrder,
+        record: &Arc<Record>,
+        admitted: Result<Bound, PagerError>,
+    ) -> bool {
+        // Only now: until all of its blocks are held, the policy must know that they are needed next.
+        let mut vram = self.vram.lock();
+        if admitted.is_ok() {
+            record.sets().chunks().for_each(|(chunk, _)| vram.policy.used(chunk));
+        }
+        vram.policy.settled(order);
+        drop(vram);
+        match admitted {
+            Ok((timeline, ticket)) => {
+                state.held_blocks += record.sets().blocks();
+                state.admitted += 1;
+                state.running.push(Running { record: Arc::clone(record), timeline: Arc::clone(&timeline), ticket });
+                add(&self.counters.launches, 1);
+                let told = record.submitted(timeline, ticket);
+                if self.reaper_watches.load(Ordering::SeqCst) {
+                    self.doorbell.ring();
+                }
+                if told {
+                    // Nobody may be waiting who would find that it is over.
+                    self.reaper_bell.ring();
+                }
+                false
+            }
+            Err(error) => {
+                let lost = matches!(error, PagerError::Gpu(GpuError::DeviceLost));
+                self.notifier.hand_over(record.fail(error));
+                lost
+            }
+        }
+    }
+
+    /// Whether the launch's set fits into the budget beside what is held. A kernel that faults needs room that nobody holds:
+    /// as long as one may run, some is kept free.
+    fn fits(&self, state: &State, record: &Record) -> bool {
+        let faults = record.may_fault || state.running.iter().any(|other| other.record.may_fault);
+        let set = record.sets().blocks() * BLOCK;
+        if set > self.vram.budget() {
+            // It must be tried, and fail by name if the driver still has no more.
+            self.vram.grow_again();
+        }
+        let budget = self.vram.budget();
+        // Alone on the device, a launch may take all of it.
+        let reserve =
+            if faults && !state.running.is_empty() { (budget / FAULT_SHARE).min(FAULT_RESERVE_MAX) } else { 0 };
+        state.held_blocks * BLOCK + set + reserve <= budget
+    }
+
+    /// Whether anything queued waits, as far as can be told, for what only the application does: an event of its own, or
+    /// of another context, or the end of a pin.
+    pub(crate) fn awaits_application(&self) -> bool {
+        let state = self.scheduler.lock();
+        let outside = |pending: &Pending| pending.after.iter().any(|other| other.is_outside() && !other.is_over());
+        let mut queued = state.queued.iter().map(|queued| &queued.pending);
+        queued.any(|pending| outside(pending) || self.touches_pinned(&pending.record.sets()))
+    }
+
+    fn can_hold(&self, sets: &DeclaredSets) -> bool {
+        sets.chunks().all(|(chunk, sets)| {
+            let holdable =
+                |cell: &crate::cell::Cell| cell.lock().chunk.can_hold(sets.reads, sets.writes | sets.overwrites);
+            self.cells.get(chunk).is_none_or(holdable)
+        })
+    }
+}
+
+/// Whether all before it on its queue is over.
+fn is_first(state: &State, at: usize) -> bool {
+    let queue = &state.queued[at].pending.queue;
+    let waits = state.queued.iter().take(at).any(|other| Arc::ptr_eq(&other.pending.queue, queue));
+    let runs = state.running.iter().any(|other| Arc::ptr_eq(&other.timeline, queue.timeline()));
+    !waits && !runs && !state.tasks.iter().any(|(_, other)| Arc::ptr_eq(other, queue))
+}

@@ -1,0 +1,251 @@
+//! What a queue does beside kernels: fills and copies, by a kernel of limosa's own, and prefetches and discards, by the
+//! host, in the queue's order. All of it is safe: what is touched is borrowed until it is submitted, and known then.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+
+use limosa_gpu::repeat;
+use limosa_model::{Access, BLOCK, Extent, Side};
+use limosa_pager::{Heap, LaunchEvent, Marker};
+
+use crate::event::Event;
+use crate::queue::Queue;
+use crate::raw::RawAllocation;
+use crate::shareable::Shareable;
+use crate::vec::UnifiedVec;
+use crate::{Error, Result};
+
+/// Part of an allocation.
+struct Part {
+    memory: Arc<RawAllocation>,
+    extent: Extent,
+}
+
+impl Part {
+    fn of<T: Shareable>(vec: &UnifiedVec<T>, range: &Range<usize>) -> Result<Self> {
+        Ok(Self { memory: Arc::clone(vec.raw()), extent: vec.slice(range.clone())?.extent() })
+    }
+
+    fn address(&self) -> u64 {
+        self.memory.ptr().address() + (self.extent.start - self.memory.extent().start)
+    }
+}
+
+/// What is repeated along a range: so many bytes at an address, or a pattern.
+struct Source {
+    part: Option<Part>,
+    period: u64,
+    pattern: u64,
+}
+
+enum Action {
+    Repeat { source: Source, target: Part },
+    Prefetch(Side, Part),
+    Discard(Part),
+}
+
+impl Action {
+    /// That all of its memory is of the queue's heap: another's addresses would mean something else to the kernel.
+    fn is_on(&self, heap: &Arc<Heap>) -> Result<()> {
+        let parts = match self {
+            Self::Repeat { source, target } => [Some(target), source.part.as_ref()],
+            Self::Prefetch(_, part) | Self::Discard(part) => [Some(part), None],
+        };
+        let foreign = parts.into_iter().flatten().find(|part| !Arc::ptr_eq(part.memory.heap(), heap));
+        foreign.map_or(Ok(()), |part| Err(Error::ForeignMemory { start: part.address() }))
+    }
+}
+
+/// Something that a queue is to do, until [`Self::submit`]; made by [`Queue::fill`], [`Queue::copy`],
+/// [`Queue::prefetch`], [`Queue::discard`] and those like them.
+#[must_use = "it happens when it is submitted"]
+pub struct Command<'a> {
+    queue: &'a Queue,
+    action: Result<Action>,
+    after: Vec<LaunchEvent>,
+    borrows: PhantomData<&'a mut ()>,
+}
+
+impl Queue {
+    /// Begins to set all elements of `vec` to `value`; what it held need not be moved.
+    pub fn fill<'a, T: Shareable>(&'a self, vec: &'a mut UnifiedVec<T>, value: T) -> Command<'a> {
+        let all = 0..vec.len();
+        self.fill_range(vec, all, value)
+    }
+
+    /// Begins to set some elements of `vec` to `value`.
+    pub fn fill_range<'a, T: Shareable>(
+        &'a self,
+        vec: &'a mut UnifiedVec<T>,
+        range: Range<usize>,
+        value: T,
+    ) -> Command<'a> {
+        let action = Part::of(vec, &range).and_then(|target| {
+            let source = source_of(&target.memory, value)?;
+            Ok(Action::Repeat { source, target })
+        });
+        Command::new(self, action)
+    }
+
+    /// Begins to copy all elements of `source` to `target`, which must be as many.
+    pub fn copy<'a, T: Shareable>(&'a self, source: &'a UnifiedVec<T>, target: &'a mut UnifiedVec<T>) -> Command<'a> {
+        let (from, to) = (0..source.len(), 0..target.len());
+        self.copy_range(source, from, target, to)
+    }
+
+    /// Begins to copy elements `from` of `source` to elements `to` of `target`: as many.
+    pub fn copy_range<'a, T: Shareable>(
+        &'a self,
+        source: &'a UnifiedVec<T>,
+        from: Range<usize>,
+        target: &'a mut UnifiedVec<T>,
+        to: Range<usize>,
+    ) -> Command<'a> {
+        let parts = Part::of(source, &from).and_then(|one| Ok((one, Part::of(target, &to)?)));
+        let action = parts.and_then(|(part, target)| {
+            if from.len() != to.len() {
+                return Err(Error::LengthsDiffer { source_len: from.len(), target_len: to.len() });
+            }
+            let period = part.extent.len;
+            Ok(Action::Repeat { source: Source { part: Some(part), period, pattern: 0 }, target })
+        });
+        Command::new(self, action)
+    }
+
+    /// Begins to bring `vec` to `side` as [`UnifiedVec::prefetch_to_device`] and [`UnifiedVec::prefetch_to_host`] do, but
+    /// without waiting here, and in the queue's order: on an in-order queue when all before it is done, and before what
+    /// comes behind it. Its event fails if it could not be brought; what is behind it on the queue goes on all the same.
+    /// [`UnifiedVec::write`] waits for it.
+    ///
+    /// ```
+    /// # fn main() -> limosa::Result<()> {
+    /// use limosa::Side;
+    ///
+    /// let context = limosa::Context::new()?;
+    /// let vec = context.heap().vec_with(1 << 20, |i| i as u64)?;
+    /// let moves = context.queue()?; // A queue of its own, so that kernels run meanwhile.
+    /// let there = moves.prefetch(Side::Device, &vec).submit()?;
+    /// there.wait()?;
+    /// assert_eq!(vec.residency_summary().device, 8 << 20);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn prefetch<'a, T: Shareable>(&'a self, side: Side, vec: &'a UnifiedVec<T>) -> Command<'a> {
+        self.prefetch_range(side, vec, 0..vec.len())
+    }
+
+    /// As [`Self::prefetch`] of some elements, by whole blocks of 64 KiB.
+    pub fn prefetch_range<'a, T: Shareable>(
+        &'a self,
+        side: Side,
+        vec: &'a UnifiedVec<T>,
+        range: Range<usize>,
+    ) -> Command<'a> {
+        Command::new(self, Part::of(vec, &range).map(|part| Action::Prefetch(side, part)))
+    }
+
+    /// Begins to forget the elements of `vec` as [`UnifiedVec::discard`] does, but without waiting here, and in the
+    /// queue's order. Guards wait for it.
+    pub fn discard<'a, T: Shareable>(&'a self, vec: &'a mut UnifiedVec<T>) -> Command<'a> {
+        let all = 0..vec.len();
+        Command::new(self, Part::of(vec, &all).map(Action::Discard))
+    }
+}
+
+/// The source of a fill.
+fn source_of<T: Shareable>(target: &RawAllocation, value: T) -> Result<Source> {
+    let () = T::CHECKED;
+    // SAFETY: a `Shareable` has no padding, so all its bytes are initialised.
+    let bytes = unsafe { std::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };
+    let period = bytes.len() as u64;
+    if let Some(pattern) = repeat::pattern(bytes) {
+        return Ok(Source { part: None, period, pattern });
+    }
+    if bytes.is_empty() {
+        return Ok(Source { part: None, period: 1, pattern: 0 });
+    }
+    // In a block of its own, so that storing it waits for no launch that holds a neighbour.
+    let len = period.max(BLOCK);
+    let extent = target.heap().allocate(len, BLOCK)?;
+    let memory = RawAllocation::of(target.heap(), extent);
+    // SAFETY: inside the allocation, of which nobody else knows yet.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.ptr().as_ptr(), bytes.len()) };
+    let extent = Extent { len: period, ..extent };
+    Ok(Source { part: Some(Part { memory, extent }), period, pattern: 0 })
+}
+
+impl<'a> Command<'a> {
+    fn new(queue: &'a Queue, action: Result<Action>) -> Self {
+        let action = action.and_then(|action| action.is_on(queue.inner.heap()).map(|()| action));
+        Self { queue, action, after: Vec::new(), borrows: PhantomData }
+    }
+
+    /// It begins only when `event` is over; if that failed, it does not happen. See [`crate::Launch::after`].
+    pub fn after(self, event: &Event) -> Self {
+        self.after_all([event])
+    }
+
+    /// As [`Self::after`] of each of `events`: a `&[Event]`, or whatever gives references.
+    pub fn after_all<'e>(mut self, events: impl IntoIterator<Item = &'e Event>) -> Self {
+        self.after.extend(events.into_iter().map(|event| event.inner.clone()));
+        self
+    }
+
+    /// Submits it.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] and [`Error::LengthsDiffer`] for ranges that are wrong, [`crate::PagerError::SetTooLarge`] and
+    /// [`crate::PagerError::RangeTooLarge`] for what does not fit the device budget, [`crate::GpuError::DeviceLost`],
+    /// [`crate::GpuError::OutOfMemory`], [`crate::OsError`]. Nothing will happen then. What goes wrong later is told by the
+    /// event.
+    pub fn submit(self) -> Result<Event> {
+        let (queue, after) = (&self.queue.inner, self.after);
+        let inner = match self.action? {
+            Action::Repeat { target, .. } if target.extent.len == 0 => queue.marker(Marker::Passes, &after)?,
+            Action::Repeat { source, target } => return repeat_on(self.queue, source, target, after),
+            Action::Prefetch(side, Part { memory, extent }) => {
+                let event = queue.prefetch(side, vec![extent], Arc::clone(&memory), &after)?;
+                memory.uses.note(&event.mark(), extent, Access::Read);
+                event
+            }
+            Action::Discard(Part { memory, extent }) => {
+                let event = queue.discard(vec![extent], Arc::clone(&memory), &after)?;
+                memory.uses.note(&event.mark(), extent, Access::Write);
+                event
+            }
+        };
+        Ok(Event { inner })
+    }
+}
+
+fn repeat_on(queue: &Queue, source: Source, target: Part, after: Vec<LaunchEvent>) -> Result<Event> {
+    let kernel = queue.inner.heap().repeat_kernel()?;
+    let from = source.part.as_ref().map_or(0, Part::address);
+    let words = [target.address(), from, target.extent.len, source.period, source.pattern];
+    let groups = kernel.groups_for(target.extent.len.div_ceil(repeat::BYTES))?;
+    let mut keep: Vec<Arc<RawAllocation>> = vec![Arc::clone(&target.memory)];
+    keep.extend(source.part.as_ref().map(|part| Arc::clone(&part.memory)));
+    let launch = limosa_pager::Launch {
+        kernel,
+        groups,
+        arguments: words.iter().flat_map(|word| word.to_ne_bytes()).collect(),
+        reads: source.part.iter().map(|part| part.extent).collect(),
+        writes: Vec::new(),
+        // Blocks that it has only in part count as written.
+        overwrites: vec![target.extent],
+        everything: false,
+        undeclared: false,
+        after,
+        keep: Box::new(keep) as Box<dyn Any + Send>,
+    };
+    // SAFETY: the kernel touches what is declared, which is kept; guards wait for the launch by the marks noted below,
+    // and none exists now, since both sides are borrowed.
+    let inner = unsafe { queue.inner.launch(launch) }?;
+    target.memory.uses.note(&inner.mark(), target.extent, Access::Write);
+    if let Some(part) = &source.part {
+        part.memory.uses.note(&inner.mark(), part.extent, Access::Read);
+    }
+    Ok(Event { inner })
+}
