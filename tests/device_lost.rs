@@ -318,8 +318,9 @@ fn guard_finds_the_loss(way: Way) {
     let mut vec = counted(&kit, 4 << 20);
     loop {
         let events: Vec<_> = (0..20).map(|i| kit.fill(&mut vec, i).unwrap()).collect();
+        let under_way = !events[5].is_complete().unwrap();
         inject::lose_device();
-        if !events[0].is_complete().unwrap() {
+        if under_way {
             break;
         }
         // The launches were over before the loss; once more.

@@ -94,6 +94,9 @@ impl Timeline {
     }
 
     pub(crate) fn value(&self) -> Result<u64, GpuError> {
+        if inject::device_lost() {
+            return Err(GpuError::DeviceLost);
+        }
         // SAFETY: the semaphore lives as long as `self`.
         VulkanCall::ReadSemaphore.make(|| unsafe { self.device.raw.get_semaphore_counter_value(self.semaphore) })
     }

@@ -260,7 +260,7 @@ impl Record {
     /// Whether it is on the device now.
     pub(crate) fn is_running(&self) -> bool {
         match &self.progress().phase {
-            Phase::Submitted(timeline, ticket) => !has_reached(timeline, *ticket),
+            Phase::Submitted(timeline, ticket) => !has_reached(timeline.reached(*ticket)),
             Phase::Pending | Phase::Done | Phase::Failed(..) => false,
         }
     }
@@ -280,6 +280,6 @@ impl Record {
 
 /// Whether the place in the timeline was reached. On a lost device everything was; another error of the driver's says
 /// nothing, so the launch counts as running.
-pub(crate) fn has_reached(timeline: &Timeline, ticket: Ticket) -> bool {
-    timeline.reached(ticket).unwrap_or_else(|error| matches!(error, GpuError::DeviceLost))
+pub(crate) fn has_reached(answer: Result<bool, GpuError>) -> bool {
+    answer.unwrap_or_else(|error| matches!(error, GpuError::DeviceLost))
 }

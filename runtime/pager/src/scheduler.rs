@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use limosa_gpu::{Bound, GpuError, Queue, Refused, Submission, Ticket, Timeline};
@@ -216,7 +217,14 @@ impl Core {
     }
 
     pub(crate) fn release_completed(&self, state: &mut State) {
-        let done = |one: &Running| has_reached(&one.timeline, one.ticket);
+        let done = |one: &Running| {
+            let reached = one.timeline.reached(one.ticket);
+            if matches!(reached, Err(GpuError::DeviceLost)) && !self.losing.swap(true, Ordering::SeqCst) {
+                // To be noted without the lock; nobody else may ever ask the driver again.
+                self.call_reaper();
+            }
+            has_reached(reached)
+        };
         let (finished, running): (Vec<_>, _) = std::mem::take(&mut state.running).into_iter().partition(done);
         state.running = running;
         if let Some(last) = finished.last() {
