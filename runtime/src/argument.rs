@@ -7,9 +7,9 @@ use std::sync::Arc;
 use limosa_gpu::Scalar;
 use limosa_model::Extent;
 
+use crate::allocation::RawAllocation;
 use crate::launch::{Declared, Draft};
 use crate::pointer::GpuPtr;
-use crate::raw::RawAllocation;
 use crate::shareable::Shareable;
 
 /// Elements of `T` that the kernel only reads: [`crate::UnifiedVec::reads`].

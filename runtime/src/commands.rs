@@ -10,9 +10,9 @@ use limosa_gpu::repeat;
 use limosa_model::{Access, BLOCK, Extent, Side};
 use limosa_pager::{Heap, LaunchEvent, Marker};
 
+use crate::allocation::RawAllocation;
 use crate::event::Event;
 use crate::queue::Queue;
-use crate::raw::RawAllocation;
 use crate::shareable::Shareable;
 use crate::vec::UnifiedVec;
 use crate::{Error, Result};
@@ -53,8 +53,12 @@ impl Action {
             Self::Repeat { source, target } => [Some(target), source.part.as_ref()],
             Self::Prefetch(_, part) | Self::Discard(part) => [Some(part), None],
         };
-        let foreign = parts.into_iter().flatten().find(|part| !Arc::ptr_eq(part.memory.heap(), heap));
-        foreign.map_or(Ok(()), |part| Err(Error::ForeignMemory { start: part.address() }))
+        let name = match self {
+            Self::Repeat { .. } => "(fill or copy)",
+            Self::Prefetch(..) => "(prefetch)",
+            Self::Discard(_) => "(discard)",
+        };
+        parts.into_iter().flatten().find_map(|part| part.memory.foreign_to(heap, name)).map_or(Ok(()), Err)
     }
 }
 
@@ -231,6 +235,8 @@ fn repeat_on(queue: &Queue, source: Source, target: Part, after: Vec<LaunchEvent
         kernel,
         groups,
         arguments: words.iter().flat_map(|word| word.to_ne_bytes()).collect(),
+        // It is limosa's own kernel: they are right.
+        pointers: Vec::new(),
         reads: source.part.iter().map(|part| part.extent).collect(),
         writes: Vec::new(),
         // Blocks that it has only in part count as written.

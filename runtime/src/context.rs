@@ -1,6 +1,7 @@
 //! Opening a device with a heap. One context has one device and one heap; nothing is process-wide.
 
 use limosa_gpu::{Adapter, Device, DeviceChoice, DeviceKind, Instance, Translation};
+use limosa_model::Edge;
 use limosa_pager::{DeviceClass, FaultMode, HeapConfig, Machine, ViewKind};
 
 use crate::Result;
@@ -135,6 +136,27 @@ impl Context {
     }
 }
 
+/// The Vulkan devices of this machine, usable or not ([`Adapter::missing`] says what one lacks), in the order of their
+/// indices. Each may have a context of its own, or several:
+///
+/// ```
+/// # fn main() -> limosa::Result<()> {
+/// let usable = limosa::devices()?.into_iter().filter(|device| device.missing.is_empty());
+/// for device in usable {
+///     let context = limosa::Context::builder().device(&device).build()?;
+///     let squares = context.heap().vec_with(1000, |i| (i * i) as u64)?;
+///     println!("{device}: {:?}", squares.residency_summary());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`crate::GpuError::NoLoader`], [`crate::GpuError::NoDevice`].
+pub fn devices() -> Result<Vec<Adapter>> {
+    Ok(Instance::new()?.adapters()?)
+}
+
 /// Bytes of address space of a heap, unless asked otherwise: 64 GiB.
 pub const HEAP_SIZE_DEFAULT: u64 = 64 << 30;
 
@@ -169,6 +191,7 @@ pub struct ContextBuilder {
     device_class: Option<DeviceClass>,
     poison_stale: bool,
     check: bool,
+    check_edge: Edge,
 }
 
 impl Default for ContextBuilder {
@@ -187,15 +210,16 @@ impl Default for ContextBuilder {
             device_class: None,
             poison_stale: cfg!(debug_assertions),
             check: false,
+            check_edge: Edge::End,
         }
     }
 }
 
 impl ContextBuilder {
-    /// Which device. Default: the best that there is.
+    /// Which device: a choice, or one of [`devices`]. Default: the best that there is.
     #[must_use]
-    pub fn device(mut self, choice: DeviceChoice) -> Self {
-        self.device = choice;
+    pub fn device(mut self, choice: impl Into<DeviceChoice>) -> Self {
+        self.device = choice.into();
         self
     }
 
@@ -290,11 +314,34 @@ impl ContextBuilder {
         self
     }
 
-    /// Checks each GPU access against what its launch declared, by blocks of 64 KiB; launches then run one at a time.
-    /// Default: off.
+    /// Check mode: misuse of raw pointers is caught, and told with what the address is ("120 bytes past the end of the
+    /// allocation of …", "freed"). Only on [`ViewKind::Import`]. Default: off.
+    ///
+    /// - A kernel's access to what its launch did not declare, for reading or for writing, fails the launch, by blocks of
+    ///   64 KiB. Launches run one at a time.
+    /// - Each allocation has blocks of its own, and at least one block of nobody's before and behind it: who runs over an
+    ///   end is caught there, a kernel by a failed launch, a CPU thread by SIGBUS. See [`Self::check_edge`].
+    /// - What is freed is not used again until half of the heap's address space rests so, or there is no other room: a
+    ///   pointer to it is caught.
+    /// - A pointer argument ([`crate::GpuPtr`], also in an array; not in a structure) must be null, or point into an
+    ///   allocation that the launch declares or keeps, or right behind its end; else the launch is refused.
+    ///
+    /// An allocation costs at least 64 KiB of memory and 128 KiB of address space then. What it does *not* catch: misuse
+    /// within the blocks of one allocation (a stale index, the rest of the block at the other edge, the undeclared part
+    /// of a block of which a part is declared); pointers to memory that was freed long ago and is in use again; a wrong
+    /// pointer to what the launch declared; and CPU accesses by raw pointers to what a launch in flight holds, which wait
+    /// for it instead of failing. Memory of [`crate::Home::Shared`] is checked at its ends only.
     #[must_use]
     pub fn check(mut self, check: bool) -> Self {
         self.check = check;
+        self
+    }
+
+    /// At which edge of their blocks allocations lie in check mode, and so where running over is caught at once: up to
+    /// the bytes that their alignment leaves, and beyond the rest of the block at the other. Default: the end.
+    #[must_use]
+    pub fn check_edge(mut self, edge: Edge) -> Self {
+        self.check_edge = edge;
         self
     }
 
@@ -327,6 +374,7 @@ impl ContextBuilder {
             device_class: self.device_class,
             poison_stale: self.poison_stale,
             check: self.check,
+            check_edge: self.check_edge,
         };
         Ok(Context { heap: Heap { inner: limosa_pager::Heap::open(&device, config)?, home: Home::Migrating } })
     }

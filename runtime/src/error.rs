@@ -41,12 +41,6 @@ pub enum Error {
         /// Elements to copy to.
         target_len: usize,
     },
-    /// Memory of one context given to a queue of another.
-    #[error("memory at {start:#x} is of another context than the queue: allocate it from the queue's own heap")]
-    ForeignMemory {
-        /// The first address.
-        start: u64,
-    },
     /// More bytes than an address can count.
     #[error("{elements} elements of {size} bytes do not fit the address space")]
     TooLarge {

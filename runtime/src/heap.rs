@@ -5,8 +5,8 @@ use std::sync::Arc;
 use limosa_model::{Advice, Extent, HostRange, Side};
 use limosa_pager::{Backing, Counters, Residency};
 
+use crate::allocation::RawAllocation;
 use crate::boxed::UnifiedBox;
-use crate::raw::RawAllocation;
 use crate::shareable::Shareable;
 use crate::thrashing::Thrashing;
 use crate::vec::UnifiedVec;
@@ -87,7 +87,8 @@ impl Heap {
         Ok(vec)
     }
 
-    /// A vector with the elements of `values`.
+    /// A vector with the elements of `values`: of a slice, or of a vector of another context's, as in
+    /// `heap.vec_from(&other.read()?)`.
     ///
     /// # Errors
     /// As [`Self::vec_with`].

@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use limosa_gpu::{ArgumentCheck, Given, GpuError};
+use limosa_gpu::{ArgumentCheck, Given, GpuError, Scalar};
 use limosa_model::{Access, Extent};
 use limosa_pager::LaunchEvent;
 
+use crate::allocation::RawAllocation;
 use crate::argument::{LaunchArgument, LaunchArguments, Loan, Parameters, Usage};
 use crate::event::Event;
 use crate::kernel::Kernel;
 use crate::pointer::GpuPtr;
 use crate::queue::Queue;
-use crate::raw::RawAllocation;
 use crate::safe_kernel::SafeKernel;
 use crate::shareable::Shareable;
 use crate::{Error, Result};
@@ -44,6 +44,9 @@ pub(crate) enum Grid {
 pub struct Draft {
     kernel: Kernel,
     arguments: Vec<u8>,
+    /// Where among them pointers are; empty unless they are checked.
+    pointers: Vec<usize>,
+    checks_pointers: bool,
     check: ArgumentCheck,
     /// The first thing that is wrong with what was given.
     mismatch: Option<Box<Error>>,
@@ -67,6 +70,9 @@ impl Draft {
             && let Err(error) = self.check.take(&self.kernel.inner, given)
         {
             self.refuse(error.into());
+        }
+        if self.checks_pointers && T::SCALAR == Some(Scalar::Pointer) {
+            self.pointers.extend((offset..offset + size_of::<T>()).step_by(8));
         }
         self.arguments.resize(offset, 0);
         // SAFETY: a `Shareable` has no padding, so all its bytes are initialised.
@@ -137,6 +143,8 @@ impl<'a, K: Launchable> Launch<'a, K> {
         let draft = Draft {
             kernel: kernel.kernel().clone(),
             arguments: Vec::new(),
+            pointers: Vec::new(),
+            checks_pointers: queue.inner.heap().config().check,
             check: ArgumentCheck::default(),
             mismatch: None,
             used: Vec::new(),
@@ -188,11 +196,13 @@ impl<'a, K: Launchable> Launch<'a, K> {
         let groups = self.groups();
         let ranges = self.draft.ranges.iter().map(|range| Ok((self.extent_of(range)?, range.2)));
         let ranges: Result<Vec<(Extent, Access)>> = ranges.collect();
-        let Draft { kernel, arguments, check, mismatch, used, after, everything, .. } = self.draft;
+        let Draft { kernel, arguments, pointers, check, mismatch, used, after, everything, .. } = self.draft;
         if let Some(mismatch) = mismatch {
             return Err(*mismatch);
         }
         check.finish(&kernel.inner, arguments.len())?;
+        let foreign = |one: &Use| one.memory.foreign_to(self.queue.inner.heap(), kernel.name());
+        used.iter().find_map(foreign).map_or(Ok(()), Err)?;
         let (groups, ranges) = (groups?, ranges?);
         let extents = |wanted: Declared, raw: Option<Access>| -> Vec<Extent> {
             let used = used.iter().filter(|one| one.declared == wanted).map(|one| one.extent);
@@ -203,6 +213,7 @@ impl<'a, K: Launchable> Launch<'a, K> {
             kernel: kernel.inner,
             groups,
             arguments,
+            pointers,
             reads: extents(Declared::Reads, Some(Access::Read)),
             writes: extents(Declared::Writes, Some(Access::Write)),
             overwrites: extents(Declared::Overwrites, None),
@@ -284,7 +295,8 @@ impl<'a> Launch<'a> {
     /// [`crate::GpuError::ArgumentMismatch`], [`crate::GpuError::ArgumentName`], [`crate::GpuError::ArgumentsSurplus`],
     /// [`crate::GpuError::ArgumentsMissing`], [`crate::GpuError::GridTooLarge`], [`crate::GpuError::DeviceLost`],
     /// [`crate::GpuError::OutOfMemory`], [`crate::PagerError::NotAllocated`] of a raw range outside the heap,
-    /// [`crate::PagerError::SetTooLarge`]. Nothing was launched then.
+    /// [`crate::PagerError::SetTooLarge`], [`crate::PagerError::ForeignMemory`], [`crate::PagerError::ForeignKernel`]; with
+    /// [`crate::ContextBuilder::check`] [`crate::PagerError::StrayPointer`]. Nothing was launched then.
     pub unsafe fn submit(self) -> Result<Event> {
         // SAFETY: passed on.
         unsafe { self.submit_draft() }

@@ -19,11 +19,16 @@
 //! through [`ViewKind::Import`]). On cards it cannot be: launches declare all that they touch
 //! ([`DeviceClass::Declared`], through [`ViewKind::Sparse`]), and what they do not declare they find stale.
 //!
+//! # Several devices
+//! [`devices`] lists them, and each [`Context`] is one of its own: nothing is process-wide. Memory, kernels and events
+//! are of one context; a launch that is given another's is refused. `heap.vec_from(&other.read()?)` copies.
+//!
 //! # What it does not do yet
 //! Read files, or use the kernel's own page tables. No card could be had yet to try it on.
 
 extern crate self as limosa;
 
+mod allocation;
 mod argument;
 mod boxed;
 mod commands;
@@ -40,7 +45,6 @@ mod pin;
 mod pointer;
 mod queue;
 mod queue_builder;
-mod raw;
 mod safe_kernel;
 mod shareable;
 mod slice;
@@ -51,10 +55,11 @@ mod uses;
 mod vec;
 mod watch;
 
+pub use allocation::RawAllocation;
 pub use argument::{LaunchArgument, LaunchArguments, Loan, Overwrites, Parameter, Parameters, Reads, Usage, Writes};
 pub use boxed::{BoxReadGuard, BoxWriteGuard, UnifiedBox};
 pub use commands::Command;
-pub use context::{Context, ContextBuilder, HEAP_SIZE_DEFAULT};
+pub use context::{Context, ContextBuilder, HEAP_SIZE_DEFAULT, devices};
 pub use error::{Error, GpuError, LaunchFailure, OsError, PagerError, TouchCause};
 pub use event::Event;
 pub use future::EventFuture;
@@ -67,19 +72,19 @@ pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits, Transl
 pub use limosa_gpu::{Argument, ArgumentType, Scalar, SpecConstant, SpecValue};
 pub use limosa_model::policy::fewest_loads;
 pub use limosa_model::{
-    Access, Advice, BLOCK, BlockState, CHUNK, Cause, ChunkIndex, Copies, Hold, HostAddr, HostRange, Side,
+    Access, Advice, BLOCK, BlockState, CHUNK, Cause, ChunkIndex, Copies, Edge, Hold, HostAddr, HostRange, Relation,
+    Side,
 };
 #[cfg(feature = "inject")]
 pub use limosa_pager::inject;
 pub use limosa_pager::{
     Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, FaultMode, Faults, Machine, Residency, ResidencySummary,
-    ViewKind, WATCHES_MAX,
+    ViewKind, WATCHES_MAX, Whereabouts,
 };
 pub use pin::HostPin;
 pub use pointer::GpuPtr;
 pub use queue::Queue;
 pub use queue_builder::QueueBuilder;
-pub use raw::RawAllocation;
 pub use safe_kernel::SafeKernel;
 pub use shareable::Shareable;
 pub use slice::{UnifiedSlice, UnifiedSliceMut};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use limosa_model::{BLOCK, Extent};
 use limosa_pager::PagerError;
 
-use crate::raw::RawAllocation;
+use crate::allocation::RawAllocation;
 
 /// Elements that the CPU owns and that nothing moves, until it is dropped. Launches that use them wait; do not wait for
 /// such a launch meanwhile.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use limosa_model::{Access, Extent};
 
+use crate::allocation::RawAllocation;
 use crate::argument::{Loan, Overwrites, Reads, Writes};
 use crate::guard::{ReadGuard, WriteGuard};
 use crate::pointer::GpuPtr;
-use crate::raw::RawAllocation;
 use crate::shareable::Shareable;
 use crate::{Error, Result};
 

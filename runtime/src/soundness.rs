@@ -21,6 +21,7 @@
 //! | wrote what a kernel reads | begins | submission makes it visible (Vulkan specification, 7.9) |
 //! | reads bytes of any kind that a kernel wrote | – | [`Shareable`](crate::Shareable): every bit pattern is a value; no references, no padding |
 //! | touches memory that was lost with the device | – | guards give [`Poisoned`](crate::PagerError::Poisoned); raw touches raise SIGBUS; nothing reads as zeros in silence |
+//! | gives memory or a kernel of another context to a launch | – | the launch is refused, by name |
 //! | forks | – | the heap is not inherited: the child's touches raise SIGSEGV |
 //!
 //! Two launches that conflict run one after the other, in the order of submission where they are on one queue, and
@@ -32,10 +33,12 @@
 //!   [`Kernel::promise`](crate::Kernel::promise) says it once for all launches, with what it asks of their arguments,
 //!   which is checked at each; submitting those is safe. On
 //!   [`ViewKind::Import`](crate::ViewKind::Import) with [`check`](crate::ContextBuilder::check) it is checked as it runs,
-//!   by blocks of 64 KiB, and a launch that strays fails with kernel and address.
+//!   by blocks of 64 KiB, and a launch that strays fails with kernel, address, and what is there.
+//!   [`check`](crate::ContextBuilder::check) says what it cannot catch.
 //! - Following a [`GpuPtr`](crate::GpuPtr), and raw memory given to a launch by
 //!   [`with_raw`](crate::Launch::with_raw), [`with_range`](crate::Launch::with_range),
-//!   [`keeps`](crate::Launch::keeps) or [`with_whole_heap`](crate::Launch::with_whole_heap): who uses it meanwhile is the caller's to order.
+//!   [`keeps`](crate::Launch::keeps) or [`with_whole_heap`](crate::Launch::with_whole_heap): who uses it meanwhile is the caller's to order. In check
+//!   mode, what was freed, what lies beyond an end, and what the launch did not declare are caught.
 //! - [`Home::Shared`](crate::Home::Shared) memory that both sides use while a kernel runs. Guards of such vectors wait
 //!   for launches like any other; only raw pointers reach it in between.
 //! - Implementing [`Shareable`](crate::Shareable) by hand. Deriving it needs no promise.

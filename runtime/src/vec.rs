@@ -10,12 +10,12 @@ use std::sync::Arc;
 use limosa_model::{Access, Advice, Side};
 use limosa_pager::{Residency, ResidencySummary};
 
+use crate::allocation::RawAllocation;
 use crate::argument::{Loan, Overwrites, Reads, Writes};
 use crate::guard::{ReadGuard, WriteGuard};
 use crate::heap::Heap;
 use crate::pin::{HostPin, Pinned};
 use crate::pointer::GpuPtr;
-use crate::raw::RawAllocation;
 use crate::shareable::Shareable;
 use crate::slice::{UnifiedSlice, UnifiedSliceMut};
 use crate::{Error, Result};

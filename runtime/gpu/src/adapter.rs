@@ -111,6 +111,18 @@ pub struct Adapter {
     pub sparse_missing: Vec<String>,
 }
 
+impl fmt::Display for Adapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "device {} ({})", self.index, self.name)
+    }
+}
+
+impl From<&Adapter> for DeviceChoice {
+    fn from(adapter: &Adapter) -> Self {
+        Self::Index(adapter.index)
+    }
+}
+
 /// The Vulkan loader with an instance of ours.
 pub struct Instance {
     pub(crate) raw: ash::Instance,

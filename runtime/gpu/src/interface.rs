@@ -32,7 +32,8 @@ pub struct Argument {
 
 impl Argument {
     /// One past its last byte. The reader checks that this does not overflow.
-    pub(crate) fn end(&self) -> u32 {
+    #[must_use]
+    pub fn end(&self) -> u32 {
         self.offset + self.bytes
     }
 }

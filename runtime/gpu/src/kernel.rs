@@ -89,6 +89,7 @@ pub struct Kernel {
     pub(crate) layout: vk::PipelineLayout,
     name: String,
     interface: KernelInterface,
+    translation: Translation,
     device: Arc<Device>,
 }
 
@@ -128,6 +129,7 @@ impl Kernel {
             layout,
             name: name.to_owned(),
             interface,
+            translation,
             device: Arc::clone(device),
         };
         kernel.pipeline = pipeline(device, layout, source, &entry, translation).map_err(|error| match error {
@@ -144,6 +146,18 @@ impl Kernel {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How it translates pointers.
+    #[must_use]
+    pub fn translation(&self) -> Translation {
+        self.translation
+    }
+
+    /// The device that it is for.
+    #[must_use]
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
     }
 
     /// Its workgroup and argument block.

@@ -1,12 +1,14 @@
 //! The heap's address space: which bytes belong to which allocation.
 //!
-//! Allocations of a block or more get whole blocks of their own; smaller ones share blocks with their size class.
+//! Allocations of a block or more get whole blocks of their own; smaller ones share blocks with their size class. A
+//! guarded arena gives blocks to each, with a block of nobody's between any two, and lets what is freed rest.
 //! Pure bookkeeping: it touches no memory and does *not* know block states. Its cost grows with the number of
 //! allocations, never with the size of the heap.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::geometry::{BLOCK, CHUNK, Extent, round_up};
+use crate::quarantine::{Quarantine, Resting};
 
 /// Smallest size class in bytes; every allocation is aligned to at least this.
 pub const GRAIN: u64 = 16;
@@ -19,6 +21,19 @@ pub struct Placement {
     /// Blocks that came into use with this allocation, empty if it shares blocks in use already.
     pub fresh_blocks: Option<Extent>,
 }
+
+/// At which edge of its blocks an allocation of a guarded arena lies: where a block of nobody's follows at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Edge {
+    /// It ends where they end, as far as its alignment lets it: the first byte behind it is nobody's.
+    #[default]
+    End,
+    /// It begins where they begin: the last byte before it is nobody's.
+    Start,
+}
+
+/// The part of its address space that a guarded arena lets rest before it uses it again: 1 / this.
+pub const QUARANTINE_SHARE: u64 = 2;
 
 /// Why an allocation or a free cannot be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +49,13 @@ pub enum ArenaError {
     Alignment(u64),
     /// No allocation begins at this offset.
     NotAllocated(u64),
+}
+
+/// What makes an arena a guarded one.
+#[derive(Debug)]
+struct Guards {
+    edge: Edge,
+    quarantine: Quarantine,
 }
 
 #[derive(Debug)]
@@ -59,14 +81,33 @@ pub struct Arena {
     open_slabs: BTreeSet<(u64, u64)>,
     /// Small allocations: start → length asked for.
     small: BTreeMap<u64, u64>,
+    guards: Option<Guards>,
 }
 
 impl Arena {
     /// An arena over `len` bytes, rounded down to whole chunks.
     #[must_use]
     pub fn new(len: u64) -> Self {
+        let mut arena = Self::empty(len, None);
+        arena.insert_free(0, arena.len);
+        arena
+    }
+
+    /// A guarded arena: each allocation has blocks of its own, lies at their `edge`, and has a block of nobody's before
+    /// and behind them. What is freed is used again only when more than 1 / [`QUARANTINE_SHARE`] of the address space
+    /// rests so, or when there is no other room.
+    #[must_use]
+    pub fn guarded(len: u64, edge: Edge) -> Self {
+        let quarantine = Quarantine::new(len / QUARANTINE_SHARE);
+        let mut arena = Self::empty(len, Some(Guards { edge, quarantine }));
+        // Each stretch ends in a guard. So one is before each, but for the first.
+        arena.insert_free(BLOCK, arena.len - BLOCK);
+        arena
+    }
+
+    fn empty(len: u64, guards: Option<Guards>) -> Self {
         let len = len / CHUNK * CHUNK;
-        let mut arena = Self {
+        Self {
             len,
             free: BTreeMap::new(),
             by_len: BTreeSet::new(),
@@ -74,9 +115,8 @@ impl Arena {
             slabs: BTreeMap::new(),
             open_slabs: BTreeSet::new(),
             small: BTreeMap::new(),
-        };
-        arena.insert_free(0, len);
-        arena
+            guards,
+        }
     }
 
     /// Bytes of address space.
@@ -99,6 +139,9 @@ impl Arena {
         if !align.is_power_of_two() || align > CHUNK {
             return Err(ArenaError::Alignment(align));
         }
+        if let Some(Guards { edge, .. }) = self.guards {
+            return self.allocate_guarded(len, align, edge);
+        }
         let class = len.max(align).max(GRAIN).checked_next_power_of_two().unwrap_or(u64::MAX);
         if class < BLOCK { self.allocate_small(len, class) } else { self.allocate_large(len, align) }
     }
@@ -109,9 +152,10 @@ impl Arena {
     /// [`ArenaError::NotAllocated`].
     pub fn free(&mut self, start: u64) -> Result<Placement, ArenaError> {
         if let Some(len) = self.large.remove(&start) {
-            let blocks = Extent { start, len: round_up(len.max(1), BLOCK) };
-            self.insert_free(blocks.start, blocks.len);
-            return Ok(Placement { extent: Extent { start, len }, fresh_blocks: Some(blocks) });
+            let extent = Extent { start, len };
+            let blocks = extent.to_blocks();
+            self.rest_or_free(extent, blocks);
+            return Ok(Placement { extent, fresh_blocks: Some(blocks) });
         }
         let len = self.small.remove(&start).ok_or(ArenaError::NotAllocated(start))?;
         let extent = Extent { start, len };
@@ -132,6 +176,9 @@ impl Arena {
 
     /// Takes a free stretch out of use for good: its memory could not be given up.
     pub fn withhold(&mut self, stretch: Extent) {
+        if let Some(guards) = &mut self.guards {
+            guards.quarantine.withhold(stretch.start);
+        }
         let around = self.free.range(..=stretch.start).next_back().map(|(start, len)| (*start, *len));
         if let Some((start, len)) = around.filter(|(start, len)| start + len >= stretch.end()) {
             self.free.remove(&start);
@@ -159,7 +206,61 @@ impl Arena {
         // The last block of an allocation of its own is all the allocation's, however little of it was asked for.
         let to_its_end = last.is_some_and(|one| self.large.contains_key(&one.start) && one.end() == extent.end());
         let end = if to_its_end { round_up(extent.end(), BLOCK) } else { extent.end() };
-        Extent { start: extent.start, len: end - extent.start }.inner_blocks()
+        // And the first, in a guarded arena.
+        let from_its_start = self.large.contains_key(&extent.start);
+        let start = if from_its_start { extent.start / BLOCK * BLOCK } else { extent.start };
+        Extent { start, len: end - start }.inner_blocks()
+    }
+
+    /// The allocation that was freed where `offset` is, as long as that rests.
+    pub(crate) fn freed(&self, offset: u64) -> Option<Extent> {
+        let resting = self.guards.as_ref()?.quarantine.containing(offset)?;
+        Some(resting.was)
+    }
+
+    /// The last allocation that begins at `offset` or before it.
+    pub(crate) fn last_before(&self, offset: u64) -> Option<Extent> {
+        let last = |map: &BTreeMap<u64, u64>| map.range(..=offset).next_back().map(|(start, len)| (*start, *len));
+        let (start, len) = last(&self.large).max(last(&self.small))?;
+        Some(Extent { start, len })
+    }
+
+    /// The first allocation that begins behind `offset`.
+    pub(crate) fn first_after(&self, offset: u64) -> Option<Extent> {
+        let first = |map: &BTreeMap<u64, u64>| map.range(offset + 1..).next().map(|(start, len)| (*start, *len));
+        let (start, len) = [first(&self.large), first(&self.small)].into_iter().flatten().min()?;
+        Some(Extent { start, len })
+    }
+
+    fn allocate_guarded(&mut self, len: u64, align: u64, edge: Edge) -> Result<Placement, ArenaError> {
+        let len = len.max(1);
+        let blocks = round_up(len, BLOCK);
+        let base = loop {
+            match self.take(blocks.saturating_add(BLOCK), align.max(BLOCK)) {
+                Ok(base) => break base,
+                Err(full) => {
+                    let rested = self.guards.as_mut().and_then(|guards| guards.quarantine.release()).ok_or(full)?;
+                    self.insert_free(rested.start, rested.len);
+                }
+            }
+        };
+        let room = match edge {
+            Edge::End => (blocks - len) / align * align,
+            Edge::Start => 0,
+        };
+        let extent = Extent { start: base + room, len };
+        self.large.insert(extent.start, extent.len);
+        Ok(Placement { extent, fresh_blocks: Some(Extent { start: base, len: blocks }) })
+    }
+
+    /// Ends the use of `blocks`, which were those of `extent` alone.
+    fn rest_or_free(&mut self, extent: Extent, blocks: Extent) {
+        let Some(guards) = &mut self.guards else { return self.insert_free(blocks.start, blocks.len) };
+        let stretch = Extent { start: blocks.start, len: blocks.len + BLOCK };
+        guards.quarantine.enter(Resting { stretch, was: extent });
+        while let Some(rested) = self.guards.as_mut().and_then(|guards| guards.quarantine.surplus()) {
+            self.insert_free(rested.start, rested.len);
+        }
     }
 
     fn allocate_small(&mut self, len: u64, class: u64) -> Result<Placement, ArenaError> {
@@ -242,6 +343,7 @@ fn slot_of(offset: u64, class: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nearby::{Nearby, Relation};
     use proptest::prelude::*;
 
     proptest! {
@@ -305,6 +407,78 @@ mod tests {
         assert_eq!(own(BLOCK, BLOCK + 7), blocks(1, 1));
         assert_eq!(own(1, 10).len, 0);
         assert_eq!(arena.own_blocks(small).len, 0, "shared");
+    }
+
+    proptest! {
+        #[test]
+        fn guarded_allocations_have_blocks_of_nobody_around_them_and_rest_when_freed(
+            steps in proptest::collection::vec((any::<bool>(), 0u64..300_000, 0u32..22), 1..200), at_start: bool
+        ) {
+            let edge = if at_start { Edge::Start } else { Edge::End };
+            let mut arena = Arena::guarded(64 << 20, edge);
+            let (mut live, mut freed): (Vec<Extent>, Vec<Extent>) = (Vec::new(), Vec::new());
+            for (allocate, size, align) in steps {
+                if allocate || live.is_empty() {
+                    let align = 1u64 << align;
+                    let Ok(placed) = arena.allocate(size, align) else { continue };
+                    let (new, blocks) = (placed.extent, placed.fresh_blocks.unwrap());
+                    prop_assert_eq!(new.start % align, 0);
+                    prop_assert_eq!(new.to_blocks(), blocks);
+                    match edge {
+                        Edge::Start => prop_assert_eq!(new.start, blocks.start),
+                        Edge::End => prop_assert!(blocks.end() - new.end() < align.min(BLOCK)),
+                    }
+                    prop_assert!(blocks.start >= BLOCK && blocks.end() + BLOCK <= arena.len());
+                    let apart = |other: &Extent| {
+                        let other = other.to_blocks();
+                        blocks.end() + BLOCK <= other.start || other.end() + BLOCK <= blocks.start
+                    };
+                    prop_assert!(live.iter().all(apart), "no guard between");
+                    // Far less than half is ever used here.
+                    prop_assert!(freed.iter().all(apart), "used again at once");
+                    prop_assert_eq!(arena.nearby(new.start).unwrap().relation, Relation::Inside(0));
+                    let (past, before) = (arena.nearby(blocks.end()), arena.nearby(blocks.start - 1));
+                    prop_assert_eq!(past.unwrap().allocation, new);
+                    prop_assert_eq!(past.unwrap().relation, Relation::Past(blocks.end() - new.end() + 1));
+                    prop_assert!(matches!(before.unwrap().relation, Relation::Before(_) | Relation::Past(_)));
+                    live.push(new);
+                } else {
+                    let gone = live.swap_remove(usize::try_from(size).unwrap() % live.len());
+                    prop_assert_eq!(arena.free(gone.start).unwrap().extent, gone);
+                    let nearby = arena.nearby(gone.end() - 1).unwrap();
+                    prop_assert_eq!(nearby, Nearby { allocation: gone, relation: Relation::Freed(gone.len - 1) });
+                    if freed.iter().map(|one| one.to_blocks().len + BLOCK).sum::<u64>() < 24 << 20 {
+                        freed.push(gone);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_rests_is_used_again_when_there_is_no_other_room() {
+        let mut arena = Arena::guarded(4 << 20, Edge::End);
+        let first = arena.allocate(3 << 20, 1).unwrap().extent;
+        arena.free(first.start).unwrap();
+        assert!(arena.freed(first.start).is_none(), "more than half does not rest");
+        let small: Vec<_> = (0..10).map(|_| arena.allocate(1, 1).unwrap().extent).collect();
+        small.iter().for_each(|one| assert_eq!(arena.free(one.start).unwrap().extent, *one));
+        assert!(small.iter().all(|one| arena.freed(one.start) == Some(*one)));
+        arena.allocate(3 << 20, 1).unwrap();
+        assert!(small.iter().any(|one| arena.freed(one.start).is_none()));
+        assert!(arena.allocate(2 << 20, 1).is_err());
+        assert!(small.iter().all(|one| arena.freed(one.start).is_none()), "all that rested was tried");
+    }
+
+    #[test]
+    fn what_is_withheld_does_not_rest() {
+        let mut arena = Arena::guarded(4 << 20, Edge::End);
+        let one = arena.allocate(5, 1).unwrap();
+        arena.free(one.extent.start).unwrap();
+        arena.withhold(one.fresh_blocks.unwrap());
+        let others: Vec<_> = std::iter::from_fn(|| arena.allocate(1, 1).ok()).map(|one| one.extent).collect();
+        assert_eq!(others.len(), 30);
+        assert!(others.iter().all(|other| other.to_blocks() != one.extent.to_blocks()));
     }
 
     #[test]

@@ -31,11 +31,12 @@ const FAULT_FLAG_WRITE: u64 = 1;
 const FAULT_FLAG_WP: u64 = 2;
 const USER_MODE_ONLY: i32 = 1;
 
-const FEATURES: [(u64, &str); 7] = [
+const FEATURES: [(u64, &str); 8] = [
     (1, "write-protect faults"),
     (1 << 5, "missing faults on shared memory"),
     (1 << 8, "thread ids"),
     (1 << 10, "minor faults on shared memory"),
+    (1 << 11, "exact addresses of faults"),
     (1 << 12, "write-protection of shared memory"),
     (1 << 13, "write-protection of unpopulated pages"),
     (1 << 14, "poison"),

@@ -1,7 +1,7 @@
 //! What a heap is opened with. No defaults are hidden elsewhere.
 
-use limosa_model::CHUNK;
 use limosa_model::geometry::round_up;
+use limosa_model::{CHUNK, Edge};
 use limosa_os::Delivery;
 
 use crate::error::PagerError;
@@ -65,6 +65,8 @@ pub struct HeapConfig {
     pub poison_stale: bool,
     /// Check every GPU access against the launch's declared sets; launches then run one at a time.
     pub check: bool,
+    /// At which edge of their blocks allocations lie in check mode.
+    pub check_edge: Edge,
 }
 
 impl HeapConfig {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
 use limosa_gpu::{Device, Doorbell};
-use limosa_model::{Access, BlockSet, CHUNK, ChunkIndex, DeclaredSets, HostAddr, HostRange, Side};
+use limosa_model::{Access, Arena, BlockSet, CHUNK, ChunkIndex, DeclaredSets, HostAddr, HostRange, Side};
 use limosa_os::{HugePages, Wakeup};
 
 use crate::cell::Cells;
@@ -33,6 +33,8 @@ const POSTED_MAX: usize = 256;
 
 /// The shared part of a heap.
 pub(crate) struct Core {
+    /// Handlers may look into it, but never wait for it: whoever frees holds it over moves.
+    pub(crate) arena: Mutex<Arena>,
     pub(crate) host: SideMemory,
     pub(crate) view: Box<dyn DeviceView>,
     pub(crate) cells: Cells,
@@ -86,7 +88,10 @@ impl Core {
             huge: HugePages::Always,
             wish: view.wish(),
         })?;
+        let heap = host.window.range().len;
+        let arena = if config.check { Arena::guarded(heap, config.check_edge) } else { Arena::new(heap) };
         Ok(Self {
+            arena: Mutex::new(arena),
             host,
             cells: Cells::new(len / CHUNK),
             vram: Vram::new(view.frames_for(config.device_budget)),

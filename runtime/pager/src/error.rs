@@ -6,6 +6,8 @@ use limosa_gpu::GpuError;
 use limosa_model::{Access, HostAddr};
 use limosa_os::OsError;
 
+use crate::whereabouts::Whereabouts;
+
 /// A failure of a heap operation.
 #[derive(Debug, thiserror::Error)]
 pub enum PagerError {
@@ -146,6 +148,52 @@ pub enum PagerError {
         /// The most at a time.
         limit: usize,
     },
+    /// A pointer among a launch's arguments that the kernel cannot follow (check mode).
+    #[error(
+        "kernel {kernel}: argument {argument} points to {:#x}, {cause}{}: nothing was launched", address.0, told(*place)
+    )]
+    StrayPointer {
+        /// The kernel's name.
+        kernel: String,
+        /// The argument's position, from 1, and its name in brackets if the module has it.
+        argument: String,
+        /// Where it points.
+        address: HostAddr,
+        /// [`TouchCause::NotAllocated`] or [`TouchCause::Undeclared`].
+        cause: TouchCause,
+        /// What is there or nearby.
+        place: Option<Whereabouts>,
+    },
+    /// A kernel was to be launched on another context's queue.
+    #[error(
+        "kernel {kernel} was made for another context, on {made_for}, than the queue's, on {queue}: make it for each context"
+    )]
+    ForeignKernel {
+        /// The kernel's name.
+        kernel: String,
+        /// The device of the context that it was made for.
+        made_for: String,
+        /// The device of the queue's context.
+        queue: String,
+    },
+    /// A launch was given memory of another context.
+    #[error(
+        "{kernel}: the {len} bytes at {:#x} are of another context, on {owner}, than the queue's, on {queue}: copy \
+         them, as in `heap.vec_from(&other.read()?)`",
+        start.0
+    )]
+    ForeignMemory {
+        /// The kernel's name.
+        kernel: String,
+        /// Where the memory begins.
+        start: HostAddr,
+        /// Bytes.
+        len: u64,
+        /// The device of the context that it is of.
+        owner: String,
+        /// The device of the queue's context.
+        queue: String,
+    },
     /// A launch never ran; whoever asked first was given the error itself.
     #[error("kernel {kernel} was not launched: {reason}")]
     NotLaunched {
@@ -233,7 +281,7 @@ impl fmt::Display for TouchCause {
 /// The first access of a launch that could not be served. The kernel ran on with a page of arbitrary contents, and
 /// what it wrote is not to be trusted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("kernel {kernel} {} {:#x}, {cause}{}", verb(*access), address.0, others(*count))]
+#[error("kernel {kernel} {} {:#x}, {cause}{}{}", verb(*access), address.0, told(*place), others(*count))]
 pub struct LaunchFailure {
     /// The kernel's name.
     pub kernel: String,
@@ -243,6 +291,8 @@ pub struct LaunchFailure {
     pub access: Access,
     /// Why it could not be served.
     pub cause: TouchCause,
+    /// What is there or nearby, if that is known.
+    pub place: Option<Whereabouts>,
     /// Accesses of the launch that failed, this one included.
     pub count: u64,
 }
@@ -252,6 +302,10 @@ fn verb(access: Access) -> &'static str {
         Access::Read => "read",
         Access::Write => "wrote",
     }
+}
+
+fn told(place: Option<Whereabouts>) -> String {
+    place.map_or_else(String::new, |place| format!(": {place}"))
 }
 
 fn others(count: u64) -> String {

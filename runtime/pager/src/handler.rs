@@ -150,12 +150,14 @@ fn serve_pending(
             }
             confirmed
         };
-        if side == Side::Device && !core.declares(offset, fault.access) {
+        let undeclared = side == Side::Device && !core.declares(offset, fault.access);
+        if undeclared {
             if !confirmed() {
                 return;
             }
-            core.launches.blame(core.address(offset), fault.access, TouchCause::Undeclared);
-            if core.class == DeviceClass::Declared {
+            let cause = core.why_undeclared(offset);
+            core.blame(offset, fault.access, cause);
+            if core.class == DeviceClass::Declared || cause == TouchCause::NotAllocated {
                 core.stand_in_device(offset);
                 return;
             }
@@ -163,13 +165,14 @@ fn serve_pending(
         match (core.serve(side, offset, fault.access), side) {
             (Served::Done | Served::Parked(_), _) => {}
             (Served::Deferred(lease), _) => deferred.add(core, block, lease),
-            (Served::Refused(_), _) if !confirmed() => {}
+            // It has been asked again already where it was undeclared.
+            (Served::Refused(_), _) if !undeclared && !confirmed() => {}
             (Served::Refused(cause), Side::Host) => {
                 core.complain(fault.address, fault.access, cause);
                 core.stand_in_host(offset);
             }
             (Served::Refused(cause), Side::Device) => {
-                core.launches.blame(core.address(offset), fault.access, cause);
+                core.blame(offset, fault.access, cause);
                 core.stand_in_device(offset);
             }
         }
@@ -220,6 +223,11 @@ impl InThread {
 }
 
 impl Core {
+    /// Notes a kernel's access that cannot be served.
+    fn blame(&self, offset: u64, access: Access, cause: TouchCause) {
+        self.launches.blame(self.address(offset), access, cause, self.whereabouts_at_once(offset));
+    }
+
     /// Leaves a fault to the handler thread, and waits for it: for signal mode, where a copy may take the driver. Gives
     /// whether the access may be tried again.
     fn post(&self, cell: &Cell, offset: u64, access: Access) -> bool {

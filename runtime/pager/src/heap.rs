@@ -3,7 +3,7 @@
 //! Addresses are handed out as offsets ([`Extent`]); whoever turns them into references answers for aliasing. The
 //! heap does *not* know types.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 
 use limosa_gpu::{Device, Kernel, Source, Timeline, Translation, repeat};
 use limosa_model::{
@@ -25,7 +25,6 @@ use crate::view::{self, ViewKind};
 pub struct Heap {
     translation: Translation,
     refused: Vec<(ViewKind, String)>,
-    arena: Mutex<Arena>,
     /// The kernel of fills and copies, once it is needed.
     repeat: OnceLock<Arc<Kernel>>,
     /// Stopped when the device has let go of the view, which they serve until then.
@@ -76,7 +75,6 @@ impl Heap {
         let heap = Arc::new(Self {
             translation: core.view.attach(core.host_range().start)?,
             refused: refused.to_vec(),
-            arena: Mutex::new(Arena::new(core.host_range().len)),
             repeat: OnceLock::new(),
             _handlers: handlers,
             core,
@@ -155,6 +153,18 @@ impl Heap {
         // Made twice at worst.
         let kernel = self.kernel(repeat::KERNEL.name, &repeat::KERNEL.words(), "main")?;
         Ok(Arc::clone(self.repeat.get_or_init(|| kernel)))
+    }
+
+    /// That `kernel` was made for this heap, or for one that is like it.
+    pub(crate) fn ensure_own(&self, kernel: &Kernel) -> Result<(), PagerError> {
+        if Arc::ptr_eq(kernel.device(), &self.device) && kernel.translation() == self.translation {
+            return Ok(());
+        }
+        Err(PagerError::ForeignKernel {
+            kernel: kernel.name().to_owned(),
+            made_for: kernel.device().adapter.to_string(),
+            queue: self.device.adapter.to_string(),
+        })
     }
 
     /// The CPU's addresses of the heap.
@@ -241,7 +251,7 @@ impl Heap {
     }
 
     pub(crate) fn arena(&self) -> MutexGuard<'_, Arena> {
-        self.arena.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.arena.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Allocates `len` bytes aligned to `align`. From 64 KiB on the memory reads as zeros; below, its contents are

@@ -17,6 +17,7 @@ use crate::heap::Heap;
 use crate::notifier::Job;
 use crate::record::Record;
 use crate::scheduler::{Pending, Work};
+use crate::whereabouts::Whereabouts;
 
 /// One launch to be.
 pub struct Launch {
@@ -26,6 +27,8 @@ pub struct Launch {
     pub groups: [u32; 3],
     /// The kernel's own arguments: those behind the translation word.
     pub arguments: Vec<u8>,
+    /// Where among them pointers are, by offset in bytes: for check mode.
+    pub pointers: Vec<usize>,
     /// Heap ranges that it reads.
     pub reads: Vec<Extent>,
     /// Heap ranges that it writes, or reads and writes.
@@ -48,6 +51,7 @@ pub(crate) struct Blame {
     pub(crate) address: HostAddr,
     pub(crate) access: Access,
     pub(crate) cause: TouchCause,
+    pub(crate) place: Option<Whereabouts>,
     pub(crate) count: u64,
 }
 
@@ -63,14 +67,14 @@ impl LaunchLog {
     }
 
     /// A kernel's access could not be served: notes it for the launch that runs. Runs on the fault thread.
-    pub(crate) fn blame(&self, address: HostAddr, access: Access, cause: TouchCause) {
+    pub(crate) fn blame(&self, address: HostAddr, access: Access, cause: TouchCause, place: Option<Whereabouts>) {
         let records = self.lock();
         let running = records.iter().find(|record| record.is_running());
         let Some(record) = running.or(records.back()) else { return };
         let mut blame = record.blame.lock().unwrap_or_else(PoisonError::into_inner);
         match blame.as_mut() {
             Some(first) => first.count += 1,
-            None => *blame = Some(Blame { address, access, cause, count: 1 }),
+            None => *blame = Some(Blame { address, access, cause, place, count: 1 }),
         }
     }
 }
@@ -117,13 +121,17 @@ impl LaunchQueue {
     /// no reference of Rust's to what it writes exists meanwhile (to what it reads, no exclusive one).
     ///
     /// # Errors
-    /// [`PagerError::SetTooLarge`], and those of [`Submission::check`]; [`PagerError::Os`] if an event of another heap is
-    /// to be waited for and no thread for that can be had; the launch will not happen then. What goes wrong later is told
-    /// by the event.
+    /// [`PagerError::SetTooLarge`], [`PagerError::ForeignKernel`], [`PagerError::StrayPointer`], and those of
+    /// [`Submission::check`]; [`PagerError::Os`] if an event of another heap is to be waited for and no thread for that can
+    /// be had; the launch will not happen then. What goes wrong later is told by the event.
     pub unsafe fn launch(&self, launch: Launch) -> Result<LaunchEvent, PagerError> {
         let core = self.heap.core();
         if core.lost() {
             return Err(GpuError::DeviceLost.into());
+        }
+        self.heap.ensure_own(&launch.kernel)?;
+        if core.config.check {
+            core.check_pointers(&launch)?;
         }
         self.queue.retire().map_err(|error| self.heap.noticed(error))?;
         let mut arguments = Vec::with_capacity(8 + launch.arguments.len());

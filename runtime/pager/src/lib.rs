@@ -44,6 +44,7 @@ mod user_event;
 mod view;
 mod vram;
 mod watch;
+mod whereabouts;
 
 /// Faults of our own making, and a look into the page tables: for tests.
 #[cfg(feature = "inject")]
@@ -67,3 +68,4 @@ pub use throttle::Thrashing;
 pub use user_event::UserEvent;
 pub use view::ViewKind;
 pub use watch::{ResidencyChange, ResidencyEvent, ResidencyWatch, WATCHES_MAX};
+pub use whereabouts::Whereabouts;

@@ -268,11 +268,12 @@ impl Record {
     /// What went wrong with the kernel's accesses, if anything did.
     pub(crate) fn failure(&self) -> Option<LaunchFailure> {
         let blame = *self.blame.lock().unwrap_or_else(PoisonError::into_inner);
-        blame.map(|Blame { address, access, cause, count }| LaunchFailure {
+        blame.map(|Blame { address, access, cause, place, count }| LaunchFailure {
             kernel: self.name.clone(),
             address,
             access,
             cause,
+            place,
             count,
         })
     }

@@ -54,6 +54,7 @@ impl Heap {
             groups: kernel.groups_for(count)?,
             kernel,
             arguments,
+            pointers: Vec::new(),
             reads: vec![source],
             writes: vec![target],
             overwrites: Vec::new(),

@@ -21,9 +21,12 @@ impl Core {
     pub(crate) fn complain(&self, address: HostAddr, access: Access, cause: TouchCause) {
         add(&self.counters.faults_refused, 1);
         let verb = if access == Access::Read { "read" } else { "wrote" };
-        let mut line = ArrayString::<256>::new();
+        let mut line = ArrayString::<384>::new();
         // Cut short where it is too long; there is nobody to tell.
-        let _ = writeln!(line, "limosa: a CPU thread {verb} {:#x}, {cause}: SIGBUS", address.0);
+        let _ = write!(line, "limosa: a CPU thread {verb} {:#x}, {cause}", address.0);
+        let place = self.host_range().offset_of(address).and_then(|offset| self.whereabouts_at_once(offset));
+        let _ = place.map(|place| write!(line, ": {place}"));
+        let _ = writeln!(line, ": SIGBUS");
         machine::complain(line.as_bytes());
     }
 

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use limosa_model::{Access, Advice, Extent, HostRange, Side};
-use limosa_pager::{Heap, Residency, ResidencySummary};
+use limosa_pager::{Heap, PagerError, Residency, ResidencySummary};
 
-use crate::Result;
 use crate::heap::Home;
 use crate::pointer::GpuPtr;
 use crate::uses::Uses;
+use crate::{Error, Result};
 
 /// Owned bytes of a heap, freed when it and all launches that use it are gone.
 ///
@@ -134,6 +134,18 @@ impl RawAllocation {
 
     pub(crate) fn heap(&self) -> &Arc<Heap> {
         &self.heap
+    }
+
+    /// The error of a launch of `kernel` on `heap`, if this is memory of another.
+    pub(crate) fn foreign_to(&self, heap: &Arc<Heap>, kernel: &str) -> Option<Error> {
+        let foreign = || PagerError::ForeignMemory {
+            kernel: kernel.to_owned(),
+            start: self.range().start,
+            len: self.extent.len,
+            owner: self.heap.device().adapter.to_string(),
+            queue: heap.device().adapter.to_string(),
+        };
+        (!Arc::ptr_eq(&self.heap, heap)).then(|| foreign().into())
     }
 
     /// Waits until the CPU may do `access` to `extent`, a part of it, and makes sure that nothing of that was lost.
