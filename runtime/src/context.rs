@@ -1,5 +1,7 @@
 //! Opening a device with a heap. One context has one device and one heap; nothing is process-wide.
 
+use std::sync::Arc;
+
 use limosa_gpu::{Adapter, Device, DeviceChoice, DeviceKind, Instance, Translation};
 use limosa_model::Edge;
 use limosa_pager::{DeviceClass, FaultMode, HeapConfig, Machine, ViewKind};
@@ -354,7 +356,11 @@ impl ContextBuilder {
     pub fn build(self) -> Result<Context> {
         let instance = Instance::new()?;
         let adapter = instance.choose(&self.device)?;
-        let device = Device::open(&instance, adapter)?;
+        self.build_on(&Device::open(&instance, adapter)?)
+    }
+
+    /// Opens the heap on `device`, whatever device was chosen.
+    pub(crate) fn build_on(self, device: &Arc<Device>) -> Result<Context> {
         let memory = Machine::memory_total();
         let ample = match device.adapter.kind {
             DeviceKind::Cpu => memory / 4,
@@ -376,6 +382,6 @@ impl ContextBuilder {
             check: self.check,
             check_edge: self.check_edge,
         };
-        Ok(Context { heap: Heap { inner: limosa_pager::Heap::open(&device, config)?, home: Home::Migrating } })
+        Ok(Context { heap: Heap { inner: limosa_pager::Heap::open(device, config)?, home: Home::Migrating } })
     }
 }

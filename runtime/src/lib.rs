@@ -45,6 +45,7 @@ mod pin;
 mod pointer;
 mod queue;
 mod queue_builder;
+pub mod raw;
 mod safe_kernel;
 mod shareable;
 mod slice;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ash::{Entry, vk};
 
 use crate::error::GpuError;
+use crate::features::Features;
 use crate::inject::VulkanCall;
 
 /// What kind of device it is, as its driver says.
@@ -123,9 +124,17 @@ impl From<&Adapter> for DeviceChoice {
     }
 }
 
-/// The Vulkan loader with an instance of ours.
+/// Whose a Vulkan object is: who destroys it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Limosa,
+    Application,
+}
+
+/// The Vulkan loader with an instance.
 pub struct Instance {
     pub(crate) raw: ash::Instance,
+    owner: Owner,
     /// After the instance: the library must stay loaded as long as it.
     _entry: Entry,
 }
@@ -142,7 +151,25 @@ impl Instance {
         let create = vk::InstanceCreateInfo::default().application_info(&application);
         // SAFETY: the structures live through the call.
         let raw = VulkanCall::CreateInstance.make(|| unsafe { entry.create_instance(&create, None) })?;
-        Ok(Arc::new(Self { raw, _entry: entry }))
+        Ok(Arc::new(Self { raw, owner: Owner::Limosa, _entry: entry }))
+    }
+
+    /// An application's, which must outlive it.
+    pub(crate) fn lent(entry: &Entry, raw: &ash::Instance) -> Arc<Self> {
+        Arc::new(Self { raw: raw.clone(), owner: Owner::Application, _entry: entry.clone() })
+    }
+
+    /// What there is to know of one of its devices, which limosa can use.
+    ///
+    /// # Errors
+    /// [`GpuError::Unsuitable`], [`GpuError::NoDevice`] if it is not one of them.
+    pub(crate) fn adapter_of(&self, physical: vk::PhysicalDevice) -> Result<Adapter, GpuError> {
+        let adapter = self.adapters()?.into_iter().find(|one| one.physical == physical).ok_or(GpuError::NoDevice)?;
+        if adapter.missing.is_empty() {
+            Ok(adapter)
+        } else {
+            Err(GpuError::Unsuitable { device: adapter.name, missing: adapter.missing })
+        }
     }
 
     /// The machine's devices, usable or not.
@@ -216,12 +243,12 @@ impl Instance {
         if version < (1, 3) {
             missing.push(format!("Vulkan 1.3 (it has {}.{})", version.0, version.1));
         } else {
-            missing.extend(self.missing_features(physical));
+            missing.extend(Features::supported(&self.raw, physical).missing());
         }
         if families.compute.is_none() {
             missing.push("a compute queue".into());
         }
-        let mut sparse_missing = self.missing_sparse_features(physical);
+        let mut sparse_missing = Features::supported(&self.raw, physical).missing_sparse();
         if families.sparse.is_none() {
             sparse_missing.push("a queue that binds sparse memory".into());
         }
@@ -252,35 +279,6 @@ impl Instance {
             sparse_missing,
         }
     }
-
-    fn missing_features(&self, physical: vk::PhysicalDevice) -> Vec<String> {
-        let mut v12 = vk::PhysicalDeviceVulkan12Features::default();
-        let mut v13 = vk::PhysicalDeviceVulkan13Features::default();
-        let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut v12).push_next(&mut v13);
-        // SAFETY: a query on a live instance that fills structures of ours.
-        unsafe { self.raw.get_physical_device_features2(physical, &mut features) };
-        let basic = features.features;
-        let needed = [
-            (basic.shader_int64, "shaderInt64"),
-            (v12.buffer_device_address, "bufferDeviceAddress"),
-            (v12.timeline_semaphore, "timelineSemaphore"),
-            (v12.scalar_block_layout, "scalarBlockLayout"),
-            (v13.synchronization2, "synchronization2"),
-            (v13.maintenance4, "maintenance4"),
-        ];
-        absent(&needed)
-    }
-
-    fn missing_sparse_features(&self, physical: vk::PhysicalDevice) -> Vec<String> {
-        // SAFETY: a query on a live instance.
-        let features = unsafe { self.raw.get_physical_device_features(physical) };
-        absent(&[
-            (features.sparse_binding, "sparseBinding"),
-            (features.sparse_residency_buffer, "sparseResidencyBuffer"),
-            // A frame is reached through a sparse range by kernels, and through a buffer of its own by copies.
-            (features.sparse_residency_aliased, "sparseResidencyAliased"),
-        ])
-    }
 }
 
 /// The queue families that limosa uses, each by its index.
@@ -309,8 +307,10 @@ impl Families {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // SAFETY: every device holds the instance by Arc, so none is left.
-        unsafe { self.raw.destroy_instance(None) };
+        if self.owner == Owner::Limosa {
+            // SAFETY: every device holds the instance by Arc, so none is left.
+            unsafe { self.raw.destroy_instance(None) };
+        }
     }
 }
 
@@ -322,10 +322,6 @@ fn kind(kind: vk::PhysicalDeviceType) -> DeviceKind {
         vk::PhysicalDeviceType::CPU => DeviceKind::Cpu,
         _ => DeviceKind::Other,
     }
-}
-
-fn absent(features: &[(vk::Bool32, &str)]) -> Vec<String> {
-    features.iter().filter(|(there, _)| *there == vk::FALSE).map(|(_, name)| (*name).to_owned()).collect()
 }
 
 fn text(bytes: Result<&CStr, std::ffi::FromBytesUntilNulError>) -> String {

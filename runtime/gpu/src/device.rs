@@ -4,15 +4,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ash::vk;
 
-use crate::adapter::{Adapter, Instance};
+use crate::adapter::{Adapter, Instance, Owner};
 use crate::error::GpuError;
 use crate::hardware::HardwareQueue;
 use crate::inject::VulkanCall;
+use crate::raw::{QueueIndex, Queues};
 
 /// A logical device; kept alive by everything made on it.
 pub struct Device {
     pub(crate) raw: ash::Device,
-    /// The queue that runs kernels. Where one family does several of these jobs, its one queue does.
+    owner: Owner,
+    /// The queue that runs kernels. One queue may do several of these jobs.
     pub(crate) compute: Arc<HardwareQueue>,
     /// The queue that copies.
     pub(crate) transfer: Arc<HardwareQueue>,
@@ -77,19 +79,44 @@ impl Device {
         // SAFETY: the structures live through the call, and only supported features are asked for.
         let raw =
             VulkanCall::CreateDevice.make(|| unsafe { instance.raw.create_device(adapter.physical, &create, None) })?;
-        // One family has one queue here, so one lock.
-        let new = |family: u32| Arc::new(HardwareQueue::new(&raw, family));
-        let compute = new(adapter.queue_family);
-        let same = |family: u32, queue: &Arc<HardwareQueue>| (queue.family == family).then(|| Arc::clone(queue));
-        let transfer = same(adapter.transfer_family, &compute).unwrap_or_else(|| new(adapter.transfer_family));
-        let sparse = adapter
-            .sparse_family
-            .filter(|_| adapter.sparse_missing.is_empty())
-            .map(|family| same(family, &compute).or_else(|| same(family, &transfer)).unwrap_or_else(|| new(family)));
+        let first = |family| QueueIndex { family, index: 0 };
+        let queues = Queues {
+            compute: first(adapter.queue_family),
+            transfer: Some(first(adapter.transfer_family)),
+            sparse: adapter.sparse_family.map(first),
+        };
+        Ok(Self::with(instance, adapter, raw, Owner::Limosa, queues))
+    }
+
+    /// A device of an application's, which has these queues and outlives it.
+    pub(crate) fn borrowed(instance: &Arc<Instance>, adapter: Adapter, raw: ash::Device, queues: Queues) -> Arc<Self> {
+        let adapter = Adapter {
+            queue_family: queues.compute.family,
+            transfer_family: queues.transfer.unwrap_or(queues.compute).family,
+            sparse_family: queues.sparse.map(|queue| queue.family),
+            ..adapter
+        };
+        Self::with(instance, adapter, raw, Owner::Application, queues)
+    }
+
+    fn with(instance: &Arc<Instance>, adapter: Adapter, raw: ash::Device, owner: Owner, queues: Queues) -> Arc<Self> {
+        // One queue has one lock.
+        let mut made: Vec<(QueueIndex, Arc<HardwareQueue>)> = Vec::new();
+        let mut queue = |index: QueueIndex| {
+            if let Some((_, same)) = made.iter().find(|(other, _)| *other == index) {
+                return Arc::clone(same);
+            }
+            let new = Arc::new(HardwareQueue::new(&raw, index));
+            made.push((index, Arc::clone(&new)));
+            new
+        };
+        let compute = queue(queues.compute);
+        let transfer = queue(queues.transfer.unwrap_or(queues.compute));
+        let sparse = queues.sparse.filter(|_| adapter.sparse_missing.is_empty()).map(queue);
         let mut sharing = vec![adapter.queue_family, adapter.transfer_family];
         sharing.dedup();
         let (retired, instance) = (Mutex::default(), Arc::clone(instance));
-        Ok(Arc::new(Self { raw, compute, transfer, sparse, sharing, retired, adapter, instance }))
+        Arc::new(Self { raw, owner, compute, transfer, sparse, sharing, retired, adapter, instance })
     }
 
     /// Destroys `semaphore`, of which nobody makes use any more, with the device.
@@ -115,14 +142,25 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // SAFETY: everything made on the device holds it by Arc and is gone. A wait that fails means a lost device,
-        // which may be destroyed as well.
-        unsafe {
-            let _ = self.raw.device_wait_idle();
-            for semaphore in self.retired.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
-                self.raw.destroy_semaphore(semaphore, None);
+        let retired = std::mem::take(self.retired.get_mut().unwrap_or_else(PoisonError::into_inner));
+        match self.owner {
+            // SAFETY: everything made on the device holds it by Arc and is gone. A wait that fails means a lost device,
+            // which may be destroyed as well.
+            Owner::Limosa => unsafe {
+                let _ = self.raw.device_wait_idle();
+                retired.into_iter().for_each(|semaphore| self.raw.destroy_semaphore(semaphore, None));
+                self.raw.destroy_device(None);
+            },
+            // The application may be at work on other queues: those are not ours to wait for.
+            Owner::Application if retired.is_empty() => {}
+            Owner::Application => {
+                [Some(&self.compute), Some(&self.transfer), self.sparse.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|queue| queue.settle(&self.raw));
+                // SAFETY: made on the device, which outlives us; nothing of ours is in flight.
+                unsafe { retired.into_iter().for_each(|semaphore| self.raw.destroy_semaphore(semaphore, None)) };
             }
-            self.raw.destroy_device(None);
         }
     }
 }

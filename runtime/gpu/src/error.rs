@@ -30,6 +30,18 @@ pub enum GpuError {
         /// What is missing.
         missing: Vec<String>,
     },
+    /// An application's device was made without what limosa needs.
+    #[error(
+        "the application's device on {device} cannot be used: it was made without {}; `raw::Requirements` says what to \
+         make it with",
+        missing.join(", ")
+    )]
+    MadeWithout {
+        /// The device's name.
+        device: String,
+        /// What is missing.
+        missing: Vec<String>,
+    },
     /// The driver would not take an address range of ours, or put it where kernels cannot use it.
     #[error("{device} cannot use a range of {bytes} bytes of the process's memory: {reason}")]
     Import {

@@ -6,6 +6,7 @@ use ash::vk;
 
 use crate::error::GpuError;
 use crate::inject::{self, VulkanCall};
+use crate::raw::QueueIndex;
 use crate::timeline::{Bound, Ticket, Timeline};
 
 /// One VkQueue with its lock. Queues of a device that are the same VkQueue are the same `HardwareQueue`.
@@ -16,11 +17,18 @@ pub(crate) struct HardwareQueue {
 }
 
 impl HardwareQueue {
-    /// The first queue of `family`, which the device was made with.
-    pub(crate) fn new(device: &ash::Device, family: u32) -> Self {
-        // SAFETY: the device was asked for one queue of each family that it is opened with.
-        let raw = unsafe { device.get_device_queue(family, 0) };
+    /// A queue that the device was made with.
+    pub(crate) fn new(device: &ash::Device, QueueIndex { family, index }: QueueIndex) -> Self {
+        // SAFETY: whoever asks has looked that the device has it.
+        let raw = unsafe { device.get_device_queue(family, index) };
         Self { raw: Mutex::new(raw), family }
+    }
+
+    /// Waits for all that was submitted to it, by whomever.
+    pub(crate) fn settle(&self, device: &ash::Device) {
+        let queue = self.lock();
+        // SAFETY: the lock makes us the queue's only user. It fails on a lost device, where nothing runs any more.
+        let _ = unsafe { device.queue_wait_idle(*queue) };
     }
 
     /// Submits `commands`: they begin after all of `after`, and reach `done`.
@@ -82,7 +90,7 @@ impl HardwareQueue {
         VulkanCall::BindSparse.make(|| unsafe { device.queue_bind_sparse(*queue, &bind, vk::Fence::null()) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, vk::Queue> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, vk::Queue> {
         self.raw.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -39,7 +39,7 @@ impl ImportedRange {
             |reason: String| GpuError::Import { device: device.adapter.name.clone(), bytes: range.len, reason };
         let limits = device.adapter.limits;
         if limits.import_alignment == 0 {
-            return Err(refused("the driver has no VK_EXT_external_memory_host".into()));
+            return Err(refused("the device has no VK_EXT_external_memory_host".into()));
         }
         let alignment = limits.import_alignment;
         if !range.start.0.is_multiple_of(alignment) || !range.len.is_multiple_of(alignment) {

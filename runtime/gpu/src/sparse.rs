@@ -84,6 +84,13 @@ impl SparseRange {
         self.segments.first().map_or(DeviceAddr(0), |segment| segment.base)
     }
 
+    /// The device address of the byte at `offset`, if the range has one.
+    #[must_use]
+    pub fn address(&self, offset: u64) -> Option<DeviceAddr> {
+        let segment = self.segments.get(usize::try_from(offset / self.segment_len).ok()?)?;
+        (offset < self.len).then(|| DeviceAddr(segment.base.0 + offset % self.segment_len))
+    }
+
     /// Binds frames to extents of the range, and nothing to others: in one call to the driver, with neighbours bound
     /// as one. The extents do not overlap. Binds are carried out in the order of the calls; the answer tells when.
     ///

@@ -148,6 +148,12 @@ pub enum PagerError {
         /// The most at a time.
         limit: usize,
     },
+    /// The semaphore was asked for of something that the device has no part in.
+    #[error("{what} is nothing that the device does, so it has no semaphore: wait for the event on the host")]
+    NotOnDevice {
+        /// What it is.
+        what: String,
+    },
     /// A pointer among a launch's arguments that the kernel cannot follow (check mode).
     #[error(
         "kernel {kernel}: argument {argument} points to {:#x}, {cause}{}: nothing was launched", address.0, told(*place)

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use limosa_gpu::{GpuError, Queue};
+use limosa_gpu::{Bound, GpuError, Queue};
 
 use crate::counters::add;
 use crate::error::PagerError;
@@ -86,6 +86,18 @@ impl LaunchEvent {
             None => core.reaper_bell.ring(),
         }
         Ok(())
+    }
+
+    /// Waits until it is on the device, and tells what is reached there when it has completed.
+    ///
+    /// # Errors
+    /// Why it could not be admitted; [`PagerError::NotOnDevice`] if it is nothing that the device does.
+    pub fn on_device(&self) -> Result<Bound, PagerError> {
+        match self.record.reach() {
+            Reached::Device(timeline, ticket) => Ok((timeline, ticket)),
+            Reached::Never => Err(self.heap.told(self.record.why_not())),
+            Reached::Done => Err(PagerError::NotOnDevice { what: self.record.name.clone() }),
+        }
     }
 
     /// What others need to wait for it; keeps nothing of the application's alive.

@@ -7,8 +7,8 @@ use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 
 use limosa_gpu::{Device, Kernel, Source, Timeline, Translation, repeat};
 use limosa_model::{
-    Advice, Arena, ArenaError, BLOCK, BlockSet, Cause, ChunkIndex, Extent, HostAddr, HostRange, Placement, Side,
-    Verdict,
+    Advice, Arena, ArenaError, BLOCK, BlockSet, Cause, ChunkIndex, DeviceAddr, Extent, HostAddr, HostRange, Placement,
+    Side, Verdict,
 };
 use limosa_os::Backing;
 use limosa_os::inject::{Defect, seeded};
@@ -177,6 +177,12 @@ impl Heap {
     #[must_use]
     pub fn device_range(&self) -> Option<HostRange> {
         self.core.view.faulting().map(|memory| memory.window.range())
+    }
+
+    /// Where kernels find what the CPU has at `address`, if that is in the heap.
+    #[must_use]
+    pub fn device_address(&self, address: HostAddr) -> Option<DeviceAddr> {
+        self.core.view.device_address(self.range().offset_of(address)?)
     }
 
     /// The CPU's address of an offset.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use limosa_gpu::{Device, ImportedRange, Ticket, Timeline, Translation};
-use limosa_model::{Access, BlockSet, ChunkIndex, HostAddr, Side};
+use limosa_model::{Access, BlockSet, ChunkIndex, DeviceAddr, HostAddr, Side};
 use limosa_os::copy::Caching;
 use limosa_os::{Delivery, HugePages, Mapping};
 
@@ -55,6 +55,11 @@ impl DeviceView for ImportView {
         let delta = import.base().delta_from(host);
         *self.import.lock().unwrap_or_else(PoisonError::into_inner) = Some(import);
         Ok(if delta == 0 { Translation::Identity } else { Translation::Delta(delta) })
+    }
+
+    fn device_address(&self, offset: u64) -> Option<DeviceAddr> {
+        let import = self.import.lock().unwrap_or_else(PoisonError::into_inner);
+        import.as_ref().map(|import| DeviceAddr(import.base().0 + offset))
     }
 
     fn detach(&self) {

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use limosa_gpu::{Device, DeviceKind, Ticket, Timeline, Translation};
-use limosa_model::{Access, BlockSet, ChunkIndex, HostAddr, Side};
+use limosa_model::{Access, BlockSet, ChunkIndex, DeviceAddr, HostAddr, Side};
 use limosa_os::Mapping;
 use limosa_os::copy::Caching;
 
@@ -54,6 +54,9 @@ pub(crate) trait DeviceView: Send + Sync {
 
     /// Begins: from here on kernels may use the view, and what faults is served. Gives how they translate pointers.
     fn attach(&self, host: HostAddr) -> Result<Translation, PagerError>;
+
+    /// Where kernels find the byte at a heap offset, while attached. That it is there is not said.
+    fn device_address(&self, offset: u64) -> Option<DeviceAddr>;
 
     /// Ends it: no kernel runs any more. What faults meanwhile is still served.
     fn detach(&self);

@@ -14,7 +14,9 @@ use arrayvec::ArrayVec;
 use limosa_gpu::{
     Bind, Device, DeviceKind, Frame, FrameKind, FramePool, GpuError, SparseRange, Stager, Ticket, Timeline, Translation,
 };
-use limosa_model::{Access, BLOCK, BLOCKS_PER_CHUNK, Block, BlockSet, CHUNK, ChunkIndex, Extent, HostAddr, Side};
+use limosa_model::{
+    Access, BLOCK, BLOCKS_PER_CHUNK, Block, BlockSet, CHUNK, ChunkIndex, DeviceAddr, Extent, HostAddr, Side,
+};
 use limosa_os::copy::{self, Caching};
 use limosa_os::inject::{Defect, seeded};
 use limosa_os::machine::Machine;
@@ -309,6 +311,10 @@ impl DeviceView for SparseView {
 
     fn attach(&self, host: HostAddr) -> Result<Translation, PagerError> {
         Ok(locked(&self.range).translate_from(host)?)
+    }
+
+    fn device_address(&self, offset: u64) -> Option<DeviceAddr> {
+        locked(&self.range).address(offset)
     }
 
     fn detach(&self) {}
