@@ -116,6 +116,55 @@ fn an_applications_dispatch_brings_what_the_cpu_has() {
     assert!(kit.heap().counters().gpu_read_faults > 0);
 }
 
+/// Launches that wait for the application's semaphore begin in the order of its values, and nothing else waits.
+#[test]
+fn launches_wait_for_an_applications_semaphore() {
+    let test = "launches_wait_for_an_applications_semaphore";
+    let _watchdog = Watchdog::new(test);
+    for way in [FAULTING, SPARSE] {
+        let Some(on) = On::new(test, Leaves::Nothing) else { return };
+        let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
+        let create = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+        // SAFETY: the structures live through the call.
+        let semaphore = unsafe { on.own.device.create_semaphore(&create, None) }.unwrap();
+        let reach = |value| {
+            let signal = vk::SemaphoreSignalInfo::default().semaphore(semaphore).value(value);
+            // SAFETY: the values ascend.
+            unsafe { on.own.device.signal_semaphore(&signal) }.unwrap();
+        };
+        {
+            let kit = on.kit(way);
+            let other = kit.context.queue().unwrap();
+            let mut vec = kit.heap().vec_zeroed::<u32>(WORDS).unwrap();
+            let mut launched = Vec::new();
+            for value in 1..=5u64 {
+                // SAFETY: the semaphore goes last, and the values are signalled below.
+                let ready = unsafe { limosa::raw::event(&kit.queue, semaphore, value) };
+                let queue = if value % 2 == 0 { &other } else { &kit.queue };
+                let launch = queue.launch(&kit.fill, 1000).args((vec.writes(), WORDS as u64));
+                let launch = launch.args((u32::try_from(value).unwrap(), 0u32)).after(&ready);
+                // SAFETY: fill writes `vec`.
+                launched.push(unsafe { launch.submit() }.unwrap());
+            }
+            let third = kit.context.queue().unwrap();
+            let mut free = kit.heap().vec_zeroed::<u32>(WORDS).unwrap();
+            kit.fill_on(&third, &mut free, 8).unwrap().wait().unwrap();
+            assert!(launched.iter().all(|event| !event.is_complete().unwrap()), "nobody has signalled");
+            for (value, event) in (1..=5u64).zip(&launched) {
+                reach(value);
+                // Nobody but the reaper moves it on.
+                while !event.is_complete().unwrap() {
+                    std::thread::yield_now();
+                }
+            }
+            assert!(vec.read().unwrap().iter().all(|word| *word == 5));
+            kit.works();
+        }
+        // SAFETY: nothing of limosa's uses it any more.
+        unsafe { on.own.device.destroy_semaphore(semaphore, None) };
+    }
+}
+
 #[test]
 fn two_contexts_and_the_application_share_a_queue() {
     let test = "two_contexts_and_the_application_share_a_queue";

@@ -260,6 +260,10 @@ fn a_pointer_that_leads_nowhere_is_refused_before_the_launch() {
             // SAFETY: as above.
             unsafe { launch.args((1u32, 0u32)).submit() }.unwrap().wait().unwrap();
         }
+        let empty = other.slice(0..0).unwrap();
+        let launch = kit.queue.launch(&kit.fill, 1).with(empty.reads()).args((other.ptr(0), 0u64));
+        // SAFETY: as above.
+        unsafe { launch.args((1u32, 0u32)).submit() }.unwrap().wait().unwrap();
         let launch = kit.queue.launch(&kit.fill, 1).keeps(other.raw()).args((other.ptr(0), 0u64));
         // SAFETY: as above.
         unsafe { launch.args((1u32, 0u32)).submit() }.unwrap().wait().unwrap();

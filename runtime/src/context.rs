@@ -326,7 +326,7 @@ impl ContextBuilder {
     /// - What is freed is not used again until half of the heap's address space rests so, or there is no other room: a
     ///   pointer to it is caught.
     /// - A pointer argument ([`crate::GpuPtr`], also in an array; not in a structure) must be null, or point into an
-    ///   allocation that the launch declares or keeps, or right behind its end; else the launch is refused.
+    ///   allocation that the launch declares (be it an empty part) or keeps, or right behind its end; else the launch is refused.
     ///
     /// An allocation costs at least 64 KiB of memory and 128 KiB of address space then. What it does *not* catch: misuse
     /// within the blocks of one allocation (a stale index, the rest of the block at the other edge, the undeclared part

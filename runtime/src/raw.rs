@@ -9,7 +9,7 @@
 //! # What may be touched when
 //! Unified memory has a device address ([`device_address`]), and the application's own submissions may use it by the rules
 //! of a launch: not beside launches that write it, nor beside CPU threads, if they write. They wait for a launch by its
-//! [`Point`]. limosa does not know of them, and holds nothing for them: where kernels can fault
+//! [`Point`], and a launch for them by an [`event()`] on their semaphore. limosa does not know of them, and holds nothing for them: where kernels can fault
 //! ([`crate::DeviceClass::Faulting`]), what they touch is brought as it is for a launch that keeps it; elsewhere it must be
 //! on the device already (prefetch it), and nothing may make it leave until they are done: no access of the CPU's, and no
 //! launch or prefetch on that context that could need its room. Memory of [`crate::Home::Shared`] is always there.
@@ -35,6 +35,7 @@ use limosa_model::HostAddr;
 use crate::context::{Context, ContextBuilder};
 use crate::event::Event;
 use crate::pointer::GpuPtr;
+use crate::queue::Queue;
 use crate::{Error, Result};
 
 pub use limosa_gpu::raw::{API_VERSION, Application, QueueIndex, Queues, Requirements, ash};
@@ -117,6 +118,20 @@ impl Vulkan {
 #[must_use]
 pub fn device_address<T>(context: &Context, pointer: GpuPtr<T>) -> Option<vk::DeviceAddress> {
     context.heap().inner.device_address(HostAddr(pointer.address())).map(|address| address.0)
+}
+
+/// An event that is complete when an application's timeline semaphore has reached `value`: what is launched
+/// [`after`](crate::Launch::after) it, on any queue of the context of `queue`, begins then. The launch waits before it is
+/// admitted and holds nothing meanwhile.
+///
+/// # Safety
+/// `semaphore` is a timeline semaphore of the context's device. It lives until the context's last object is dropped.
+/// Somebody signals the value, or who waits for it waits for ever.
+#[must_use]
+pub unsafe fn event(queue: &Queue, semaphore: vk::Semaphore, value: u64) -> Event {
+    // SAFETY: the caller's promise.
+    let bound = unsafe { queue.inner.heap().device().lent_point(semaphore, value) };
+    Event { inner: queue.inner.reached_elsewhere("(the application's semaphore)", bound) }
 }
 
 /// A value of a timeline semaphore, reached when a launch has completed. Keep it until the last wait for it is over: the

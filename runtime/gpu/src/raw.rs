@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use ash::vk;
 
-use crate::adapter::Instance;
+use crate::adapter::{Instance, Owner};
 use crate::device::Device;
 use crate::error::GpuError;
 use crate::features::{self, Features, Optional};
-use crate::timeline::{Bound, Timeline};
+use crate::timeline::{Bound, Ticket, Timeline};
 
 pub use ash;
 
@@ -218,6 +218,15 @@ impl Device {
     #[must_use]
     pub fn family(&self) -> u32 {
         self.compute.family
+    }
+
+    /// A value of an application's timeline semaphore.
+    ///
+    /// # Safety
+    /// `semaphore` is a timeline semaphore of this device, and lives as long as the answer.
+    #[must_use]
+    pub unsafe fn lent_point(self: &Arc<Self>, semaphore: vk::Semaphore, value: u64) -> Bound {
+        (Timeline::of(self, semaphore, Owner::Application), Ticket(value))
     }
 
     /// The queue that kernels run on, for nobody else meanwhile.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ash::vk;
 
+use crate::adapter::Owner;
 use crate::device::Device;
 use crate::error::GpuError;
 use crate::inject::{self, VulkanCall};
@@ -20,6 +21,7 @@ pub type Bound = (Arc<Timeline>, Ticket);
 /// How far a queue has come. It keeps nothing alive but the device, so that anyone may look, also a fault handler.
 pub struct Timeline {
     semaphore: vk::Semaphore,
+    owner: Owner,
     /// Whether the device has waited for it.
     awaited: AtomicBool,
     device: Arc<Device>,
@@ -31,7 +33,12 @@ impl Timeline {
         let create = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
         // SAFETY: the structures live through the call.
         let semaphore = VulkanCall::CreateSemaphore.make(|| unsafe { device.raw.create_semaphore(&create, None) })?;
-        Ok(Arc::new(Self { semaphore, awaited: AtomicBool::new(false), device: Arc::clone(device) }))
+        Ok(Self::of(device, semaphore, Owner::Limosa))
+    }
+
+    /// That of a timeline semaphore, which outlives it where it is not limosa's.
+    pub(crate) fn of(device: &Arc<Device>, semaphore: vk::Semaphore, owner: Owner) -> Arc<Self> {
+        Arc::new(Self { semaphore, owner, awaited: AtomicBool::new(false), device: Arc::clone(device) })
     }
 
     /// Whether `ticket` has been reached.
@@ -151,11 +158,11 @@ impl Drop for Timeline {
         // Whoever signals it waits for the last signal before it lets go of it, and who waits for it keeps it. Still,
         // Mesa 25.0's submission thread may look at what it waited for after it has said that the work is done: such a
         // semaphore goes with the device.
-        if *self.awaited.get_mut() {
-            self.device.retire(self.semaphore);
-        } else {
+        match self.owner {
+            Owner::Application => {}
+            Owner::Limosa if *self.awaited.get_mut() => self.device.retire(self.semaphore),
             // SAFETY: nobody uses it, as said.
-            unsafe { self.device.raw.destroy_semaphore(self.semaphore, None) };
+            Owner::Limosa => unsafe { self.device.raw.destroy_semaphore(self.semaphore, None) },
         }
     }
 }

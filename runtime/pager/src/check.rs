@@ -116,7 +116,8 @@ impl Core {
         };
         let HostRange { start, len } = allocation;
         let start = start.0 - self.host_range().start.0;
-        let inside = |extent: &&Extent| start < extent.end() && extent.start < start + len;
+        // Also by an empty part: a loop over nothing is no misuse.
+        let inside = |extent: &&Extent| start <= extent.end() && extent.start <= start + len;
         let declared = [&launch.reads, &launch.writes, &launch.overwrites];
         let known = launch.everything || launch.undeclared || declared.into_iter().flatten().any(|one| inside(&one));
         (!known).then_some(TouchCause::Undeclared)

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use limosa_gpu::{GpuError, Kernel, Queue, QueueOptions, Submission};
+use limosa_gpu::{Bound, GpuError, Kernel, Queue, QueueOptions, Submission};
 use limosa_model::{Access, DeclaredSets, Extent, HostAddr};
 
 use crate::config::DeviceClass;
@@ -161,6 +161,17 @@ impl LaunchQueue {
             stops: false,
         })?;
         Ok(LaunchEvent { record, queue: Some(Arc::clone(&self.queue)), heap: Arc::clone(&self.heap) })
+    }
+
+    /// What is over when `bound` is reached, by whomever: for launches to come after. It holds nothing.
+    #[must_use]
+    pub fn reached_elsewhere(&self, name: &str, bound: Bound) -> LaunchEvent {
+        let core = self.heap.core();
+        let record = Record::of_outside(name, core.id);
+        record.submitted(Arc::clone(&bound.0), bound.1);
+        core.scheduler.lend(Arc::clone(&record), bound);
+        core.call_reaper();
+        LaunchEvent { record, queue: None, heap: Arc::clone(&self.heap) }
     }
 
     /// Waits for everything submitted so far and gives back what it kept.

@@ -22,7 +22,7 @@ pub(crate) fn reap(core: &Core) {
             if core.losing.swap(false, Ordering::SeqCst) {
                 core.noticed(GpuError::DeviceLost);
             }
-            waits.extend(core.scheduler.running());
+            waits.extend(core.scheduler.awaited());
             if waits.len() == 1 || core.stopping() {
                 break;
             }

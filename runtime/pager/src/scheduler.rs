@@ -93,6 +93,8 @@ pub(crate) struct State {
     pub(crate) queued: VecDeque<Queued>,
     /// In the order in which the device got them.
     pub(crate) running: Vec<Running>,
+    /// What the application's own submissions are to reach.
+    lent: Vec<Running>,
     /// What the host does now for a queue.
     pub(crate) tasks: Vec<(Arc<Record>, Arc<Queue>)>,
     /// The last launch known to have completed.
@@ -117,6 +119,17 @@ impl Scheduler {
     /// The launches on the device, to be waited for.
     pub(crate) fn running(&self) -> Vec<(Arc<Timeline>, Ticket)> {
         self.lock().running.iter().map(|one| (Arc::clone(&one.timeline), one.ticket)).collect()
+    }
+
+    /// All that the device is to reach that somebody here waits for.
+    pub(crate) fn awaited(&self) -> Vec<Bound> {
+        let state = self.lock();
+        state.running.iter().chain(&state.lent).map(|one| (Arc::clone(&one.timeline), one.ticket)).collect()
+    }
+
+    /// Takes in what is over when the application's own submissions have reached a value.
+    pub(crate) fn lend(&self, record: Arc<Record>, (timeline, ticket): Bound) {
+        self.lock().lent.push(Running { record, timeline, ticket });
     }
 
     /// The number of launches admitted so far, and whether any is on the device.
@@ -225,6 +238,9 @@ impl Core {
             }
             has_reached(reached)
         };
+        let (reached, lent): (Vec<_>, _) = std::mem::take(&mut state.lent).into_iter().partition(done);
+        state.lent = lent;
+        reached.iter().for_each(|one| self.notifier.hand_over(one.record.released()));
         let (finished, running): (Vec<_>, _) = std::mem::take(&mut state.running).into_iter().partition(done);
         state.running = running;
         if let Some(last) = finished.last() {
