@@ -11,6 +11,7 @@ mod common;
 use application::{Copier, Leaves, Own};
 use ash::vk;
 use common::failure::{BLOCK_WORDS, Kit, Watchdog, child, is_child, told};
+use common::gate::Gate;
 use common::views::{ALL, FAULTING, SPARSE, Way};
 use common::{builder, skip};
 use limosa::raw::{Point, Vulkan, device_address};
@@ -114,6 +115,31 @@ fn an_applications_dispatch_brings_what_the_cpu_has() {
         assert!(copier.copy(&on.vulkan, address, None).iter().all(|word| *word == value));
     }
     assert!(kit.heap().counters().gpu_read_faults > 0);
+}
+
+/// A queue runs in order, so that an early point would not show in what a dispatch reads: it is looked at.
+#[test]
+fn a_point_is_reached_when_its_launch_has_completed() {
+    let test = "a_point_is_reached_when_its_launch_has_completed";
+    let _watchdog = Watchdog::new(test);
+    for way in [FAULTING, SPARSE] {
+        let Some(on) = On::new(test, Leaves::Nothing) else { return };
+        let kit = on.kit(way);
+        let mut vec = kit.heap().vec_zeroed::<u32>(WORDS).unwrap();
+        let gate = Gate::close(&kit, &kit.queue);
+        let event = kit.fill(&mut vec, 3).unwrap();
+        let point = Point::of(&event).unwrap();
+        // SAFETY: the point keeps its semaphore.
+        let now = || unsafe { on.own.device.get_semaphore_counter_value(point.semaphore()) }.unwrap();
+        assert!(now() < point.value() && gate.is_closed());
+        gate.open();
+        let (semaphores, values) = ([point.semaphore()], [point.value()]);
+        let wait = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
+        // SAFETY: as above.
+        unsafe { on.own.device.wait_semaphores(&wait, u64::MAX) }.unwrap();
+        assert!(event.is_complete().unwrap());
+        assert_eq!(now(), point.value(), "nothing came later");
+    }
 }
 
 /// Launches that wait for the application's semaphore begin in the order of its values, and nothing else waits.
