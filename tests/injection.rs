@@ -201,6 +201,8 @@ fn is_unused(call: VulkanCall, way: Way) -> bool {
         VulkanCall::HostPointerProperties => way.class == DeviceClass::Declared && way.view == limosa::ViewKind::Sparse,
         VulkanCall::BindSparse => way.view == limosa::ViewKind::Import,
         VulkanCall::MapMemory => way != STAGED,
+        // Of profiled queues.
+        VulkanCall::CreateQueryPool | VulkanCall::QueryResults | VulkanCall::CalibrateTimestamps => true,
         _ => false,
     }
 }

@@ -1,5 +1,6 @@
 //! What a queue does beside kernels: fills and copies, by a kernel of limosa's own, and prefetches and discards, by the
 //! host, in the queue's order. All of it is safe: what is touched is borrowed until it is submitted, and known then.
+//! The first fill or copy of a context makes its kernel: some drivers (lavapipe) wait with that until no kernel runs.
 
 use std::any::Any;
 use std::marker::PhantomData;

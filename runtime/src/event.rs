@@ -2,7 +2,7 @@
 
 use std::future::IntoFuture;
 
-use limosa_pager::LaunchEvent;
+use limosa_pager::{LaunchEvent, Profile};
 
 use crate::future::EventFuture;
 use crate::{Error, Result};
@@ -62,6 +62,28 @@ impl Event {
     /// [`crate::OsError`] if the system has no thread for it; it is not called then.
     pub fn on_complete(&self, callback: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
         Ok(self.inner.on_complete(move |result| callback(result.map_err(Error::from)))?)
+    }
+}
+
+impl Event {
+    /// When the launch came how far; waits for it. Of launches on [profiled](crate::QueueBuilder::profiled) queues only,
+    /// fills and copies included.
+    ///
+    /// ```
+    /// # fn main() -> limosa::Result<()> {
+    /// let context = limosa::Context::new()?;
+    /// let (queue, mut ones) = (context.queue_builder().profiled().build()?, context.heap().vec_zeroed::<f32>(1 << 20)?);
+    /// let profile = queue.fill(&mut ones, 1.0).submit()?.profile()?;
+    /// println!("waited {} ns, ran {} ns", profile.admitted - profile.submitted, profile.device_time());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`crate::PagerError::NotProfiled`] for what is no such launch, or never ran; [`crate::GpuError`] if the device's
+    /// clock could not be read.
+    pub fn profile(&self) -> Result<Profile> {
+        Ok(self.inner.profile()?)
     }
 }
 

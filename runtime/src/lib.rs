@@ -79,8 +79,8 @@ pub use limosa_model::{
 #[cfg(feature = "inject")]
 pub use limosa_pager::inject;
 pub use limosa_pager::{
-    Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, FaultMode, Faults, Machine, Residency, ResidencySummary,
-    ViewKind, WATCHES_MAX, Whereabouts,
+    Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, FaultMode, Faults, Machine, Profile, Residency,
+    ResidencySummary, ViewKind, WATCHES_MAX, Whereabouts,
 };
 pub use pin::HostPin;
 pub use pointer::GpuPtr;

@@ -28,9 +28,17 @@ impl<'a> QueueBuilder<'a> {
         self
     }
 
+    /// Notes when its launches are submitted, given to the device, begin and end: [`Event::profile`](crate::Event::profile).
+    /// Queues that are not profiled pay nothing for it. Default: not profiled.
+    pub fn profiled(mut self) -> Self {
+        self.options.profiled = true;
+        self
+    }
+
     /// Makes the queue.
     ///
     /// # Errors
+    /// [`crate::GpuError::NoTimestamps`] if it is to be profiled, and the device has no timestamps;
     /// [`crate::GpuError::OutOfMemory`].
     pub fn build(self) -> Result<Queue> {
         Ok(Queue { inner: LaunchQueue::with(self.heap, self.options)? })

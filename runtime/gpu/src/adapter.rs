@@ -9,6 +9,7 @@ use ash::{Entry, vk};
 use crate::error::GpuError;
 use crate::features::Features;
 use crate::inject::VulkanCall;
+use crate::timestamps::DeviceClock;
 
 /// What kind of device it is, as its driver says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,10 @@ pub struct Adapter {
     pub(crate) sparse_family: Option<u32>,
     /// That which copies.
     pub(crate) transfer_family: u32,
+    /// That of the compute queue's timestamps, if it has any.
+    pub(crate) clock: Option<DeviceClock>,
+    /// The extension by which that is compared with the host's, if there is one.
+    pub(crate) calibration: Option<&'static CStr>,
     /// Position among the machine's devices.
     pub index: usize,
     /// As the driver names it.
@@ -239,6 +244,8 @@ impl Instance {
         let families = Families::of(&queues);
         let version = (vk::api_version_major(basic.api_version), vk::api_version_minor(basic.api_version));
         let importable = has(&extensions, ash::ext::external_memory_host::NAME);
+        let family = families.compute.and_then(|index| queues.get(index as usize));
+        let calibrations = [ash::khr::calibrated_timestamps::NAME, ash::ext::calibrated_timestamps::NAME];
         let mut missing = Vec::new();
         if version < (1, 3) {
             missing.push(format!("Vulkan 1.3 (it has {}.{})", version.0, version.1));
@@ -259,6 +266,9 @@ impl Instance {
             queue_family: families.compute.unwrap_or(0),
             sparse_family: families.sparse,
             transfer_family: families.transfer.or(families.compute).unwrap_or(0),
+            clock: family
+                .and_then(|family| DeviceClock::of(family.timestamp_valid_bits, basic.limits.timestamp_period)),
+            calibration: calibrations.into_iter().find(|name| has(&extensions, name)),
             index,
             name: text(basic.device_name_as_c_str()),
             kind: kind(basic.device_type),

@@ -1,5 +1,6 @@
 //! A device in use: the logical device with its hardware queues. It runs nothing by itself.
 
+use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ash::vk;
@@ -9,6 +10,7 @@ use crate::error::GpuError;
 use crate::hardware::HardwareQueue;
 use crate::inject::VulkanCall;
 use crate::raw::{QueueIndex, Queues};
+use crate::timestamps::Calibration;
 
 /// A logical device; kept alive by everything made on it.
 pub struct Device {
@@ -22,6 +24,8 @@ pub struct Device {
     pub(crate) sparse: Option<Arc<HardwareQueue>>,
     /// The families whose queues use buffers: one, or two that use them together.
     pub(crate) sharing: Vec<u32>,
+    /// How its clock is compared with the host's, where it can be.
+    pub(crate) calibration: Option<Calibration>,
     /// Semaphores that nobody uses any more, but perhaps a thread of the driver's.
     retired: Mutex<Vec<vk::Semaphore>>,
     /// What it is.
@@ -67,11 +71,11 @@ impl Device {
         families.dedup();
         let queue = |family: &u32| vk::DeviceQueueCreateInfo::default().queue_family_index(*family);
         let queues: Vec<_> = families.iter().map(|family| queue(family).queue_priorities(&[1.0])).collect();
-        let names = [ash::ext::external_memory_host::NAME.as_ptr()];
-        let extensions = if adapter.limits.import_alignment > 0 { &names[..] } else { &[] };
+        let import = (adapter.limits.import_alignment > 0).then_some(ash::ext::external_memory_host::NAME);
+        let extensions: Vec<_> = import.into_iter().chain(adapter.calibration).map(CStr::as_ptr).collect();
         let create = vk::DeviceCreateInfo::default()
             .queue_create_infos(&queues)
-            .enabled_extension_names(extensions)
+            .enabled_extension_names(&extensions)
             .enabled_features(&basic)
             .push_next(&mut v11)
             .push_next(&mut v12)
@@ -94,6 +98,8 @@ impl Device {
             queue_family: queues.compute.family,
             transfer_family: queues.transfer.unwrap_or(queues.compute).family,
             sparse_family: queues.sparse.map(|queue| queue.family),
+            // Whether the application enabled the extension is not known.
+            calibration: None,
             ..adapter
         };
         Self::with(instance, adapter, raw, Owner::Application, queues)
@@ -115,8 +121,9 @@ impl Device {
         let sparse = queues.sparse.filter(|_| adapter.sparse_missing.is_empty()).map(queue);
         let mut sharing = vec![adapter.queue_family, adapter.transfer_family];
         sharing.dedup();
+        let calibration = Calibration::of(&adapter, &instance.raw, &raw);
         let (retired, instance) = (Mutex::default(), Arc::clone(instance));
-        Arc::new(Self { raw, owner, compute, transfer, sparse, sharing, retired, adapter, instance })
+        Arc::new(Self { raw, owner, compute, transfer, sparse, sharing, calibration, retired, adapter, instance })
     }
 
     /// Destroys `semaphore`, of which nobody makes use any more, with the device.

@@ -207,6 +207,12 @@ pub enum GpuError {
         /// The device's limit.
         limit: [u32; 3],
     },
+    /// The device cannot tell when launches began and ended.
+    #[error("{device} has no timestamps on its compute queue: make the queue without `profiled`")]
+    NoTimestamps {
+        /// The device's name.
+        device: String,
+    },
     /// The driver is out of host memory or of device memory.
     #[error("{call}: the driver is out of memory")]
     OutOfMemory {

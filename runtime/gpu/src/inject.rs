@@ -48,6 +48,12 @@ pub enum VulkanCall {
     AllocateCommandBuffers,
     /// Recording commands.
     RecordCommands,
+    /// Creating queries for timestamps.
+    CreateQueryPool,
+    /// Reading timestamps.
+    QueryResults,
+    /// Comparing the device's clock with the host's.
+    CalibrateTimestamps,
 }
 
 impl VulkanCall {
@@ -72,6 +78,9 @@ impl VulkanCall {
         Self::CreateCommandPool,
         Self::AllocateCommandBuffers,
         Self::RecordCommands,
+        Self::CreateQueryPool,
+        Self::QueryResults,
+        Self::CalibrateTimestamps,
     ];
 
     /// The function's name, as errors give it.
@@ -97,6 +106,9 @@ impl VulkanCall {
             Self::CreateCommandPool => "vkCreateCommandPool",
             Self::AllocateCommandBuffers => "vkAllocateCommandBuffers",
             Self::RecordCommands => "recording commands",
+            Self::CreateQueryPool => "vkCreateQueryPool",
+            Self::QueryResults => "vkGetQueryPoolResults",
+            Self::CalibrateTimestamps => "vkGetCalibratedTimestamps",
         }
     }
 

@@ -24,6 +24,7 @@ mod sparse;
 mod spirv;
 mod stager;
 mod timeline;
+mod timestamps;
 
 pub use adapter::{Adapter, DeviceChoice, DeviceKind, Instance, Limits};
 pub use arguments::{ArgumentCheck, Given};
@@ -35,8 +36,9 @@ pub use import::ImportedRange;
 pub use interface::{Argument, ArgumentType, KernelInterface, SpecConstant};
 pub use kernel::{Kernel, Source, Translation};
 pub use limosa_shaders::{probe as self_test, repeat};
-pub use queue::{Queue, QueueOptions, Refused, Submission};
+pub use queue::{Queue, QueueOptions, Refused, SpanCell, Submission};
 pub use scalar::{Scalar, SpecValue};
 pub use sparse::SparseRange;
 pub use stager::Stager;
 pub use timeline::{Bound, Doorbell, Ticket, Timeline};
+pub use timestamps::DeviceSpan;

@@ -23,7 +23,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ash::vk;
 
@@ -32,6 +32,7 @@ use crate::error::GpuError;
 use crate::inject::{self, VulkanCall};
 use crate::kernel::Kernel;
 use crate::timeline::{Bound, Ticket, Timeline};
+use crate::timestamps::{DeviceSpan, Pair, Timestamps};
 
 /// A launch that was not submitted, given back with the reason.
 pub struct Refused {
@@ -51,7 +52,12 @@ pub struct Submission {
     pub arguments: Vec<u8>,
     /// Kept until the launch has completed, then dropped by whoever retires it.
     pub keep: Box<dyn Any + Send>,
+    /// Where to say when it ran, if the queue is profiled: when it is retired.
+    pub span: Option<Arc<SpanCell>>,
 }
+
+/// When a launch ran, once that is known.
+pub type SpanCell = OnceLock<Result<DeviceSpan, GpuError>>;
 
 impl Submission {
     /// Whether the kernel can be called so on its device.
@@ -68,6 +74,7 @@ struct InFlight {
     commands: vk::CommandBuffer,
     /// What it waits for: a semaphore in use must stay.
     _after: Vec<Bound>,
+    timing: Option<(Pair, Arc<SpanCell>)>,
     _kernel: Arc<Kernel>,
     _keep: Box<dyn Any + Send>,
 }
@@ -75,6 +82,8 @@ struct InFlight {
 struct State {
     pool: vk::CommandPool,
     idle: Vec<vk::CommandBuffer>,
+    /// Of a profiled queue.
+    timestamps: Option<Timestamps>,
     in_flight: VecDeque<InFlight>,
     last: u64,
 }
@@ -84,6 +93,8 @@ struct State {
 pub struct QueueOptions {
     /// Launches may run beside those that were submitted before.
     pub out_of_order: bool,
+    /// When launches ran is told.
+    pub profiled: bool,
 }
 
 /// A stream of launches.
@@ -98,22 +109,37 @@ impl Queue {
     /// A queue with nothing in it.
     ///
     /// # Errors
-    /// [`GpuError::OutOfMemory`].
+    /// [`GpuError::OutOfMemory`]; [`GpuError::NoTimestamps`] if it is to be profiled and cannot be.
     pub fn new(device: &Arc<Device>, options: QueueOptions) -> Result<Self, GpuError> {
         let timeline = Timeline::new(device)?;
+        // From here on dropping it cleans up: a null pool may be destroyed.
+        let state = State {
+            pool: vk::CommandPool::null(),
+            idle: Vec::new(),
+            timestamps: options.profiled.then(|| Timestamps::new(device)).transpose()?,
+            in_flight: VecDeque::new(),
+            last: 0,
+        };
+        let queue = Self { options, timeline, state: Mutex::new(state), device: Arc::clone(device) };
         let create = vk::CommandPoolCreateInfo::default()
             .queue_family_index(device.adapter.queue_family)
             .flags(vk::CommandPoolCreateFlags::RESET_COMMAND_BUFFER);
         // SAFETY: the structures live through the call.
         let pool = VulkanCall::CreateCommandPool.make(|| unsafe { device.raw.create_command_pool(&create, None) })?;
-        let state = State { pool, idle: Vec::new(), in_flight: VecDeque::new(), last: 0 };
-        Ok(Self { options, timeline, state: Mutex::new(state), device: Arc::clone(device) })
+        queue.lock().pool = pool;
+        Ok(queue)
     }
 
     /// Whether launches run in the order of their submission.
     #[must_use]
     pub fn is_ordered(&self) -> bool {
         !self.options.out_of_order
+    }
+
+    /// Whether it tells when launches ran.
+    #[must_use]
+    pub fn is_profiled(&self) -> bool {
+        self.options.profiled
     }
 
     /// Submits a launch behind `after` on the device: what has been submitted elsewhere and it needs; on an in-order
@@ -129,9 +155,17 @@ impl Queue {
     /// [`GpuError::DeviceLost`], [`GpuError::OutOfMemory`].
     pub unsafe fn submit(&self, submission: Submission, after: Vec<Bound>) -> Result<Ticket, Box<Refused>> {
         match self.try_submit(&submission, &after) {
-            Ok((ticket, commands, mut state)) => {
-                let Submission { kernel, keep, .. } = submission;
-                state.in_flight.push_back(InFlight { ticket, commands, _after: after, _kernel: kernel, _keep: keep });
+            Ok((ticket, commands, pair, mut state)) => {
+                let Submission { kernel, keep, span, .. } = submission;
+                let timing = pair.zip(span);
+                state.in_flight.push_back(InFlight {
+                    ticket,
+                    commands,
+                    _after: after,
+                    timing,
+                    _kernel: kernel,
+                    _keep: keep,
+                });
                 Ok(ticket)
             }
             Err(error) => Err(Box::new(Refused { error, submission })),
@@ -142,7 +176,7 @@ impl Queue {
         &self,
         submission: &Submission,
         after: &[Bound],
-    ) -> Result<(Ticket, vk::CommandBuffer, MutexGuard<'_, State>), GpuError> {
+    ) -> Result<(Ticket, vk::CommandBuffer, Option<Pair>, MutexGuard<'_, State>), GpuError> {
         submission.check()?;
         if inject::device_lost() {
             return Err(GpuError::DeviceLost);
@@ -150,17 +184,27 @@ impl Queue {
         let mut state = self.lock();
         let commands = self.commands(&mut state)?;
         let ticket = Ticket(state.last + 1);
-        let Submission { kernel, groups, arguments, .. } = submission;
-        let result = self.record(commands, kernel, *groups, arguments).and_then(|()| {
+        let timed = state.timestamps.as_mut().filter(|_| submission.span.is_some());
+        let pair = timed.map(|timestamps| timestamps.take(&self.device)).transpose();
+        let recorded = pair.clone().and_then(|pair| self.record(commands, submission, pair));
+        let result = recorded.and_then(|()| {
             // SAFETY: the commands are recorded; they, the kernel and both timelines are kept until they complete.
             unsafe { self.device.compute.submit(&self.device.raw, commands, after, (&self.timeline, ticket)) }
         });
-        if let Err(error) = result {
-            state.idle.push(commands);
-            return Err(error);
+        let pair = pair.ok().flatten();
+        match result {
+            Ok(()) => {
+                state.last = ticket.0;
+                Ok((ticket, commands, pair, state))
+            }
+            Err(error) => {
+                state.idle.push(commands);
+                if let Some((timestamps, pair)) = state.timestamps.as_mut().zip(pair) {
+                    timestamps.give(pair);
+                }
+                Err(error)
+            }
         }
-        state.last = ticket.0;
-        Ok((ticket, commands, state))
     }
 
     /// How far it has come.
@@ -197,6 +241,13 @@ impl Queue {
         let done = state.in_flight.iter().take_while(|launch| launch.ticket.0 <= completed).count();
         let finished: Vec<_> = state.in_flight.drain(..done).collect();
         state.idle.extend(finished.iter().map(|launch| launch.commands));
+        if let Some(timestamps) = &mut state.timestamps {
+            for (pair, span) in finished.iter().filter_map(|launch| launch.timing.as_ref()) {
+                // Nobody else sets it.
+                let _ = span.set(timestamps.read(&self.device, *pair));
+                timestamps.give(*pair);
+            }
+        }
         // What a launch kept may do anything when it is dropped, also submit to this queue.
         drop(state);
         drop(finished);
@@ -218,21 +269,17 @@ impl Queue {
         made.first().copied().ok_or(GpuError::OutOfMemory { call: "vkAllocateCommandBuffers" })
     }
 
-    fn record(
-        &self,
-        commands: vk::CommandBuffer,
-        kernel: &Kernel,
-        groups: [u32; 3],
-        arguments: &[u8],
-    ) -> Result<(), GpuError> {
+    fn record(&self, commands: vk::CommandBuffer, submission: &Submission, pair: Option<Pair>) -> Result<(), GpuError> {
+        let Submission { kernel, groups, arguments, .. } = submission;
         let raw = &self.device.raw;
         let begin = vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
         let shader = vk::PipelineStageFlags2::COMPUTE_SHADER;
         let everything = vk::AccessFlags2::MEMORY_READ | vk::AccessFlags2::MEMORY_WRITE;
         // Behind what was submitted before, or only the copies of that, and visible to the host when it is done.
-        let earlier = match self.options.out_of_order {
-            false => vk::PipelineStageFlags2::ALL_COMMANDS,
-            true => vk::PipelineStageFlags2::ALL_TRANSFER,
+        let (earlier, turn) = match self.options.out_of_order {
+            false => (vk::PipelineStageFlags2::ALL_COMMANDS, shader),
+            // It has its turn as soon as the device takes it up.
+            true => (vk::PipelineStageFlags2::ALL_TRANSFER, vk::PipelineStageFlags2::TOP_OF_PIPE),
         };
         let before = [vk::MemoryBarrier2::default()
             .src_stage_mask(earlier)
@@ -249,12 +296,18 @@ impl Queue {
             raw.begin_command_buffer(commands, &begin).and_then(|()| {
                 raw.cmd_pipeline_barrier2(commands, &vk::DependencyInfo::default().memory_barriers(&before));
                 raw.cmd_bind_pipeline(commands, vk::PipelineBindPoint::COMPUTE, kernel.pipeline);
+                if let Some(pair) = pair {
+                    pair.begin(raw, commands, turn);
+                }
                 let arguments = arguments.get(..kernel.pushed_bytes()).unwrap_or(arguments);
                 if !arguments.is_empty() {
                     let stage = vk::ShaderStageFlags::COMPUTE;
                     raw.cmd_push_constants(commands, kernel.layout, stage, 0, arguments);
                 }
                 raw.cmd_dispatch(commands, groups[0], groups[1], groups[2]);
+                if let Some(pair) = pair {
+                    pair.end(raw, commands);
+                }
                 raw.cmd_pipeline_barrier2(commands, &vk::DependencyInfo::default().memory_barriers(&after));
                 raw.end_command_buffer(commands)
             })
@@ -268,6 +321,11 @@ impl Drop for Queue {
         // Fails on a lost device, where nothing runs any more.
         let _ = self.timeline.settle(Ticket(state.last));
         // SAFETY: nothing of ours is in use.
-        unsafe { self.device.raw.destroy_command_pool(state.pool, None) };
+        unsafe {
+            self.device.raw.destroy_command_pool(state.pool, None);
+            if let Some(timestamps) = &mut state.timestamps {
+                timestamps.destroy(&self.device);
+            }
+        }
     }
 }

@@ -17,6 +17,11 @@ impl Clock {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Nanoseconds from the start to an instant.
+    pub(crate) fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// The instant so many microseconds after the start.
     pub(crate) fn at(&self, micros: u64) -> Instant {
         self.start + Duration::from_micros(micros)

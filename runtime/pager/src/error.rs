@@ -208,6 +208,14 @@ pub enum PagerError {
         /// Why.
         reason: String,
     },
+    /// There is nothing to tell of when something ran.
+    #[error("{what} has no profile: {reason}")]
+    NotProfiled {
+        /// What was asked for.
+        what: String,
+        /// Why.
+        reason: String,
+    },
     /// What a queue had the host do failed; whoever asked first was given the error itself.
     #[error("{what} failed: {reason}")]
     NotDone {

@@ -15,6 +15,7 @@ use crate::error::{PagerError, TouchCause};
 use crate::event::LaunchEvent;
 use crate::heap::Heap;
 use crate::notifier::Job;
+use crate::profile::Timing;
 use crate::record::Record;
 use crate::scheduler::{Pending, Work};
 use crate::whereabouts::Whereabouts;
@@ -145,9 +146,12 @@ impl LaunchQueue {
             DeclaredSets::new(&launch.reads, &launch.writes, &launch.overwrites)
         };
         core.leave_out_shared(&mut sets);
-        let record =
-            Record::new(launch.kernel.name().to_owned(), core.id, sets, launch.undeclared || launch.everything);
-        let submission = Submission { kernel: launch.kernel, groups: launch.groups, arguments, keep: launch.keep };
+        let timing = self.queue.is_profiled().then(Timing::start);
+        let span = timing.as_ref().map(|timing| Arc::clone(&timing.span));
+        let (name, may_fault) = (launch.kernel.name().to_owned(), launch.undeclared || launch.everything);
+        let record = Record::new(name, core.id, sets, may_fault, timing);
+        let Launch { kernel, groups, keep, .. } = launch;
+        let submission = Submission { kernel, groups, arguments, keep, span };
         submission.check()?;
         let after = self.heap.wait_list(&launch.after)?;
         core.drop_discarded();

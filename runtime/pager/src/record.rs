@@ -11,6 +11,7 @@ use limosa_model::DeclaredSets;
 use crate::error::{LaunchFailure, PagerError};
 use crate::launch::Blame;
 use crate::notifier::Job;
+use crate::profile::Timing;
 
 /// A heap, among all of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +78,21 @@ pub(crate) struct Record {
     /// Whether it may touch what it does not declare.
     pub(crate) may_fault: bool,
     pub(crate) blame: Mutex<Option<Blame>>,
+    /// Of a launch on a profiled queue.
+    pub(crate) timing: Option<Timing>,
     progress: Mutex<Progress>,
     moved_on: Condvar,
 }
 
 impl Record {
-    pub(crate) fn new(name: String, heap: HeapId, sets: DeclaredSets, may_fault: bool) -> Arc<Self> {
-        Arc::new(Self::of(Kind::Kernel, name, heap, sets, may_fault))
+    pub(crate) fn new(
+        name: String,
+        heap: HeapId,
+        sets: DeclaredSets,
+        may_fault: bool,
+        timing: Option<Timing>,
+    ) -> Arc<Self> {
+        Arc::new(Self { timing, ..Self::of(Kind::Kernel, name, heap, sets, may_fault) })
     }
 
     /// Of what the host does.
@@ -109,6 +118,7 @@ impl Record {
             sets: Mutex::new(Arc::new(sets)),
             may_fault,
             blame: Mutex::new(None),
+            timing: None,
             progress: Mutex::new(progress),
             moved_on: Condvar::new(),
         }

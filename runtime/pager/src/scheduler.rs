@@ -306,6 +306,9 @@ impl Core {
             // Reached already: so the device sees what launches wrote that are over, without waiting for others.
             waits.extend(state.completed.clone());
         }
+        if let Some(timing) = &record.timing {
+            timing.admitted();
+        }
         let mut log = self.launches.lock();
         // SAFETY: whoever gave the launch to us has promised what this asks for.
         match unsafe { queue.submit(submission, waits) } {

@@ -56,6 +56,11 @@ impl Default for Throttle {
 }
 
 impl Throttle {
+    /// Nanoseconds from the heap's opening to an instant.
+    pub(crate) fn nanos(&self, at: Instant) -> u64 {
+        self.clock.nanos(at)
+    }
+
     fn order(&self) -> u32 {
         self.order.load(Ordering::SeqCst)
     }

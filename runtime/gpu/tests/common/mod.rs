@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use limosa_gpu::{
     Bind, Bound, Device, DeviceChoice, DeviceKind, Frame, FrameKind, FramePool, GpuError, Instance, Kernel, Queue,
-    QueueOptions, Source, SparseRange, Submission, Translation,
+    QueueOptions, Source, SpanCell, SparseRange, Submission, Translation,
 };
 use limosa_model::{BLOCK, Extent};
 use limosa_shaders::{copy, fill};
@@ -69,7 +69,7 @@ impl Kernels {
             Kernel::new(device, &source, translation)
         };
         Ok(Self {
-            queue: Queue::new(device, QueueOptions::default())?,
+            queue: Queue::new(device, QueueOptions { profiled: true, ..QueueOptions::default() })?,
             fill: kernel(fill::KERNEL)?,
             copy: kernel(copy::KERNEL)?,
             translation,
@@ -88,15 +88,18 @@ impl Kernels {
 
     fn launch(&self, kernel: &Arc<Kernel>, words: &[u64], after: Option<&Bound>) -> Result<(), GpuError> {
         let words = std::iter::once(self.translation.word()).chain(words.iter().copied());
+        let span = Arc::new(SpanCell::new());
         let submission = Submission {
             kernel: Arc::clone(kernel),
             groups: [4, 1, 1],
             arguments: words.flat_map(u64::to_ne_bytes).collect(),
             keep: Box::new(()),
+            span: Some(Arc::clone(&span)),
         };
         // SAFETY: the test keeps ranges and frames to its end, and each launch is waited for.
         let ticket = unsafe { self.queue.submit(submission, after.into_iter().cloned().collect()) }
             .map_err(|refused| refused.error)?;
-        self.queue.wait(ticket)
+        self.queue.wait(ticket)?;
+        span.get().unwrap().clone().map(drop)
     }
 }
