@@ -22,7 +22,7 @@ use actors::System;
 use search::{Found, search};
 use systems::{
     CONFLICTS, CROWDED, HANDLER_NEEDED, HELD_BEHIND, PARKED, PIN_AND_LAUNCH, PIN_BESIDE, PINNED, PREFETCHED, SYSTEMS,
-    UNDECLARED,
+    TOLD, UNDECLARED, USER_EVENTS,
 };
 use world::{Bad, Config, Defect, Op};
 
@@ -73,6 +73,8 @@ fn seeded_defects_are_noticed() {
         (Defect::EpochReadLate, CROWDED),
         (Defect::UnpinRingsNobody, PINNED),
         (Defect::PinRingsNobody, PIN_BESIDE),
+        (Defect::CompleteRingsNobody, USER_EVENTS),
+        (Defect::NoticeRingsNobody, TOLD),
     ];
     for (defect, config) in deadlocks {
         assert_eq!(outcome(config, Some(defect)).as_deref(), Some("deadlock"), "{defect:?}");

@@ -5,7 +5,7 @@
 
 use limosa_model::{BlockSet, Side};
 
-use crate::world::{At, Bad, Config, Defect, Event, Fault, Frame, Kernel, Op, Outcome, Phase, World};
+use crate::world::{At, Bad, Config, Defect, Doer, Event, Fault, Frame, Kernel, Op, Outcome, Phase, World};
 
 /// A configuration, and what is wrong with the protocol in it.
 #[derive(Clone, Debug)]
@@ -199,6 +199,16 @@ impl Step<'_> {
                 self.push(Frame::Unpin(pieces));
             }
             Op::Prefetch(side, at) => self.push(Frame::Prefetch(side, at)),
+            Op::Notified(launch) => {
+                self.push(Frame::AwaitReleased(launch));
+                if !self.system.defect(Defect::NoticeRingsNobody) {
+                    self.push(Frame::Ring);
+                }
+                return Did::Shared;
+            }
+            Op::Take(task) if self.world.phases[task] == Phase::OnDevice => return Did::Shared,
+            Op::Take(_) => return Did::Blocked,
+            Op::Complete(one) => return self.complete(one),
             Op::Discard((chunk, slot)) => self.push(Frame::Transition(chunk, Event::Discard(BlockSet::of(slot)))),
         }
         Did::Local
@@ -254,8 +264,22 @@ impl Step<'_> {
             Frame::AwaitAny(launches) => self.await_any(&launches, false),
             Frame::Watch(launches) => self.await_any(&launches, self.world.doorbell),
             Frame::AwaitOver(launch) => self.await_any(&[launch], false),
+            Frame::AwaitReleased(launch) if self.world.running.contains(&launch) => Did::Blocked,
+            Frame::AwaitReleased(launch) => self.await_any(&[launch], false),
             other => self.schedule(other),
         }
+    }
+
+    /// `Core::finish`, and `UserEvent::complete`, which takes no lock.
+    fn complete(&mut self, one: usize) -> Did {
+        if self.system.kernel(one).doer == Doer::Host && self.world.scheduler.is_some() {
+            return Did::Blocked;
+        }
+        self.world.phases[one] = Phase::Over;
+        if !self.system.defect(Defect::CompleteRingsNobody) {
+            self.push(Frame::Ring);
+        }
+        Did::Shared
     }
 
     fn await_epoch(&mut self) -> Did {

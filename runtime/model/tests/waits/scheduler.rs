@@ -6,7 +6,7 @@
 use limosa_model::{Access, BlockSet, Side};
 
 use crate::actors::{Did, Step};
-use crate::world::{At, Bad, Defect, Event, Frame, Outcome, Phase};
+use crate::world::{At, Bad, Defect, Doer, Event, Frame, Kernel, Outcome, Phase};
 
 /// The blocks of a list that lie in each chunk, as `Extent::chunks` gives them.
 fn by_chunk(pieces: &[At]) -> Vec<(usize, BlockSet)> {
@@ -127,11 +127,23 @@ impl Step<'_> {
         while let Some(launch) = self.world.queued.get(at).copied() {
             match self.answer(launch, waiting) {
                 Answer::LetPass => {
-                    waiting |= 1 << self.system.kernel(launch).queue;
+                    let Kernel { queue, unordered, .. } = self.system.kernel(launch);
+                    waiting |= u8::from(!unordered) << queue;
+                    at += 1;
+                    continue;
+                }
+                // Only launches of its own queue may pass it; that not too many do is left out.
+                Answer::Stop if self.system.kernel(launch).unordered => {
+                    waiting |= !(1 << self.system.kernel(launch).queue);
                     at += 1;
                     continue;
                 }
                 Answer::Stop => return Did::Local,
+                Answer::Take if self.system.kernel(launch).doer == Doer::Host => {
+                    self.world.queued.remove(at);
+                    self.world.phases[launch] = Phase::OnDevice;
+                    continue;
+                }
                 Answer::Take => {}
             }
             self.push(Frame::Admit { at, waiting });
@@ -154,8 +166,12 @@ impl Step<'_> {
         let kernel = self.system.kernel(launch);
         let over = |other: &usize| self.world.phases[*other] == Phase::Over;
         let behind = waiting & 1 << kernel.queue != 0;
-        if behind || !kernel.after.iter().all(over) || self.touches_pinned(launch) {
+        let in_turn = kernel.unordered || self.is_in_turn(launch);
+        if behind || !in_turn || !kernel.after.iter().all(over) || self.touches_pinned(launch) {
             return Answer::LetPass;
+        }
+        if kernel.doer == Doer::Host {
+            return Answer::Take;
         }
         match self.system.defect {
             Some(Defect::HoldFromSubmission) => Answer::Take,
@@ -165,6 +181,17 @@ impl Step<'_> {
             // Whoever comes later must not overtake a large set, or it would never be admitted.
             _ => Answer::Stop,
         }
+    }
+
+    /// On an in-order queue: whether the host has done what came before, and the device, if it is the host's turn.
+    fn is_in_turn(&self, launch: usize) -> bool {
+        let kernel = self.system.kernel(launch);
+        let before = |other: usize| other != launch && self.system.kernel(other).queue == kernel.queue;
+        let is_task = |other: &usize| self.system.kernel(*other).doer == Doer::Host;
+        let tasks = (0..self.world.phases.len()).filter(is_task);
+        let mut begun = tasks.filter(|task| self.world.phases[*task] == Phase::OnDevice);
+        let runs = kernel.doer == Doer::Host && self.world.running.iter().any(|other| before(*other));
+        !runs && !begun.any(before)
     }
 
     /// What a launch that takes its set piece by piece takes next: only with a defect.
@@ -225,6 +252,8 @@ impl Step<'_> {
         self.world.device.push(launch);
         self.world.running.push(launch);
         self.world.doorbell |= self.world.watches && !self.system.defect(Defect::AdmissionRingsNoDoorbell);
+        let told = self.world.threads.iter().any(|one| one.stack.contains(&Frame::AwaitReleased(launch)));
+        self.world.bell |= told && !self.system.defect(Defect::NoticeRingsNobody);
         Did::Shared
     }
 
@@ -280,7 +309,9 @@ impl Step<'_> {
     }
 
     fn admitted(&self) -> usize {
-        self.world.phases.iter().filter(|phase| matches!(phase, Phase::OnDevice | Phase::Over)).count()
+        let phases = self.world.phases.iter().zip(self.system.config.kernels);
+        let launches = phases.filter(|(_, kernel)| kernel.doer == Doer::Device);
+        launches.filter(|(phase, _)| matches!(phase, Phase::OnDevice | Phase::Over)).count()
     }
 
     fn prefetched(&mut self, side: Side, at: At, before: Option<usize>) -> Did {

@@ -6,8 +6,8 @@ use limosa_model::{
 };
 
 use crate::world::{
-    At, Config, Kernel,
-    Op::{Await, Discard, Pin, Prefetch, Submit, Touch, Unpin},
+    At, Config, Doer, Kernel,
+    Op::{Await, Complete, Discard, Notified, Pin, Prefetch, Submit, Take, Touch, Unpin},
 };
 
 const A: At = (0, 0);
@@ -17,8 +17,13 @@ const D: At = (2, 0);
 
 /// A launch on the first queue that touches what it declares.
 const fn declared(set: &'static [(At, Access)]) -> Kernel {
-    Kernel { queue: 0, after: &[], set, touches: set }
+    Kernel { doer: Doer::Device, queue: 0, unordered: false, after: &[], set, touches: set }
 }
+
+/// What a queue has the host do: a thread takes it up.
+const TASK: Kernel = Kernel { doer: Doer::Host, ..declared(&[]) };
+/// An event that a thread of the application's ends.
+const USER_EVENT: Kernel = Kernel { doer: Doer::Outside, ..declared(&[]) };
 
 const BASE: Config = Config {
     name: "",
@@ -140,7 +145,71 @@ pub(crate) const PIN_BESIDE: Config = Config {
     ..BASE
 };
 
+/// The event may end when everybody has looked whether it has.
+pub(crate) const USER_EVENTS: Config = Config {
+    name: "launches wait for the application",
+    kernels: &[USER_EVENT, Kernel { after: &[0], ..declared(&[(A, Write)]) }, declared(&[(A, Write)])],
+    threads: &[&[Submit(1), Submit(2), Await(2)], &[Touch(Read, A), Complete(0), Touch(Write, A)]],
+    least: 1_000,
+    ..BASE
+};
+
+/// Nobody waits for the launch, but has itself told.
+pub(crate) const TOLD: Config = Config {
+    name: "threads are told of launches",
+    kernels: &[declared(&[(A, Write)]), Kernel { queue: 1, ..declared(&[(C, Write)]) }],
+    threads: &[&[Submit(0), Submit(1)], &[Notified(1), Touch(Write, C)], &[Notified(0)]],
+    least: 1_000,
+    ..BASE
+};
+
 pub(crate) const SYSTEMS: &[Config] = &[
+    USER_EVENTS,
+    TOLD,
+    Config {
+        name: "the host prefetches in a queue's order, beside another queue",
+        kernels: &[
+            declared(&[(A, Write)]),
+            TASK,
+            declared(&[(A, Read)]),
+            Kernel { queue: 1, after: &[1], ..declared(&[(C, Write)]) },
+        ],
+        threads: &[
+            &[Submit(0), Submit(1), Submit(2), Submit(3), Await(3), Await(2)],
+            &[Take(1), Prefetch(Device, C), Prefetch(Host, A), Complete(1)],
+        ],
+        least: 1_000,
+        ..BASE
+    },
+    Config {
+        name: "the host's prefetch meets a launch that waits for a callback",
+        kernels: &[
+            TASK,
+            USER_EVENT,
+            declared(&[(A, Write)]),
+            Kernel { queue: 1, after: &[1], ..declared(&[(C, Read)]) },
+        ],
+        threads: &[
+            &[Submit(3), Submit(0), Submit(2), Await(3)],
+            &[Take(0), Prefetch(Device, C), Complete(0)],
+            &[Notified(2), Touch(Write, A), Complete(1)],
+        ],
+        least: 1_000,
+        ..BASE
+    },
+    Config {
+        name: "launches pass on a queue out of order",
+        budget: 2,
+        kernels: &[
+            Kernel { unordered: true, ..declared(&[(A, Write)]) },
+            Kernel { unordered: true, ..declared(&[(A, Write), (C, Write)]) },
+            Kernel { unordered: true, ..declared(&[(C, Write)]) },
+            Kernel { queue: 1, ..declared(&[(A, Read)]) },
+        ],
+        threads: &[&[Submit(0), Submit(1), Submit(2), Await(1), Await(2)], &[Submit(3), Touch(Write, C), Await(3)]],
+        least: 10_000,
+        ..BASE
+    },
     PIN_BESIDE,
     PARKED,
     CONFLICTS,

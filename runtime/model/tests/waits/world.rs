@@ -19,12 +19,31 @@ pub(crate) enum Op {
     Unpin(&'static [(usize, u32)]),
     Prefetch(Side, At),
     Discard(At),
+    /// Has itself told of a launch's end, and goes on when it is: a callback, or a task that is woken.
+    Notified(usize),
+    /// Takes up a task of the host's, as a thread of the notifier's.
+    Take(usize),
+    /// Ends what the host does, or an event of the application's: the notifier's thread, or `UserEvent::complete`.
+    Complete(usize),
 }
 
-/// A launch of a configuration.
+/// Who does what is queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doer {
+    Device,
+    /// A thread that takes it up when its turn has come.
+    Host,
+    /// An application's thread, in no queue.
+    Outside,
+}
+
+/// A launch of a configuration, or what else is waited for like one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kernel {
+    pub(crate) doer: Doer,
     pub(crate) queue: usize,
+    /// Whether the queue is out of order.
+    pub(crate) unordered: bool,
     pub(crate) after: &'static [usize],
     /// What it declares, in the order of acquisition.
     pub(crate) set: &'static [(At, Access)],
@@ -50,6 +69,10 @@ pub(crate) enum Defect {
     FullIsLater,
     /// `Heap::unpin` as found: it admits what waited for the pin, and leaves who is behind that to nobody.
     UnpinRingsNobody,
+    /// Who ends an event of the application's leaves what waits for it to nobody.
+    CompleteRingsNobody,
+    /// Who wants to be told of a launch's end leaves it to nobody to find that.
+    NoticeRingsNobody,
     /// `Core::pin` as found: it gives up what completed launches held, and tells nobody who waits for that.
     PinRingsNobody,
     /// `Core::make_room` as found: what turned busy between its eviction and the look at its frame counts as held.
@@ -163,6 +186,8 @@ pub(crate) enum Frame {
     Unpin(&'static [(usize, u32)]),
     Ring,
     AwaitOver(usize),
+    /// A notice that is to be handed over when what the launch held is given up.
+    AwaitReleased(usize),
     Prefetch(Side, At),
     Prefetched {
         side: Side,
