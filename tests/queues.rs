@@ -37,7 +37,7 @@ fn what_waits_for_events_and_pins_is_passed() {
         let (go, raw) = (kit.context.user_event(), std::sync::Arc::clone(pinned.raw()));
         let waits = queue.fill(&mut one, 1).after(&go.event()).submit().unwrap();
         let pin = pinned.host_pin().unwrap();
-        let launch = queue.launch(&kit.fill, 1).pointer(raw.ptr()).value(16u64).value(3u32).value(0u32);
+        let launch = queue.launch(&kit.fill, 1).args((raw.ptr(), 16u64, 3u32, 0u32));
         // SAFETY: fill writes 16 words, while only the pin has a reference, which is not used after.
         let at_pin = unsafe { launch.with_raw(&raw, limosa::Access::Write).submit() }.unwrap();
         queue.fill(&mut two, 2).submit().unwrap().wait().unwrap();

@@ -7,8 +7,8 @@ use crate::event::Event;
 use crate::launch::{Grid, Launch, Launchable};
 
 /// What a device is to do: in the order of submission, unless [built](crate::QueueBuilder) otherwise. Dropping it waits,
-/// except where something in it waits for a [`UserEvent`](crate::UserEvent), another context or a pin: that goes on by
-/// itself.
+/// unless anything of the context waits for a [`UserEvent`](crate::UserEvent), another context or a pin, which may be this
+/// thread's to end: what is submitted then goes on by itself.
 ///
 /// ```
 /// # fn main() -> limosa::Result<()> {

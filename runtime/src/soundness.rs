@@ -14,6 +14,8 @@
 //! | forgets an [`Event`](crate::Event), or drops it | is in flight | nothing depends on events: the launch keeps its memory and is waited for by marks of its own |
 //! | drops a vector | is in flight | the launch shares in the ownership; memory is freed, and its address used again, when both are done |
 //! | drops the context or a queue | is in flight | dropping a queue waits; a heap lives as long as any launch or allocation |
+//! | is a callback, or polls an [`Event`](crate::Event) | is in flight | callbacks own what they capture; they reach unified memory by guards, like everybody |
+//! | submits a fill, copy, prefetch or discard | is in flight, or is submitted | a [`Command`](crate::Command) borrows as a launch does; it is noted with the memory and waited for, and its kernel is limosa's own |
 //! | does direct or asynchronous I/O through [`host_pin`](crate::UnifiedVec::host_pin) | is in flight, or is submitted | the pin waits for launches, launches wait for the pin; it borrows the vector mutably |
 //! | discards a vector | is in flight | [`discard`](crate::UnifiedVec::discard) takes it mutably, and waits |
 //! | touches a block beside the launch's in the same 64 KiB | holds that block | the touch waits in the kernel until the launch completes; no bytes are shared by two owners |

@@ -198,7 +198,13 @@ impl Core {
             Ok((timeline, ticket)) => {
                 state.held_blocks += record.sets().blocks();
                 state.admitted += 1;
-                state.running.push(Running { record: Arc::clone(record), timeline: Arc::clone(&timeline), ticket });
+                let place = state.admitted;
+                state.running.push(Running {
+                    place,
+                    record: Arc::clone(record),
+                    timeline: Arc::clone(&timeline),
+                    ticket,
+                });
                 add(&self.counters.launches, 1);
                 let told = record.submitted(timeline, ticket);
                 if self.reaper_watches.load(Ordering::SeqCst) {

@@ -167,16 +167,17 @@ impl EventPoll {
 
     /// What [`LaunchEvent::wait`] gives, if it is over; else the task is woken when it is.
     pub fn poll(&mut self, context: &Context<'_>) -> Poll<Result<(), PagerError>> {
-        let Some(poller) = &self.poller else { return self.begin(context.waker().clone()) };
+        // The application's: cloned and dropped under no lock.
+        let waker = context.waker().clone();
+        let Some(poller) = &self.poller else { return self.begin(waker) };
         let mut own = lock(poller);
         if own.over {
             drop(own);
             return Poll::Ready(self.event.outcome());
         }
-        let waker = own.waker.replace(context.waker().clone());
-        // It is the application's.
+        let before = own.waker.replace(waker);
         drop(own);
-        drop(waker);
+        drop(before);
         Poll::Pending
     }
 

@@ -17,18 +17,18 @@ use crate::notifier::Job;
 use crate::record::Record;
 use crate::scheduler::{Pending, Work};
 
-/// Which of a queue's launches a marker is for.
+/// What a marker does to those behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marker {
-    /// Those before it.
+    /// Nothing: on an out-of-order queue they may pass it.
     Passes,
-    /// Those before it, and those behind wait for it.
+    /// They wait for it.
     Stops,
 }
 
 impl LaunchQueue {
-    /// An event for when `after` are over: or, if there are none and on an in-order queue, everything before it on the
-    /// queue.
+    /// An event for when `after` are over; if there are none, or the queue is in order, for when all before it on the queue
+    /// is.
     ///
     /// # Errors
     /// [`PagerError::Os`] if an event of another heap is to be waited for and no thread for that can be had;

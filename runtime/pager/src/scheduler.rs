@@ -81,6 +81,8 @@ pub(crate) struct Holds {
 
 /// A launch on the device.
 pub(crate) struct Running {
+    /// Its place in the order in which the device got them.
+    pub(crate) place: u64,
     pub(crate) record: Arc<Record>,
     pub(crate) timeline: Arc<Timeline>,
     pub(crate) ticket: Ticket,
@@ -97,8 +99,8 @@ pub(crate) struct State {
     lent: Vec<Running>,
     /// What the host does now for a queue.
     pub(crate) tasks: Vec<(Arc<Record>, Arc<Queue>)>,
-    /// The last launch known to have completed.
-    completed: Option<Bound>,
+    /// Of the launches known to have completed, that which the device got last, with its place.
+    completed: Option<(u64, Bound)>,
     pub(crate) held_blocks: u64,
     /// What launches kept that never ran, for an application's thread to drop: it may do anything then.
     discarded: Vec<Box<dyn Any + Send>>,
@@ -244,7 +246,10 @@ impl Core {
         let (finished, running): (Vec<_>, _) = std::mem::take(&mut state.running).into_iter().partition(done);
         state.running = running;
         if let Some(last) = finished.last() {
-            state.completed = Some((Arc::clone(&last.timeline), last.ticket));
+            // An earlier one may have completed just after it was looked at.
+            if state.completed.as_ref().is_none_or(|(place, _)| *place < last.place) {
+                state.completed = Some((last.place, (Arc::clone(&last.timeline), last.ticket)));
+            }
             self.ordering_point();
         }
         for Running { record, .. } in finished {
@@ -304,7 +309,7 @@ impl Core {
         let mut waits: Vec<Bound> = published.into_iter().collect();
         if !queue.is_ordered() {
             // Reached already: so the device sees what launches wrote that are over, without waiting for others.
-            waits.extend(state.completed.clone());
+            waits.extend(state.completed.iter().map(|(_, bound)| bound.clone()));
         }
         if let Some(timing) = &record.timing {
             timing.admitted();
@@ -371,7 +376,7 @@ impl Core {
         self.mark_lost();
         self.ordering_point();
         state.held_blocks = 0;
-        for Running { record, timeline, ticket } in std::mem::take(&mut state.running) {
+        for Running { record, timeline, ticket, .. } in std::mem::take(&mut state.running) {
             let completed = timeline.reached(ticket).unwrap_or(false);
             let notices = if completed { record.released() } else { record.fail(GpuError::DeviceLost.into()) };
             self.notifier.hand_over(notices);
