@@ -90,7 +90,10 @@ fn what_cannot_be_is_told_before() {
         kit.queue.discard(&mut theirs).submit(),
     ] {
         let error = error.err().unwrap();
-        assert!(matches!(error, Error::ForeignMemory { .. }) && error.to_string().contains("queue"), "{error}");
+        assert!(
+            matches!(error, Error::Pager(PagerError::ForeignMemory { .. })) && error.to_string().contains("queue"),
+            "{error}"
+        );
     }
     let mut large = kit.heap().vec_zeroed::<u32>(1 << 23).unwrap();
     let error = kit.queue.fill(&mut large, 1).submit().err().unwrap();

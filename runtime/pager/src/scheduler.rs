@@ -96,7 +96,7 @@ pub(crate) struct State {
     /// In the order in which the device got them.
     pub(crate) running: Vec<Running>,
     /// What the application's own submissions are to reach.
-    lent: Vec<Running>,
+    lent: Vec<(Arc<Record>, Bound)>,
     /// What the host does now for a queue.
     pub(crate) tasks: Vec<(Arc<Record>, Arc<Queue>)>,
     /// Of the launches known to have completed, that which the device got last, with its place.
@@ -126,12 +126,13 @@ impl Scheduler {
     /// All that the device is to reach that somebody here waits for.
     pub(crate) fn awaited(&self) -> Vec<Bound> {
         let state = self.lock();
-        state.running.iter().chain(&state.lent).map(|one| (Arc::clone(&one.timeline), one.ticket)).collect()
+        let running = state.running.iter().map(|one| (Arc::clone(&one.timeline), one.ticket));
+        running.chain(state.lent.iter().map(|(_, bound)| bound.clone())).collect()
     }
 
     /// Takes in what is over when the application's own submissions have reached a value.
-    pub(crate) fn lend(&self, record: Arc<Record>, (timeline, ticket): Bound) {
-        self.lock().lent.push(Running { record, timeline, ticket });
+    pub(crate) fn lend(&self, record: Arc<Record>, bound: Bound) {
+        self.lock().lent.push((record, bound));
     }
 
     /// The number of launches admitted so far, and whether any is on the device.
@@ -232,17 +233,22 @@ impl Core {
     }
 
     pub(crate) fn release_completed(&self, state: &mut State) {
-        let done = |one: &Running| {
-            let reached = one.timeline.reached(one.ticket);
+        let reached = |timeline: &Timeline, ticket: Ticket| {
+            let reached = timeline.reached(ticket);
             if matches!(reached, Err(GpuError::DeviceLost)) && !self.losing.swap(true, Ordering::SeqCst) {
                 // To be noted without the lock; nobody else may ever ask the driver again.
                 self.call_reaper();
             }
             has_reached(reached)
         };
-        let (reached, lent): (Vec<_>, _) = std::mem::take(&mut state.lent).into_iter().partition(done);
-        state.lent = lent;
-        reached.iter().for_each(|one| self.notifier.hand_over(one.record.released()));
+        state.lent.retain(|(record, (timeline, ticket))| {
+            let over = reached(timeline, *ticket);
+            if over {
+                self.notifier.hand_over(record.released());
+            }
+            !over
+        });
+        let done = |one: &Running| reached(&one.timeline, one.ticket);
         let (finished, running): (Vec<_>, _) = std::mem::take(&mut state.running).into_iter().partition(done);
         state.running = running;
         if let Some(last) = finished.last() {
