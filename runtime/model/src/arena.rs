@@ -2,6 +2,7 @@
 //!
 //! Allocations of a block or more get whole blocks of their own; smaller ones share blocks with their size class. A
 //! guarded arena gives blocks to each, with a block of nobody's between any two, and lets what is freed rest.
+//! Allocations that are to grow get *room*: addresses behind them that others are given only when there are no others.
 //! Pure bookkeeping: it touches no memory and does *not* know block states. Its cost grows with the number of
 //! allocations, never with the size of the heap.
 
@@ -34,6 +35,17 @@ pub enum Edge {
 
 /// The part of its address space that a guarded arena lets rest before it uses it again: 1 / this.
 pub const QUARANTINE_SHARE: u64 = 2;
+
+/// What a change of an allocation's length came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resized {
+    /// The blocks are the same.
+    Within,
+    /// Blocks that came into use, behind those that were.
+    Grown(Extent),
+    /// Blocks that fell out of use, at the end.
+    Shrunk(Extent),
+}
 
 /// Why an allocation or a free cannot be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +87,8 @@ pub struct Arena {
     by_len: BTreeSet<(u64, u64)>,
     /// Allocations of whole blocks: start → length asked for.
     large: BTreeMap<u64, u64>,
+    /// Those of them that are resizable: start → bytes kept free behind their blocks.
+    rooms: BTreeMap<u64, u64>,
     /// Blocks shared by small allocations: start → slab.
     slabs: BTreeMap<u64, Slab>,
     /// Slabs with room: (class, start).
@@ -112,6 +126,7 @@ impl Arena {
             free: BTreeMap::new(),
             by_len: BTreeSet::new(),
             large: BTreeMap::new(),
+            rooms: BTreeMap::new(),
             slabs: BTreeMap::new(),
             open_slabs: BTreeSet::new(),
             small: BTreeMap::new(),
@@ -136,14 +151,80 @@ impl Arena {
     /// # Errors
     /// [`ArenaError::Full`], [`ArenaError::Alignment`].
     pub fn allocate(&mut self, len: u64, align: u64) -> Result<Placement, ArenaError> {
-        if !align.is_power_of_two() || align > CHUNK {
-            return Err(ArenaError::Alignment(align));
-        }
+        check_alignment(align)?;
         if let Some(Guards { edge, .. }) = self.guards {
             return self.allocate_guarded(len, align, edge);
         }
         let class = len.max(align).max(GRAIN).checked_next_power_of_two().unwrap_or(u64::MAX);
         if class < BLOCK { self.allocate_small(len, class) } else { self.allocate_large(len, align) }
+    }
+
+    /// Places `len` bytes (whole blocks are taken) aligned to `align`, to be resized by [`Self::resize`]. About `room`
+    /// bytes behind them are kept free, as far as half of the longest free stretch goes; none in a guarded arena.
+    ///
+    /// # Errors
+    /// [`ArenaError::Full`], [`ArenaError::Alignment`].
+    pub fn allocate_resizable(&mut self, len: u64, align: u64, room: u64) -> Result<Placement, ArenaError> {
+        check_alignment(align)?;
+        if let Some(Guards { edge, .. }) = self.guards {
+            let placed = self.allocate_guarded(len, align, edge)?;
+            self.rooms.insert(placed.extent.start, 0);
+            return Ok(placed);
+        }
+        let blocks = round_up(len.max(1), BLOCK);
+        let room = round_up(room, BLOCK).min(self.longest_free().saturating_sub(blocks) / 2 / BLOCK * BLOCK);
+        let align = align_of_blocks(blocks.saturating_add(room), align);
+        let (start, room) = match self.take_free(blocks.saturating_add(room), align) {
+            Ok(start) => (start, room),
+            Err(_) => (self.take(blocks, align)?, 0),
+        };
+        self.rooms.insert(start, room);
+        Ok(self.place_large(start, len))
+    }
+
+    /// Makes the resizable allocation that starts at `start` `len` bytes long, where it is. Small ones are resizable
+    /// within their size class. In a guarded arena none is, so that each ends at its edge.
+    ///
+    /// # Errors
+    /// [`ArenaError::Full`] if the addresses behind it are others', or guards; [`ArenaError::NotAllocated`].
+    pub fn resize(&mut self, start: u64, len: u64) -> Result<Resized, ArenaError> {
+        let (Some(&old), Some(&room)) = (self.large.get(&start), self.rooms.get(&start)) else {
+            return self.resize_small(start, len).ok_or(ArenaError::NotAllocated(start));
+        };
+        let len = len.max(1);
+        if self.guards.is_some() {
+            return Err(ArenaError::Full { asked: len, largest: old });
+        }
+        let (before, after) = (round_up(old, BLOCK), round_up(len, BLOCK));
+        let resized = if after > before {
+            self.grow(start + before, room, after - before).map(|room| self.rooms.insert(start, room))?;
+            Resized::Grown(Extent { start: start + before, len: after - before })
+        } else if after < before {
+            // What would be kept free has a gap before it: all of it is given up.
+            self.insert_free(start + after, before - after + room);
+            self.rooms.insert(start, 0);
+            Resized::Shrunk(Extent { start: start + after, len: before - after })
+        } else {
+            Resized::Within
+        };
+        self.large.insert(start, len);
+        Ok(resized)
+    }
+
+    fn resize_small(&mut self, start: u64, len: u64) -> Option<Resized> {
+        let class = self.slabs.get(&(start / BLOCK * BLOCK))?.class;
+        *self.small.get_mut(&start).filter(|_| len <= class)? = len.max(1);
+        Some(Resized::Within)
+    }
+
+    /// The blocks of resizable allocations that `extent` touches, in ascending order.
+    pub fn resizable_in(&self, extent: Extent) -> impl Iterator<Item = Extent> + '_ {
+        let blocks =
+            self.rooms.range(..extent.end()).rev().map(|(start, _)| {
+                Extent { start: *start, len: self.large.get(start).copied().unwrap_or(0) }.to_blocks()
+            });
+        let touched: Vec<_> = blocks.take_while(|one| one.end() > extent.start).collect();
+        touched.into_iter().rev()
     }
 
     /// Ends the allocation that starts at `start`. Gives its bytes and, if its blocks fell out of use, those.
@@ -154,7 +235,8 @@ impl Arena {
         if let Some(len) = self.large.remove(&start) {
             let extent = Extent { start, len };
             let blocks = extent.to_blocks();
-            self.rest_or_free(extent, blocks);
+            let room = self.rooms.remove(&start).unwrap_or(0);
+            self.rest_or_free(extent, Extent { len: blocks.len + room, ..blocks });
             return Ok(Placement { extent, fresh_blocks: Some(blocks) });
         }
         let len = self.small.remove(&start).ok_or(ArenaError::NotAllocated(start))?;
@@ -288,21 +370,34 @@ impl Arena {
 
     fn allocate_large(&mut self, len: u64, align: u64) -> Result<Placement, ArenaError> {
         let blocks = round_up(len.max(1), BLOCK);
-        // From a chunk on, starting at a chunk lets every chunk but the last be opened as one huge page.
-        let align = if blocks >= CHUNK { CHUNK } else { align.max(BLOCK) };
-        let start = self.take(blocks, align)?;
-        self.large.insert(start, len.max(1));
+        let start = self.take(blocks, align_of_blocks(blocks, align))?;
+        Ok(self.place_large(start, len))
+    }
+
+    fn place_large(&mut self, start: u64, len: u64) -> Placement {
         let extent = Extent { start, len: len.max(1) };
-        Ok(Placement { extent, fresh_blocks: Some(Extent { start, len: blocks }) })
+        self.large.insert(start, extent.len);
+        Placement { extent, fresh_blocks: Some(extent.to_blocks()) }
+    }
+
+    fn longest_free(&self) -> u64 {
+        self.by_len.last().map_or(0, |(size, _)| *size)
+    }
+
+    /// Takes `len` bytes aligned to `align`; where there are none left, of those kept free behind allocations.
+    fn take(&mut self, len: u64, align: u64) -> Result<u64, ArenaError> {
+        self.take_free(len, align).or_else(|_| {
+            self.give_rooms_up();
+            self.take_free(len, align)
+        })
     }
 
     /// Takes `len` bytes aligned to `align` out of the shortest free stretch that has room.
-    fn take(&mut self, len: u64, align: u64) -> Result<u64, ArenaError> {
+    fn take_free(&mut self, len: u64, align: u64) -> Result<u64, ArenaError> {
         let fits = |&&(size, start): &&(u64, u64)| round_up(start, align) - start <= size - len;
         let found = self.by_len.range((len, 0)..).find(fits).copied();
         let Some((size, start)) = found else {
-            let largest = self.by_len.last().map_or(0, |(size, _)| *size);
-            return Err(ArenaError::Full { asked: len, largest });
+            return Err(ArenaError::Full { asked: len, largest: self.longest_free() });
         };
         self.free.remove(&start);
         self.by_len.remove(&(size, start));
@@ -310,6 +405,28 @@ impl Arena {
         self.insert_free(start, at - start);
         self.insert_free(at + len, start + size - (at + len));
         Ok(at)
+    }
+
+    fn give_rooms_up(&mut self) {
+        let end = |start: &u64| start + self.large.get(start).map_or(0, |len| round_up(*len, BLOCK));
+        let rooms: Vec<_> = self.rooms.iter().map(|(start, room)| (end(start), *room)).collect();
+        self.rooms.values_mut().for_each(|room| *room = 0);
+        rooms.into_iter().for_each(|(start, room)| self.insert_free(start, room));
+    }
+
+    /// Takes `len` bytes from `end` on, of which `room` are kept there. Gives what is still kept behind them.
+    fn grow(&mut self, end: u64, room: u64, len: u64) -> Result<u64, ArenaError> {
+        let Some(beyond) = len.checked_sub(room) else { return Ok(room - len) };
+        let free = self.free.get(&(end + room)).copied().unwrap_or(0);
+        if free < beyond {
+            return Err(ArenaError::Full { asked: len, largest: self.longest_free().max(room + free) });
+        }
+        if beyond > 0 {
+            self.free.remove(&(end + room));
+            self.by_len.remove(&(free, end + room));
+            self.insert_free(end + len, free - beyond);
+        }
+        Ok(0)
     }
 
     /// Enters a free stretch, joined with its neighbours.
@@ -334,6 +451,15 @@ impl Arena {
     }
 }
 
+fn check_alignment(align: u64) -> Result<(), ArenaError> {
+    if align.is_power_of_two() && align <= CHUNK { Ok(()) } else { Err(ArenaError::Alignment(align)) }
+}
+
+/// From a chunk on, starting at a chunk lets every chunk but the last be opened as one huge page.
+fn align_of_blocks(bytes: u64, align: u64) -> u64 {
+    if bytes >= CHUNK { CHUNK } else { align.max(BLOCK) }
+}
+
 /// Which slot of `class` bytes begins at `offset` of its block.
 #[allow(clippy::cast_possible_truncation)] // at most BLOCK / GRAIN = 4096
 fn slot_of(offset: u64, class: u64) -> u32 {
@@ -346,42 +472,140 @@ mod tests {
     use crate::nearby::{Nearby, Relation};
     use proptest::prelude::*;
 
+    #[derive(Clone, Debug)]
+    enum Step {
+        Allocate { len: u64, align: u32 },
+        AllocateResizable { len: u64, room: u64 },
+        Resize { which: usize, len: u64 },
+        Free { which: usize },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            (0u64..300_000, 0u32..22).prop_map(|(len, align)| Step::Allocate { len, align }),
+            (0u64..3_000_000, 0u64..9_000_000).prop_map(|(len, room)| Step::AllocateResizable { len, room }),
+            (any::<usize>(), 0u64..9_000_000).prop_map(|(which, len)| Step::Resize { which, len }),
+            any::<usize>().prop_map(|which| Step::Free { which }),
+        ];
+        proptest::collection::vec(step, 1..200)
+    }
+
+    const HEAP: u64 = 64 << 20;
+
+    /// The longest stretch of blocks that no live allocation uses, rooms or not.
+    fn longest_gap(live: &[Extent]) -> u64 {
+        let mut used: Vec<_> = live.iter().map(|one| one.to_blocks()).collect();
+        used.sort_by_key(|one| one.start);
+        let starts = used.iter().map(|one| one.start).chain([HEAP]);
+        let ends = std::iter::once(0).chain(used.iter().map(|one| one.end()));
+        starts.zip(ends).map(|(start, end)| start.saturating_sub(end)).max().unwrap()
+    }
+
+    fn is_apart(new: Extent, live: &[Extent]) -> Result<(), TestCaseError> {
+        prop_assert!(new.end() <= HEAP);
+        for old in live {
+            prop_assert!(new.end() <= old.start || old.end() <= new.start, "{new:?} {old:?}");
+            if new.len >= BLOCK || old.len >= BLOCK {
+                let (a, b) = (new.to_blocks(), old.to_blocks());
+                prop_assert!(a.end() <= b.start || b.end() <= a.start, "blocks shared");
+            }
+        }
+        Ok(())
+    }
+
     proptest! {
         #[test]
-        fn allocations_are_disjoint_and_come_back(
-            steps in proptest::collection::vec((any::<bool>(), 0u64..300_000, 0u32..22), 1..200)
-        ) {
-            let mut arena = Arena::new(64 << 20);
-            let mut live: Vec<Extent> = Vec::new();
-            for (allocate, size, align) in steps {
-                if allocate || live.is_empty() {
-                    let align = 1u64 << align;
-                    if let Ok(placed) = arena.allocate(size, align) {
-                        let new = placed.extent;
-                        prop_assert_eq!(new.start % align, 0);
-                        prop_assert!(new.end() <= arena.len());
-                        for old in &live {
-                            prop_assert!(new.end() <= old.start || old.end() <= new.start, "{new:?} {old:?}");
-                            if new.len >= BLOCK || old.len >= BLOCK {
-                                let (a, b) = (new.to_blocks(), old.to_blocks());
-                                prop_assert!(a.end() <= b.start || b.end() <= a.start, "blocks shared");
+        fn allocations_are_disjoint_and_come_back(steps in steps()) {
+            let mut arena = Arena::new(HEAP);
+            let (mut live, mut resizable) = (Vec::<Extent>::new(), BTreeSet::new());
+            for step in steps {
+                match step {
+                    Step::Allocate { .. } | Step::AllocateResizable { .. } => {
+                        let (placed, len, align) = match step {
+                            Step::Allocate { len, align } => (arena.allocate(len, 1 << align), len, 1 << align),
+                            Step::AllocateResizable { len, room } => (arena.allocate_resizable(len, 16, room), len, 16),
+                            _ => unreachable!(),
+                        };
+                        match placed {
+                            Ok(placed) => {
+                                let new = placed.extent;
+                                prop_assert_eq!(new.start % align, 0);
+                                is_apart(new, &live)?;
+                                prop_assert_eq!(arena.containing(new.start + new.len / 2), Some(new));
+                                live.push(new);
+                                if matches!(step, Step::AllocateResizable { .. }) {
+                                    resizable.insert(new.start);
+                                }
                             }
+                            // Room yields: nothing is refused that fits between allocations.
+                            Err(_) => prop_assert!(longest_gap(&live) < round_up(len.max(align), CHUNK) + CHUNK),
                         }
+                    }
+                    Step::Resize { which, len } if !live.is_empty() => {
+                        let old = live.swap_remove(which % live.len());
+                        let new = match arena.resize(old.start, len) {
+                            Ok(resized) => {
+                                prop_assert!(resizable.contains(&old.start) || old.len < BLOCK);
+                                let new = Extent { start: old.start, len: len.max(1) };
+                                let (before, after) = (old.to_blocks(), new.to_blocks());
+                                let expected = match (after.end(), before.end()) {
+                                    (a, b) if a > b => Resized::Grown(Extent { start: b, len: a - b }),
+                                    (a, b) if a < b => Resized::Shrunk(Extent { start: a, len: b - a }),
+                                    _ => Resized::Within,
+                                };
+                                prop_assert_eq!(resized, expected);
+                                new
+                            }
+                            Err(_) => old,
+                        };
+                        is_apart(new, &live)?;
                         prop_assert_eq!(arena.containing(new.start + new.len / 2), Some(new));
                         live.push(new);
                     }
-                } else {
-                    let gone = live.swap_remove(usize::try_from(size).unwrap() % live.len());
-                    prop_assert_eq!(arena.free(gone.start).unwrap().extent, gone);
-                    prop_assert_eq!(arena.containing(gone.start), None);
-                    prop_assert!(arena.free(gone.start).is_err());
+                    Step::Free { which } if !live.is_empty() => {
+                        let gone = live.swap_remove(which % live.len());
+                        resizable.remove(&gone.start);
+                        prop_assert_eq!(arena.free(gone.start).unwrap().extent, gone);
+                        prop_assert_eq!(arena.containing(gone.start), None);
+                        prop_assert!(arena.free(gone.start).is_err());
+                    }
+                    Step::Resize { .. } | Step::Free { .. } => {}
                 }
+                let all: Vec<_> = arena.resizable_in(Extent { start: 0, len: HEAP }).map(|one| one.start).collect();
+                prop_assert_eq!(all, resizable.iter().copied().collect::<Vec<_>>());
             }
             for extent in live {
                 arena.free(extent.start).unwrap();
             }
             prop_assert!(arena.is_empty());
-            prop_assert_eq!(arena.allocate(64 << 20, 1).unwrap().extent, Extent { start: 0, len: 64 << 20 });
+            prop_assert_eq!(arena.allocate(HEAP, 1).unwrap().extent, Extent { start: 0, len: HEAP });
+        }
+    }
+
+    #[test]
+    fn what_has_room_grows_where_it_is_until_others_need_it() {
+        let mut arena = Arena::new(HEAP);
+        let growing = arena.allocate_resizable(1 << 20, 16, 15 << 20).unwrap().extent;
+        let others: Vec<_> = std::iter::from_fn(|| arena.take_free(BLOCK, BLOCK).ok()).collect();
+        assert_eq!(others.len(), 48 * 16, "others get the rest, and no more");
+        let grown = Extent { start: growing.end(), len: 7 << 20 };
+        assert_eq!(arena.resize(growing.start, 8 << 20), Ok(Resized::Grown(grown)));
+        let last = arena.allocate(4 << 20, 1).unwrap().extent;
+        assert!(last.start >= growing.start + (8 << 20), "of what was kept");
+        let refused = arena.resize(growing.start, 16 << 20);
+        assert!(matches!(refused, Err(ArenaError::Full { .. })), "{refused:?}");
+        assert_eq!(
+            arena.resize(growing.start, 1),
+            Ok(Resized::Shrunk(Extent { start: growing.start + BLOCK, len: (8 << 20) - BLOCK }))
+        );
+    }
+
+    #[test]
+    fn only_what_was_to_be_resized_is() {
+        let mut arena = Arena::new(HEAP);
+        for len in [100, BLOCK] {
+            let plain = arena.allocate(len, 1).unwrap().extent;
+            assert_eq!(arena.resize(plain.start, 2 * BLOCK), Err(ArenaError::NotAllocated(plain.start)));
         }
     }
 

@@ -25,7 +25,7 @@ mod transition;
 
 pub use address::{Access, DeviceAddr, HostAddr, HostRange, Side};
 pub use advice::{Advice, AdviceSets};
-pub use arena::{Arena, ArenaError, Edge, Placement};
+pub use arena::{Arena, ArenaError, Edge, Placement, Resized};
 pub use cause::Cause;
 pub use chunk::{BlockState, Chunk, Copies, Hold};
 pub use geometry::{BLOCK, BLOCKS_PER_CHUNK, Block, BlockSet, CHUNK, ChunkIndex, Extent, PAGE};

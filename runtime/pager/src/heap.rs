@@ -267,24 +267,41 @@ impl Heap {
     /// # Errors
     /// [`PagerError::HeapFull`], [`PagerError::Alignment`], [`limosa_os::OsError::OutOfMemory`].
     pub fn allocate(&self, len: u64, align: u64) -> Result<Extent, PagerError> {
+        self.place(|arena| arena.allocate(len, align))
+    }
+
+    /// Allocates where `place` says.
+    pub(crate) fn place(
+        &self,
+        place: impl FnOnce(&mut Arena) -> Result<Placement, ArenaError>,
+    ) -> Result<Extent, PagerError> {
         let mut arena = self.arena();
-        let placed = arena.allocate(len, align).map_err(|error| self.arena_error(error))?;
+        let placed = place(&mut arena).map_err(|error| self.arena_error(error))?;
         let Some(blocks) = placed.fresh_blocks else { return Ok(placed.extent) };
+        if let Err(error) = self.bring_into_use(blocks, true) {
+            let _ = arena.free(placed.extent.start);
+            return Err(error);
+        }
+        Ok(placed.extent)
+    }
+
+    /// Enters fresh blocks, which read as zeros. `starts` says whether they begin their allocation. The caller holds the
+    /// arena's lock.
+    pub(crate) fn bring_into_use(&self, blocks: Extent, starts: bool) -> Result<(), PagerError> {
         let reserve = || blocks.chunks().try_for_each(|(chunk, set)| self.core.reserve_host(chunk, set));
         // What was kept warm elsewhere may be the room that is lacking.
         let reserved = reserve().or_else(|error| if self.core.make_host_room() { reserve() } else { Err(error) });
         if let Err(error) = reserved {
-            let _ = arena.free(placed.extent.start);
             blocks.chunks().for_each(|(chunk, _)| self.core.retire_host(chunk));
             return Err(error);
         }
         for (chunk, set) in blocks.chunks() {
             let mut state = self.core.settled_host(self.core.cells.get_or_make(chunk));
-            state.chunk.allocate(set, chunk == ChunkIndex::containing(blocks.start));
+            state.chunk.allocate(set, starts && chunk == ChunkIndex::containing(blocks.start));
             self.core.note_spare(chunk, &mut state);
             self.core.watches.note(chunk, &state.chunk, set, Cause::Allocation);
         }
-        Ok(placed.extent)
+        Ok(())
     }
 
     /// Frees the allocation that starts at offset `start`, waiting for moves of it under way and for launches that hold
@@ -294,9 +311,13 @@ impl Heap {
     /// [`PagerError::NotAllocated`]; [`PagerError::Os`] if a part could not be unmapped, which then stays out of use.
     pub fn free(&self, start: u64) -> Result<(), PagerError> {
         let mut arena = self.arena();
-        // The lock keeps the blocks from being given to somebody else before they are free; handlers never take it.
         let Placement { fresh_blocks, .. } = arena.free(start).map_err(|error| self.arena_error(error))?;
-        let Some(blocks) = fresh_blocks else { return Ok(()) };
+        fresh_blocks.map_or(Ok(()), |blocks| self.take_out_of_use(&mut arena, blocks))
+    }
+
+    /// Frees blocks that the arena has back already. Its lock keeps them from being given to somebody else before they
+    /// are free; handlers never take it.
+    pub(crate) fn take_out_of_use(&self, arena: &mut Arena, blocks: Extent) -> Result<(), PagerError> {
         let mut result = Ok(());
         for (chunk, set) in blocks.chunks() {
             match self.unshare(chunk, set).and_then(|()| self.free_blocks(chunk, set)) {
@@ -437,11 +458,6 @@ impl Heap {
     #[must_use]
     pub fn poisoned(&self) -> Vec<Extent> {
         self.core.poisoned()
-    }
-
-    /// Makes lost blocks of `extent` usable again: they read as zeros.
-    pub fn repair(&self, extent: Extent) {
-        self.core.repair(extent);
     }
 
     /// Lets go of what completed launches hold, so that accesses to it need not wait.

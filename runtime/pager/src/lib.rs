@@ -35,6 +35,7 @@ mod profile;
 mod reaper;
 mod record;
 mod residency;
+mod resize;
 mod scheduler;
 mod selftest;
 mod shared;

@@ -35,7 +35,7 @@ pub struct ResidencySummary {
 
 impl ResidencySummary {
     /// Adds a run up.
-    pub(crate) fn count(&mut self, run: &Residency) {
+    pub fn count(&mut self, run: &Residency) {
         let bytes = match run.state.copies {
             Copies::Unallocated => return,
             Copies::Shared => &mut self.shared,
