@@ -45,6 +45,7 @@ mod hash;
 pub mod hash_find;
 pub mod histogram;
 pub mod lookup;
+pub mod map_find;
 pub mod pagerank;
 pub mod probe;
 pub mod reduce;
@@ -89,6 +90,7 @@ pub const ALL: &[Kernel] = &[
     hash_find::KERNEL,
     histogram::KERNEL,
     lookup::KERNEL,
+    map_find::KERNEL,
     pagerank::KERNEL,
     probe::KERNEL,
     reduce::KERNEL,
