@@ -1,6 +1,6 @@
 //! A hash table with open addressing, filled by the CPU and probed by a kernel through a pointer to its header.
 //!
-//! It is written out here. An ordinary `HashMap` in unified memory comes with support for allocator-api2, later.
+//! It is written out here; the example `collections` has an ordinary `HashMap`.
 
 use std::collections::HashMap;
 use std::error::Error;

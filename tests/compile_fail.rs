@@ -13,7 +13,8 @@ fn package(programs: &BTreeMap<String, String>, root: &Path, at: &Path) {
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let mut manifest = format!(
         "[package]\nname = \"misuse\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n[workspace]\n\n\
-         [dependencies]\nlimosa = {{ path = '{}' }}\nlimosa-shaders = {{ path = '{}' }}\n",
+         [dependencies]\nlimosa = {{ path = '{}' }}\nlimosa-shaders = {{ path = '{}' }}\n\
+         allocator-api2 = {{ version = \"0.2\", default-features = false }}\n",
         path(root),
         path(&root.join("shaders"))
     );

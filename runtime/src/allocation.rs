@@ -2,6 +2,7 @@
 //! It does *not* order accesses by itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use limosa_model::{Access, Advice, Extent, HostRange, Side};
 use limosa_pager::{Heap, PagerError, Residency, ResidencySummary};
@@ -28,7 +29,9 @@ use crate::{Error, Result};
 /// # }
 /// ```
 pub struct RawAllocation {
-    extent: Extent,
+    start: u64,
+    /// Changed by [`Self::resize`] only.
+    len: AtomicU64,
     home: Home,
     pub(crate) uses: Uses,
     heap: Arc<Heap>,
@@ -40,12 +43,34 @@ impl RawAllocation {
             Home::Migrating => heap.inner.allocate(len, align)?,
             Home::Shared => heap.inner.allocate_shared(len, align)?,
         };
-        Ok(Arc::new(Self { extent, home: heap.home, uses: Uses::default(), heap: Arc::clone(&heap.inner) }))
+        Ok(Self::of(&heap.inner, extent, heap.home))
     }
 
-    /// Takes over an allocation of migrating memory.
-    pub(crate) fn of(heap: &Arc<Heap>, extent: Extent) -> Arc<Self> {
-        Arc::new(Self { extent, home: Home::Migrating, uses: Uses::default(), heap: Arc::clone(heap) })
+    /// Whole blocks for [`Self::resize`], with about `room` bytes of addresses kept free behind them. In a shared home
+    /// there is no room.
+    pub(crate) fn resizable(heap: &crate::Heap, len: u64, align: u64, room: u64) -> Result<Arc<Self>> {
+        let extent = match heap.home {
+            Home::Migrating => heap.inner.allocate_resizable(len, align, room)?,
+            Home::Shared => heap.inner.allocate_shared(len, align)?,
+        };
+        Ok(Self::of(&heap.inner, extent, heap.home))
+    }
+
+    /// Takes over an allocation.
+    pub(crate) fn of(heap: &Arc<Heap>, extent: Extent, home: Home) -> Arc<Self> {
+        let (len, heap) = (AtomicU64::new(extent.len), Arc::clone(heap));
+        Arc::new(Self { start: extent.start, len, home, uses: Uses::default(), heap })
+    }
+
+    /// Makes it `len` bytes long, where it is. One caller at a time; what is cut off nobody uses any more, launches
+    /// included.
+    pub(crate) fn resize(&self, len: u64) -> Result<()> {
+        let done = self.heap.resize(self.start, len);
+        // What could not be unmapped is out of use all the same.
+        if done.is_ok() || len < self.len() {
+            self.len.store(len.max(1), Ordering::Release);
+        }
+        Ok(done?)
     }
 
     /// Where it lives.
@@ -58,31 +83,31 @@ impl RawAllocation {
     /// caller's to order.
     #[must_use]
     pub fn ptr(&self) -> GpuPtr<u8> {
-        GpuPtr::from_address(self.heap.address(self.extent.start).0)
+        GpuPtr::from_address(self.heap.address(self.start).0)
     }
 
     /// Bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.extent.len
+        self.len.load(Ordering::Acquire)
     }
 
     /// Never: an allocation has at least one byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.extent.len == 0
+        self.len() == 0
     }
 
     /// By offset in the heap.
     #[must_use]
     pub fn extent(&self) -> Extent {
-        self.extent
+        Extent { start: self.start, len: self.len() }
     }
 
     /// By CPU address.
     #[must_use]
     pub fn range(&self) -> HostRange {
-        HostRange { start: self.heap.address(self.extent.start), len: self.extent.len }
+        HostRange { start: self.heap.address(self.start), len: self.len() }
     }
 
     /// Brings all of it to `side`; see [`crate::UnifiedVec::prefetch_to_device`].
@@ -90,7 +115,7 @@ impl RawAllocation {
     /// # Errors
     /// A full device budget, a lost device, lost contents.
     pub fn prefetch(&self, side: Side) -> Result<()> {
-        Ok(self.heap.prefetch(side, self.extent)?)
+        Ok(self.heap.prefetch(side, self.extent())?)
     }
 
     /// Brings part of it to `side`: `len` bytes from `offset` on, clipped to the allocation.
@@ -98,9 +123,8 @@ impl RawAllocation {
     /// # Errors
     /// As [`Self::prefetch`].
     pub fn prefetch_range(&self, side: Side, offset: u64, len: u64) -> Result<()> {
-        let start = self.extent.start + offset.min(self.extent.len);
-        let len = len.min(self.extent.end() - start);
-        if len == 0 { Ok(()) } else { Ok(self.heap.prefetch(side, Extent { start, len })?) }
+        let part = self.part(offset, len);
+        if part.len == 0 { Ok(()) } else { Ok(self.heap.prefetch(side, part)?) }
     }
 
     /// Says how all of it will be used; see [`crate::Heap::advise`].
@@ -108,7 +132,7 @@ impl RawAllocation {
     /// # Errors
     /// None that a caller can cause.
     pub fn advise(&self, advice: Advice) -> Result<()> {
-        Ok(self.heap.advise(self.extent, advice)?)
+        Ok(self.heap.advise(self.extent(), advice)?)
     }
 
     /// Says how part of it will be used: `len` bytes from `offset` on, clipped to the allocation.
@@ -116,20 +140,25 @@ impl RawAllocation {
     /// # Errors
     /// As [`Self::advise`].
     pub fn advise_range(&self, offset: u64, len: u64, advice: Advice) -> Result<()> {
-        let start = self.extent.start + offset.min(self.extent.len);
-        Ok(self.heap.advise(Extent { start, len: len.min(self.extent.end() - start) }, advice)?)
+        Ok(self.heap.advise(self.part(offset, len), advice)?)
+    }
+
+    fn part(&self, offset: u64, len: u64) -> Extent {
+        let all = self.extent();
+        let start = all.start + offset.min(all.len);
+        Extent { start, len: len.min(all.end() - start) }
     }
 
     /// Where its blocks are now, by offset in the heap.
     #[must_use]
     pub fn residency(&self) -> Vec<Residency> {
-        self.heap.residency(self.extent)
+        self.heap.residency(self.extent())
     }
 
     /// The same in bytes. Blocks are counted whole, also where smaller allocations share one.
     #[must_use]
     pub fn residency_summary(&self) -> ResidencySummary {
-        self.heap.residency_summary(self.extent)
+        self.heap.residency_summary(self.extent())
     }
 
     pub(crate) fn heap(&self) -> &Arc<Heap> {
@@ -141,7 +170,7 @@ impl RawAllocation {
         let foreign = || PagerError::ForeignMemory {
             kernel: kernel.to_owned(),
             start: self.range().start,
-            len: self.extent.len,
+            len: self.extent().len,
             owner: self.heap.device().adapter.to_string(),
             queue: heap.device().adapter.to_string(),
         };
@@ -166,6 +195,6 @@ impl Drop for RawAllocation {
     fn drop(&mut self) {
         // It exists, so the only error is that of a part that could not be unmapped: it stays out of use, which harms
         // nobody, and there is nobody to tell.
-        let _ = self.heap.free(self.extent.start);
+        let _ = self.heap.free(self.start);
     }
 }

@@ -13,6 +13,7 @@ use limosa_pager::{Heap, LaunchEvent, Marker};
 
 use crate::allocation::RawAllocation;
 use crate::event::Event;
+use crate::heap::Home;
 use crate::queue::Queue;
 use crate::shareable::Shareable;
 use crate::vec::UnifiedVec;
@@ -174,7 +175,7 @@ fn source_of<T: Shareable>(target: &RawAllocation, value: T) -> Result<Source> {
     // In a block of its own, so that storing it waits for no launch that holds a neighbour.
     let len = period.max(BLOCK);
     let extent = target.heap().allocate(len, BLOCK)?;
-    let memory = RawAllocation::of(target.heap(), extent);
+    let memory = RawAllocation::of(target.heap(), extent, Home::Migrating);
     // SAFETY: inside the allocation, of which nobody else knows yet.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.ptr().as_ptr(), bytes.len()) };
     let extent = Extent { len: period, ..extent };

@@ -6,6 +6,7 @@ use limosa_model::{Advice, Extent, HostRange, Side};
 use limosa_pager::{Backing, Counters, Residency};
 
 use crate::allocation::RawAllocation;
+use crate::allocator::UnifiedAllocator;
 use crate::boxed::UnifiedBox;
 use crate::shareable::Shareable;
 use crate::thrashing::Thrashing;
@@ -125,6 +126,12 @@ impl Heap {
     /// [`crate::PagerError::HeapFull`], [`crate::PagerError::Alignment`], [`crate::OsError::OutOfMemory`].
     pub fn allocate(&self, len: u64, align: u64) -> Result<Arc<RawAllocation>> {
         RawAllocation::new(self, len, align)
+    }
+
+    /// An allocator for ordinary collections, with blocks of its own; see [`UnifiedAllocator`].
+    #[must_use]
+    pub fn allocator(&self) -> UnifiedAllocator {
+        UnifiedAllocator::new(self)
     }
 
     /// The CPU's addresses of the heap.
@@ -276,7 +283,8 @@ impl Heap {
         self.inner.poisoned().into_iter().map(address).collect()
     }
 
-    /// Makes lost memory in `start..start + len` usable again: it reads as zeros.
+    /// Makes lost memory in `start..start + len` usable again: it reads as zeros. What a [`UnifiedAllocator`] gave out
+    /// stays lost, since zeros need not be what a collection can live with.
     ///
     /// # Errors
     /// [`crate::PagerError::NotAllocated`] if it is not inside the heap.

@@ -62,6 +62,10 @@ impl Draft {
         self.used.push(Use { memory: Arc::clone(memory), extent, declared });
     }
 
+    pub(crate) fn declare_access(&mut self, memory: &Arc<RawAllocation>, extent: Extent, access: Access) {
+        self.declare(memory, extent, if access == Access::Read { Declared::Reads } else { Declared::Writes });
+    }
+
     pub(crate) fn value<T: Shareable>(&mut self, name: Option<&str>, value: T) {
         let () = T::CHECKED;
         let offset = self.arguments.len().next_multiple_of(align_of::<T>());
@@ -129,7 +133,7 @@ pub struct Launch<'a, K = Kernel> {
     queue: &'a Queue,
     kernel: &'a K,
     grid: Grid,
-    draft: Draft,
+    pub(crate) draft: Draft,
 }
 
 /// A [`Kernel`] or a [`SafeKernel`].
@@ -265,8 +269,7 @@ impl<'a> Launch<'a> {
     /// No argument: the launch keeps `memory` alive, and holds it for `access` from its admission to its completion.
     /// Who else uses it meanwhile is the caller's to order.
     pub fn with_raw(mut self, memory: &Arc<RawAllocation>, access: Access) -> Self {
-        let declared = if access == Access::Read { Declared::Reads } else { Declared::Writes };
-        self.draft.declare(memory, memory.extent(), declared);
+        self.draft.declare_access(memory, memory.extent(), access);
         self
     }
 

@@ -22,6 +22,8 @@
 //! # Several devices
 //! [`devices`] lists them, and each [`Context`] is one of its own: nothing is process-wide. Memory, kernels and events
 //! are of one context; a launch that is given another's is refused. `heap.vec_from(&other.read()?)` copies.
+//! # Ordinary collections
+//! [`UnifiedAllocator`] has them live in unified memory; launches are lent them ([`Launch::lend`], [`scope()`]).
 //!
 //! # What it does not do yet
 //! Read files, or use the kernel's own page tables. No card could be had yet to try it on.
@@ -29,6 +31,7 @@
 extern crate self as limosa;
 
 mod allocation;
+mod allocator;
 mod argument;
 mod boxed;
 mod commands;
@@ -41,13 +44,16 @@ pub mod guide;
 mod heap;
 mod kernel;
 mod launch;
+mod lend;
 mod pin;
 mod pointer;
 mod queue;
 mod queue_builder;
 pub mod raw;
 mod safe_kernel;
+mod scope;
 mod shareable;
+mod slabs;
 mod slice;
 pub mod soundness;
 mod thrashing;
@@ -57,6 +63,7 @@ mod vec;
 mod watch;
 
 pub use allocation::RawAllocation;
+pub use allocator::UnifiedAllocator;
 pub use argument::{LaunchArgument, LaunchArguments, Loan, Overwrites, Parameter, Parameters, Reads, Usage, Writes};
 pub use boxed::{BoxReadGuard, BoxWriteGuard, UnifiedBox};
 pub use commands::Command;
@@ -68,6 +75,7 @@ pub use guard::{ReadGuard, WriteGuard};
 pub use heap::{Heap, Home};
 pub use kernel::{Kernel, KernelBuilder};
 pub use launch::{Launch, Launchable};
+pub use lend::{Lending, Lent, Unreturned};
 pub use limosa_derive::Shareable;
 pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits, Translation};
 pub use limosa_gpu::{Argument, ArgumentType, Scalar, SpecConstant, SpecValue};
@@ -87,6 +95,7 @@ pub use pointer::GpuPtr;
 pub use queue::Queue;
 pub use queue_builder::QueueBuilder;
 pub use safe_kernel::SafeKernel;
+pub use scope::{Scope, scope};
 pub use shareable::Shareable;
 pub use slice::{UnifiedSlice, UnifiedSliceMut};
 pub use thrashing::Thrashing;

@@ -24,6 +24,10 @@
 //! | reads bytes of any kind that a kernel wrote | – | [`Shareable`](crate::Shareable): every bit pattern is a value; no references, no padding |
 //! | touches memory that was lost with the device | – | guards give [`Poisoned`](crate::PagerError::Poisoned); raw touches raise SIGBUS; nothing reads as zeros in silence |
 //! | gives memory or a kernel of another context to a launch | – | the launch is refused, by name |
+//! | holds a reference into a collection of a [`UnifiedAllocator`](crate::UnifiedAllocator) | is to be launched on it | the borrow checker: the launch is lent the collection by value ([`Launch::lend`](crate::Launch::lend)), or by a borrow that lasts as long as a [`scope`](crate::scope()) |
+//! | wants a collection back | is in flight | [`Lent::wait`](crate::Lent::wait) gives it when the launch is done; dropping a [`Lent`](crate::Lent) waits, forgetting it leaks; a scope waits before it ends, also where it panics |
+//! | allocates, grows or frees by the allocator of a collection that is lent | is in flight | memory that a launch keeps is not freed or cut off, and not given to others |
+//! | drops a collection of which contents were lost with the device | – | it is leaked where a launch was lent it; [`repair`](crate::Heap::repair) does not make zeros of what may have no such value; other touches raise SIGBUS |
 //! | forks | – | the heap is not inherited: the child's touches raise SIGSEGV |
 //!
 //! Two launches that conflict run one after the other, in the order of submission where they are on one queue, and
@@ -37,6 +41,10 @@
 //!   [`ViewKind::Import`](crate::ViewKind::Import) with [`check`](crate::ContextBuilder::check) it is checked as it runs,
 //!   by blocks of 64 KiB, and a launch that strays fails with kernel, address, and what is there.
 //!   [`check`](crate::ContextBuilder::check) says what it cannot catch.
+//! - [`Lending::submit`](crate::Lending::submit), [`Scope::submit`](crate::Scope::submit): besides, that the kernel does
+//!   nothing with what is lent that a thread could not that was given it, and writes only values. Hence the bounds: what is
+//!   lent is [`Send`]. Its contents need not be [`Shareable`](crate::Shareable): safe code puts anything into a collection,
+//!   and nobody but the kernel's author knows what the kernel makes of it.
 //! - Following a [`GpuPtr`](crate::GpuPtr), and raw memory given to a launch by
 //!   [`with_raw`](crate::Launch::with_raw), [`with_range`](crate::Launch::with_range),
 //!   [`keeps`](crate::Launch::keeps) or [`with_whole_heap`](crate::Launch::with_whole_heap): who uses it meanwhile is the caller's to order. In check

@@ -1,7 +1,8 @@
 //! What is like the others and right: that they fail for their own reasons.
 //! expect: nothing
 
-use limosa::{Context, GpuPtr, Result, Shareable, Writes};
+use allocator_api2::vec::Vec;
+use limosa::{Access, Context, GpuPtr, Result, Shareable, Writes};
 use limosa_shaders::fill;
 
 #[derive(Clone, Copy, Shareable)]
@@ -33,5 +34,21 @@ fn main() -> Result<()> {
     unsafe { launch.submit()? }.wait()?;
     low.write()?[1] = 3;
     println!("{}", vec.host_pin()?[0]);
+
+    let allocator = context.heap().allocator();
+    let mut words = Vec::new_in(allocator.clone());
+    words.resize(1000, 0u32);
+    let launch = || {
+        let to = GpuPtr::<u32>::from_address(words.as_ptr() as u64);
+        queue.launch(&kernel, 1).args((to, 1000u64, 1u32, 0u32))
+    };
+    let (first, second) = (launch(), launch());
+    // SAFETY: fill writes the words of `words`.
+    words = unsafe { first.lend_mut(words, &allocator).submit()? }.wait()?;
+    limosa::scope(|scope| {
+        // SAFETY: as before.
+        unsafe { scope.submit(second.with_allocator(&allocator, Access::Write), &mut words) }.map(drop)
+    })??;
+    words.push(1);
     Ok(())
 }
