@@ -1,6 +1,7 @@
 //! Who is lent a collection has it to itself, until the launch is over: dropped, forgotten, failed or lost.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use allocator_api2::vec::Vec as UnifiedMemoryVec;
 use bump_scope::Bump;
@@ -13,6 +14,7 @@ use crate::common::failure::{BLOCK_WORDS, Kit, turn};
 use crate::common::gate::Gate;
 use crate::common::moves::counted;
 use crate::common::views::{ALL, BESIDE_KERNELS, FAULTING};
+use crate::common::words::wait_until;
 use crate::{Words, is_counted, moved, pointer, words};
 
 const COUNT: usize = 4 * BLOCK_WORDS;
@@ -24,12 +26,28 @@ fn filling<'a>(kit: &'a Kit, words: &Words, value: u32) -> Launch<'a> {
     launch.args((count, value, 0u32))
 }
 
-/// Tells when it is dropped.
-struct Tells(Arc<Mutex<Vec<&'static str>>>);
+/// Counts how often such are dropped, before the gate was opened and after.
+#[derive(Clone, Default)]
+struct Drops {
+    opened: Arc<AtomicBool>,
+    before: Arc<AtomicUsize>,
+    after: Arc<AtomicUsize>,
+}
 
-impl Drop for Tells {
+impl Drops {
+    fn counted(&self) -> (usize, usize) {
+        (self.before.load(Ordering::SeqCst), self.after.load(Ordering::SeqCst))
+    }
+}
+
+/// Counts once.
+struct Counts(Drops);
+
+impl Drop for Counts {
     fn drop(&mut self) {
-        self.0.lock().unwrap().push("dropped");
+        let opened = self.0.opened.load(Ordering::SeqCst);
+        let counter = if opened { &self.0.after } else { &self.0.before };
+        counter.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -38,18 +56,25 @@ fn what_is_dropped_while_it_is_lent_is_dropped_after_the_launch() {
     for way in BESIDE_KERNELS {
         let _turn = turn(&format!("drop, {way:?}"));
         let Some(kit) = way.kit("drop", builder()) else { continue };
-        let (allocator, told) = (kit.heap().allocator(), Arc::new(Mutex::new(Vec::new())));
+        let (allocator, drops) = (kit.heap().allocator(), Drops::default());
         let lent_words = words(&allocator, COUNT);
         let gate = Gate::close(&kit, &kit.queue);
         let launch = filling(&kit, &lent_words, 7);
         // SAFETY: fill writes the words, which are lent with what tells of their end.
-        let lent = unsafe { launch.lend_mut((lent_words, Tells(Arc::clone(&told))), &allocator).submit() }.unwrap();
+        let lent = unsafe { launch.lend_mut((lent_words, Counts(drops.clone())), &allocator).submit() }.unwrap();
+        let dropping = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(move || drop(lent));
-            told.lock().unwrap().push("opened");
-            gate.open();
+            scope.spawn(|| {
+                wait_until(|| dropping.load(Ordering::SeqCst));
+                // Time for who would not wait.
+                (0..10_000).for_each(|_| std::thread::yield_now());
+                drops.opened.store(true, Ordering::SeqCst);
+                gate.open();
+            });
+            dropping.store(true, Ordering::SeqCst);
+            drop(lent);
         });
-        assert_eq!(*told.lock().unwrap(), ["opened", "dropped"], "{way:?}");
+        assert_eq!(drops.counted(), (0, 1), "{way:?}");
         assert_eq!(allocator.residency_summary(), ResidencySummary::default(), "{way:?}");
     }
 }
@@ -220,14 +245,14 @@ fn a_kernel_follows_pointers_in_a_bump_arena() {
 fn elements_with_a_drop_of_their_own_are_dropped_in_unified_memory() {
     let _turn = turn("elements");
     let Some(kit) = FAULTING.kit("elements", builder()) else { return };
-    let (allocator, told) = (kit.heap().allocator(), Arc::new(Mutex::new(Vec::new())));
+    let (allocator, drops) = (kit.heap().allocator(), Drops::default());
     let mut nested = UnifiedMemoryVec::new_in(allocator.clone());
-    nested.extend((0..100).map(|i| (words(&allocator, i * 100), Tells(Arc::clone(&told)))));
+    nested.extend((0..100).map(|i| (words(&allocator, i * 100), Counts(drops.clone()))));
     allocator.prefetch_to_device().unwrap();
     let before = kit.heap().counters();
     drop(nested);
     assert!(moved(&kit.heap().counters().since(&before)) > 0, "read where they were");
-    assert_eq!(told.lock().unwrap().len(), 100);
+    assert_eq!(drops.counted().0, 100);
     assert_eq!(allocator.residency_summary(), ResidencySummary::default());
 }
 
@@ -237,12 +262,12 @@ fn what_is_lost_while_it_is_lent_is_neither_touched_nor_repaired() {
     for way in ALL {
         let _turn = turn(&format!("lost, {way:?}"));
         let Some(kit) = way.kit("lost", builder()) else { continue };
-        let (allocator, told) = (kit.heap().allocator(), Arc::new(Mutex::new(Vec::new())));
+        let (allocator, drops) = (kit.heap().allocator(), Drops::default());
         let (lent_words, untouched) = (words(&allocator, COUNT), words(&kit.heap().allocator(), COUNT));
         let there = allocator.allocation_of(lent_words.as_ptr() as u64).unwrap();
         let launch = filling(&kit, &lent_words, 7);
         // SAFETY: fill writes the words, which are lent.
-        let lent = unsafe { launch.lend_mut((lent_words, Tells(Arc::clone(&told))), &allocator).submit() }.unwrap();
+        let lent = unsafe { launch.lend_mut((lent_words, Counts(drops.clone())), &allocator).submit() }.unwrap();
         lent.event().wait().unwrap();
         limosa::inject::lose_device();
         kit.queue.wait_idle().unwrap_err();
@@ -252,7 +277,7 @@ fn what_is_lost_while_it_is_lent_is_neither_touched_nor_repaired() {
         kit.heap().repair(there.start.0, there.len).unwrap();
         assert!(!kit.heap().poisoned().is_empty(), "{way:?}");
         drop(unreturned.into_value().err().unwrap());
-        assert!(told.lock().unwrap().is_empty(), "{way:?}: leaked");
+        assert_eq!(drops.counted(), (0, 0), "{way:?}: leaked");
         assert_eq!(untouched[9], 9);
     }
 }
