@@ -1,5 +1,6 @@
 //! Who is lent a collection has it to itself, until the launch is over: dropped, forgotten, failed or lost.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -51,6 +52,14 @@ impl Drop for Counts {
     }
 }
 
+/// Opens the gate when others have begun what is to wait for it, and had time to be done if they do not.
+fn open_after(gate: &Gate, begun: &AtomicBool, opened: &AtomicBool) {
+    wait_until(|| begun.load(Ordering::SeqCst));
+    (0..200).for_each(|_| std::thread::yield_now());
+    opened.store(true, Ordering::SeqCst);
+    gate.open();
+}
+
 #[test]
 fn what_is_dropped_while_it_is_lent_is_dropped_after_the_launch() {
     for way in BESIDE_KERNELS {
@@ -61,16 +70,10 @@ fn what_is_dropped_while_it_is_lent_is_dropped_after_the_launch() {
         let gate = Gate::close(&kit, &kit.queue);
         let launch = filling(&kit, &lent_words, 7);
         // SAFETY: fill writes the words, which are lent with what tells of their end.
-        let lent = unsafe { launch.lend_mut((lent_words, Counts(drops.clone())), &allocator).submit() }.unwrap();
+        let lent = unsafe { launch.lend_mut((Counts(drops.clone()), lent_words), &allocator).submit() }.unwrap();
         let dropping = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                wait_until(|| dropping.load(Ordering::SeqCst));
-                // Time for who would not wait.
-                (0..10_000).for_each(|_| std::thread::yield_now());
-                drops.opened.store(true, Ordering::SeqCst);
-                gate.open();
-            });
+            scope.spawn(|| open_after(&gate, &dropping, &drops.opened));
             dropping.store(true, Ordering::SeqCst);
             drop(lent);
         });
@@ -155,23 +158,23 @@ fn a_scope_waits_for_its_launches_however_it_ends() {
         let Some(kit) = way.kit("scope", builder()) else { continue };
         let allocator = kit.heap().allocator();
         let mut scoped = words(&allocator, COUNT);
-        let gates = std::cell::RefCell::new(Vec::new());
-        let panicking = std::panic::AssertUnwindSafe(|| {
+        let (ending, opened) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (gate, waiting) = (Gate::close(&kit, &kit.queue), std::sync::Mutex::new(None));
+        let panicking = || {
             limosa::scope(|scope| {
-                let gate = Gate::close(&kit, &kit.queue);
                 let launch = filling(&kit, &scoped, 3).with_allocator(&allocator, Access::Write);
                 // SAFETY: fill writes the words, which are lent.
-                let event = unsafe { scope.submit(launch, &mut scoped) }.unwrap();
-                assert!(!event.is_complete().unwrap());
-                // Opens when the panic drops it.
-                gates.borrow_mut().push("closed");
-                let _gate = gate;
+                *waiting.lock().unwrap() = Some(unsafe { scope.submit(launch, &mut scoped) }.unwrap());
+                ending.store(true, Ordering::SeqCst);
                 panic!("as the test means it to");
             })
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| open_after(&gate, &ending, &opened));
+            let panicked: Result<limosa::Result<()>, _> = std::panic::catch_unwind(AssertUnwindSafe(panicking));
+            assert!(panicked.is_err() && opened.load(Ordering::SeqCst), "{way:?}");
+            assert!(waiting.lock().unwrap().as_ref().unwrap().is_complete().unwrap(), "{way:?}");
         });
-        let panicked: Result<limosa::Result<()>, _> = std::panic::catch_unwind(panicking);
-        assert!(panicked.is_err() && gates.borrow().len() == 1);
-        // Without the wait, the gate would have been opened only just now.
         assert!(scoped.iter().all(|word| *word == 3), "{way:?}");
     }
 }
@@ -267,7 +270,7 @@ fn what_is_lost_while_it_is_lent_is_neither_touched_nor_repaired() {
         let there = allocator.allocation_of(lent_words.as_ptr() as u64).unwrap();
         let launch = filling(&kit, &lent_words, 7);
         // SAFETY: fill writes the words, which are lent.
-        let lent = unsafe { launch.lend_mut((lent_words, Counts(drops.clone())), &allocator).submit() }.unwrap();
+        let lent = unsafe { launch.lend_mut((Counts(drops.clone()), lent_words), &allocator).submit() }.unwrap();
         lent.event().wait().unwrap();
         limosa::inject::lose_device();
         kit.queue.wait_idle().unwrap_err();
