@@ -160,6 +160,12 @@ impl UnifiedAllocator {
         Ok(())
     }
 
+    /// As [`Self::settle`], where a launch tells that the device is lost.
+    pub(crate) fn settle_lost(&self) -> Result<()> {
+        let _ = self.group.heap.inner.noticed(limosa_gpu::GpuError::DeviceLost);
+        self.settle()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Memory> {
         self.group.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -184,8 +184,9 @@ impl<C> Kept<C> {
     /// Waits for the launch, whatever became of it, and makes sure that the value can be touched.
     fn settle(&self) -> Result<()> {
         match self.mark.as_ref().map_or(Ok(()), LaunchMark::wait) {
-            // On a lost device nothing runs any more; what was lost is told below.
-            Ok(()) | Err(GpuError::DeviceLost) => self.allocator.settle(),
+            Ok(()) => self.allocator.settle(),
+            // Nothing runs any more, and what was not lost can be touched.
+            Err(GpuError::DeviceLost) => self.allocator.settle_lost(),
             Err(not_waited) => Err(not_waited.into()),
         }
     }

@@ -90,6 +90,8 @@ impl Drop for End<'_, '_, '_> {
             while mark.wait().is_err_and(|error| !matches!(error, GpuError::DeviceLost)) {
                 std::thread::yield_now();
             }
+            // Lets go of what the launch held. What it met, `scope` or the event tells.
+            let _ = event.wait();
         }
     }
 }

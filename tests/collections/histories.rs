@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use crate::common::builder;
 use crate::common::failure::{Kit, turn};
-use crate::common::views::ALL;
+use crate::common::views::{ALL, cases};
 use crate::{Map, Words, pointer};
 
 const MISSING: u64 = u64::MAX;
@@ -197,12 +197,12 @@ impl<'a> Both<'a> {
 
 #[test]
 fn histories_agree_with_the_standard_library() {
-    for way in ALL {
-        let _turn = turn(&format!("histories, {way:?}"));
-        let Some(kit) = way.kit("histories", builder()) else { continue };
+    for (way, mode) in cases(ALL) {
+        let _turn = turn(&format!("histories, {way:?}, {mode:?}"));
+        let Some(kit) = way.kit("histories", builder().fault_mode(mode)) else { continue };
         let find = kit.context.kernel(map_find::KERNEL.name, map_find::KERNEL.spirv).unwrap();
         let layout = layout(kit.heap());
-        let mut runner = TestRunner::new(Config { cases: 12, failure_persistence: None, ..Config::default() });
+        let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
         let ran = runner.run(&steps(), |steps| {
             let mut both = Both::new(&kit, &find, layout);
             steps.iter().for_each(|step| both.step(step));
@@ -213,6 +213,6 @@ fn histories_agree_with_the_standard_library() {
             prop_assert!(allocator.take_failure().is_none());
             Ok(())
         });
-        ran.unwrap_or_else(|error| panic!("{way:?}: {error}"));
+        ran.unwrap_or_else(|error| panic!("{way:?}, {mode:?}: {error}"));
     }
 }
