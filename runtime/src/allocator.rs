@@ -76,6 +76,7 @@ pub struct UnifiedAllocator {
 /// What the clones share.
 struct Group {
     heap: Heap,
+    /// Taken before any lock of the heap's.
     memory: Mutex<Memory>,
     /// Why the latest allocation failed that did.
     failure: Mutex<Option<Error>>,
