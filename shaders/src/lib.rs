@@ -52,6 +52,7 @@ pub mod reduce;
 pub mod repeat;
 pub mod saxpy;
 pub mod stencil;
+pub mod stream;
 pub mod stress;
 pub mod translation;
 pub mod triad;
@@ -97,6 +98,7 @@ pub const ALL: &[Kernel] = &[
     repeat::KERNEL,
     saxpy::KERNEL,
     stencil::KERNEL,
+    stream::KERNEL,
     stress::KERNEL,
     triad::KERNEL,
 ];
