@@ -15,7 +15,7 @@ struct Layer {
     tests_use: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 9] = [
+const LAYERS: [Layer; 10] = [
     Layer { name: "limosa-derive", uses: &[], tests_use: &[] },
     Layer { name: "limosa-model", uses: &[], tests_use: &[] },
     Layer { name: "limosa-shaders", uses: &[], tests_use: &[] },
@@ -29,6 +29,12 @@ const LAYERS: [Layer; 9] = [
     },
     // The command takes the twins from shaders, to verify what the device computed.
     Layer { name: "limosa-cli", uses: &["limosa", "limosa-shaders"], tests_use: &[] },
+    // They measure the API, and beside it the pager's own calls.
+    Layer {
+        name: "limosa-benches",
+        uses: &[],
+        tests_use: &["limosa", "limosa-pager", "limosa-gpu", "limosa-model", "limosa-shaders"],
+    },
     Layer { name: "xtask", uses: &[], tests_use: &[] },
 ];
 
@@ -178,7 +184,7 @@ mod tests {
         lines.iter().map(parse).collect()
     }
 
-    const GOOD: [&str; 8] = [
+    const GOOD: [&str; 9] = [
         "limosa-model: arrayvec ~proptest",
         "limosa-shaders:",
         "limosa-os: limosa-model libc io-uring",
@@ -186,6 +192,7 @@ mod tests {
         "limosa-pager: limosa-model limosa-os limosa-gpu crossbeam",
         "limosa: limosa-pager limosa-gpu limosa-model ~limosa-shaders ~limosa-os ~libc ~ash",
         "limosa-cli: limosa limosa-shaders clap",
+        "limosa-benches: wgpu ~limosa ~limosa-pager ~limosa-gpu ~limosa-model ~limosa-shaders ~ash ~libc",
         "xtask: serde_json",
     ];
 

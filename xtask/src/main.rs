@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 mod apt;
+mod benches;
 mod command;
 mod error;
 mod graph;
@@ -27,7 +28,7 @@ usage: cargo xtask <verb>
   demo [--no-install] [-- ARG…]     set up, build and run `limosa demo ARG…`
   test [--no-install]               set up and run every check and test, and the demo
   check                             the lints alone: layering, format, clippy, documentation
-  bench [--no-install] [-- ARG…]    set up and run the benchmarks
+  bench [--no-install] [-- ARG…]    set up and run the benchmarks (--help: what they take)
   shaders [--check]                 make the checked-in SPIR-V anew, or compare it
   graph [--suite NAME] [--output PATH]
                                     make the bundled graph anew from apt's package lists
@@ -54,7 +55,7 @@ fn dispatch(arguments: &[String]) -> Result<(), Error> {
         Verb::Demo { no_install, rest } => steps::demo(no_install, &rest),
         Verb::Test { no_install } => steps::test(no_install),
         Verb::Check => steps::check(),
-        Verb::Bench { no_install, rest } => steps::bench(no_install, &rest),
+        Verb::Bench { no_install, rest } => benches::bench(no_install, &rest),
         Verb::Shaders { check } => steps::shaders(check),
         Verb::Graph { suite, output } => graph::generate(&suite, output.as_deref().map(Path::new)),
     }

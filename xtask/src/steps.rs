@@ -1,4 +1,4 @@
-//! The steps of `cargo xtask test`, `check`, `demo`, `bench` and `shaders`: what runs in which order, and what is said
+//! The steps of `cargo xtask test`, `check`, `demo` and `shaders`: what runs in which order, and what is said
 //! of it. The tests themselves are in the crates; this file knows only how they are run.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::command::{TempDir, cargo, is_root, output, root, run, say, set_mode};
 use crate::error::Error;
 use crate::setup::{Purpose, setup};
-use crate::{layering, sources};
+use crate::{benches, layering, sources};
 
 /// What the machine is meant to have: a test that misses one of these fails instead of skipping.
 const EXPECTED: &str = "lavapipe,userfaultfd,glslang";
@@ -47,10 +47,11 @@ const LINTS: [Step; 4] = [
 ];
 
 // The comparison of the SPIR-V with its sources is one of limosa-shaders' tests.
-const TESTS: [Step; 4] = [
+const TESTS: [Step; 5] = [
     Step { name: "tests, SPIR-V included", action: tests },
     Step { name: "tests as an unprivileged user", action: unprivileged },
     Step { name: "examples", action: |_| examples() },
+    Step { name: "benches, as little as shows they run", action: |temp| benches::smoke(temp, &skips_file(temp)) },
     Step { name: "demo", action: |_| demo_run(&[]) },
 ];
 
@@ -58,8 +59,8 @@ const TESTS: [Step; 4] = [
 pub(crate) fn test(no_install: bool) -> Result<(), Error> {
     setup(Purpose::Test, no_install)?;
     let [rules, format, clippy, documentation] = &LINTS;
-    let [tests, unprivileged, examples, demo] = &TESTS;
-    run_steps(&[rules, format, clippy, tests, unprivileged, examples, documentation, demo])
+    let [tests, unprivileged, examples, benches, demo] = &TESTS;
+    run_steps(&[rules, format, clippy, tests, unprivileged, examples, benches, documentation, demo])
 }
 
 /// `cargo xtask check`: the lints alone. Nothing is installed for it.
@@ -73,12 +74,6 @@ pub(crate) fn demo(no_install: bool, arguments: &[String]) -> Result<(), Error> 
     setup(Purpose::Run, no_install)?;
     say("2/2 demo: built on first use, then run");
     demo_run(arguments)
-}
-
-/// `cargo xtask bench`: sets the machine up and runs the benchmarks, with `arguments` for them.
-pub(crate) fn bench(no_install: bool, arguments: &[String]) -> Result<(), Error> {
-    setup(Purpose::Run, no_install)?;
-    run(cargo(&["bench", "--package", "limosa", "--benches", "--"]).args(arguments))
 }
 
 /// `cargo xtask shaders`: makes the checked-in SPIR-V anew, or with `check` compares it with its sources.
@@ -169,7 +164,7 @@ fn examples() -> Result<(), Error> {
 }
 
 /// The targets of a kind in cargo's messages, one JSON object a line, with their executables, by name.
-fn executables(messages: &str, kind: &str) -> BTreeMap<String, String> {
+pub(crate) fn executables(messages: &str, kind: &str) -> BTreeMap<String, String> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let artifacts = messages.filter(|message| message["reason"] == "compiler-artifact");
     let of_kind = artifacts.filter(|message| message["target"]["kind"] == serde_json::json!([kind]));

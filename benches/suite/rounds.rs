@@ -5,19 +5,29 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 /// The figures of one arm, one a round.
+#[derive(Clone, Default)]
 pub(crate) struct Series(pub(crate) Vec<f64>);
 
 /// Measures `arms` arms in `rounds` rounds, each starting with another arm, after a round that is thrown away.
 /// `measure` gets the number of the arm.
 pub(crate) fn rotated(arms: usize, rounds: usize, mut measure: impl FnMut(usize) -> f64) -> Vec<Series> {
+    rotated_each(arms, rounds, |arm| [measure(arm)]).into_iter().flatten().collect()
+}
+
+/// The same for arms that give several figures each.
+pub(crate) fn rotated_each<const N: usize>(
+    arms: usize,
+    rounds: usize,
+    mut measure: impl FnMut(usize) -> [f64; N],
+) -> Vec<[Series; N]> {
     for arm in 0..arms {
         measure(arm);
     }
-    let mut series: Vec<Series> = (0..arms).map(|_| Series(Vec::with_capacity(rounds))).collect();
+    let mut series: Vec<[Series; N]> = (0..arms).map(|_| std::array::from_fn(|_| Series::default())).collect();
     for round in 0..rounds {
         for turn in 0..arms {
             let arm = (round + turn) % arms;
-            series[arm].0.push(measure(arm));
+            series[arm].iter_mut().zip(measure(arm)).for_each(|(series, figure)| series.0.push(figure));
         }
     }
     series

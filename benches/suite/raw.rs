@@ -1,5 +1,5 @@
 //! Raw Vulkan, the peer: what a careful program without limosa does, with the same kind of submission and wait
-//! (vkQueueSubmit2, timeline semaphore). One launch at a time.
+//! (vkQueueSubmit2, timeline semaphore). One thread uses it.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -10,6 +10,9 @@ use limosa_shaders::translation;
 use crate::buffer::Buffer;
 
 const HOST_ALLOCATION: vk::ExternalMemoryHandleTypeFlags = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
+
+/// Recorded commands, or room for them. They live as long as their device.
+pub(crate) type Commands = vk::CommandBuffer;
 
 /// A device with one queue.
 pub(crate) struct Device {
@@ -71,13 +74,18 @@ impl Device {
         }
     }
 
-    pub(crate) fn pipeline(&self, words: &[u32]) -> Pipeline {
+    /// With values of specialization constants by id.
+    pub(crate) fn pipeline(&self, words: &[u32], constants: &[(u32, u32)]) -> Pipeline {
         let stage = vk::ShaderStageFlags::COMPUTE;
         let range = [vk::PushConstantRange::default().stage_flags(stage).size(128)];
         let create = vk::PipelineLayoutCreateInfo::default().push_constant_ranges(&range);
-        let mode = (translation::Mode::Identity as u32).to_ne_bytes();
-        let entries = [vk::SpecializationMapEntry::default().constant_id(translation::CONSTANT_ID).size(mode.len())];
-        let constants = vk::SpecializationInfo::default().map_entries(&entries).data(&mode);
+        let (mut entries, mut data) = (Vec::new(), Vec::new());
+        for (id, value) in [(translation::CONSTANT_ID, translation::Mode::Identity as u32)].iter().chain(constants) {
+            let offset = u32::try_from(data.len()).unwrap();
+            entries.push(vk::SpecializationMapEntry::default().constant_id(*id).offset(offset).size(4));
+            data.extend_from_slice(&value.to_ne_bytes());
+        }
+        let constants = vk::SpecializationInfo::default().map_entries(&entries).data(&data);
         // SAFETY: the structures live through the calls; the module is valid and gone after its only use.
         unsafe {
             let layout = self.raw.create_pipeline_layout(&create, None).unwrap();
@@ -171,14 +179,33 @@ impl Device {
         (0..).zip(memory.memory_types_as_slice()).find(suits).map(|(index, _)| index).unwrap()
     }
 
-    /// Records a launch once, for [`Self::submit`].
-    pub(crate) fn record<T: Copy>(&self, pipeline: &Pipeline, groups: u32, arguments: &T) -> vk::CommandBuffer {
+    /// Room for commands.
+    pub(crate) fn commands(&self) -> Commands {
         // SAFETY: the pool is used by one thread only.
-        let commands = unsafe { commands(&self.raw, self.pool) };
+        unsafe { commands(&self.raw, self.pool) }
+    }
+
+    /// Records a launch once, for [`Self::submit`].
+    pub(crate) fn record<T: Copy>(&self, pipeline: &Pipeline, groups: u32, arguments: &T) -> Commands {
+        let commands = self.commands();
         let flags = vk::CommandBufferUsageFlags::empty();
         // SAFETY: just made, so not in flight.
         unsafe { self.record_into(commands, flags, pipeline, groups, arguments) };
         commands
+    }
+
+    /// Records a launch into `commands` and submits them.
+    ///
+    /// # Safety
+    /// `commands` are not in flight. What the kernel reaches through `arguments`, which have no padding, is valid until
+    /// a wait.
+    pub(crate) unsafe fn enqueue<T: Copy>(&self, commands: Commands, pipeline: &Pipeline, groups: u32, arguments: &T) {
+        let flags = vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT;
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.record_into(commands, flags, pipeline, groups, arguments);
+            self.submit(commands);
+        }
     }
 
     /// Records a launch, submits it and waits for it.
@@ -186,12 +213,9 @@ impl Device {
     /// # Safety
     /// What the kernel reaches through `arguments`, which have no padding, is valid.
     pub(crate) unsafe fn launch<T: Copy>(&self, pipeline: &Pipeline, groups: u32, arguments: &T) {
-        let flags = vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT;
-        // SAFETY: every submission is waited for, so the command buffer is idle; the rest is the caller's promise.
-        unsafe {
-            self.record_into(self.commands, flags, pipeline, groups, arguments);
-            self.submit(self.commands);
-        }
+        // SAFETY: each of these is waited for, so the commands are not in flight; the rest is the caller's promise.
+        unsafe { self.enqueue(self.commands, pipeline, groups, arguments) };
+        self.wait();
     }
 
     /// # Safety
@@ -225,11 +249,11 @@ impl Device {
         }
     }
 
-    /// Submits `commands` and waits for them.
+    /// Submits `commands`.
     ///
     /// # Safety
-    /// `commands` is recorded and not in flight, and what its kernel reaches is valid.
-    pub(crate) unsafe fn submit(&self, commands: vk::CommandBuffer) {
+    /// `commands` are recorded and not in flight, and what their kernel reaches is valid until a wait.
+    pub(crate) unsafe fn submit(&self, commands: Commands) {
         let value = self.reached.get() + 1;
         self.reached.set(value);
         let buffers = [vk::CommandBufferSubmitInfo::default().command_buffer(commands)];
@@ -237,13 +261,16 @@ impl Device {
         let signals =
             [vk::SemaphoreSubmitInfo::default().semaphore(self.semaphore).value(value).stage_mask(everything)];
         let submit = [vk::SubmitInfo2::default().command_buffer_infos(&buffers).signal_semaphore_infos(&signals)];
-        let (semaphores, values) = ([self.semaphore], [value]);
+        // SAFETY: the structures live through the call; one thread uses the queue.
+        unsafe { self.raw.queue_submit2(self.queue, &submit, vk::Fence::null()) }.unwrap();
+    }
+
+    /// Waits for all that was submitted.
+    pub(crate) fn wait(&self) {
+        let (semaphores, values) = ([self.semaphore], [self.reached.get()]);
         let wait = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
-        // SAFETY: the structures live through the calls; one thread uses the queue.
-        unsafe {
-            self.raw.queue_submit2(self.queue, &submit, vk::Fence::null()).unwrap();
-            self.raw.wait_semaphores(&wait, u64::MAX).unwrap();
-        }
+        // SAFETY: the structures live through the call.
+        unsafe { self.raw.wait_semaphores(&wait, u64::MAX) }.unwrap();
     }
 }
 

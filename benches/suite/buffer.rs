@@ -48,6 +48,16 @@ impl Buffer {
         // SAFETY: as above, borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
+
+    pub(crate) fn floats(&self) -> &[f32] {
+        // SAFETY: as above; it is aligned to a huge page, and all bits are floats.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / 4) }
+    }
+
+    pub(crate) fn floats_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above, borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len / 4) }
+    }
 }
 
 impl Drop for Buffer {

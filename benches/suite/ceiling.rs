@@ -47,6 +47,6 @@ pub(crate) fn run(scale: &Scale) -> Vec<Row> {
     let mut memcpy = Memcpy::new(scale.bytes);
     let pieces = [(BLOCK, "64 KiB"), (CHUNK, "2 MiB"), (32 * CHUNK, "64 MiB")];
     let series = rotated(pieces.len(), scale.rounds, |arm| gb_per_s(scale.bytes, memcpy.all(pieces[arm].0)));
-    let row = |((_, name), series): (_, &_)| Row::new(format!("memcpy, {name} a call"), format!("{series} GB/s"));
-    pieces.iter().map(|piece| (piece.0, piece.1)).zip(&series).map(row).collect()
+    let row = |((_, name), series)| Row::new(format!("memcpy, {name} a call"), series, "GB/s");
+    pieces.into_iter().zip(&series).map(row).collect()
 }

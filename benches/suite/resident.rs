@@ -11,6 +11,8 @@ use crate::ceiling::BLOCK;
 pub(crate) const BLOCK_WORDS: usize = BLOCK / size_of::<u64>();
 /// Of the heaps whose size is not the question.
 pub(crate) const HEAP_BYTES: usize = 64 << 30;
+/// Device memory of the same, in bytes.
+pub(crate) const DEVICE_BUDGET: u64 = 2 << 30;
 
 /// A context with the defaults that users get, and room for what is measured.
 pub(crate) fn context(mode: FaultMode, heap_bytes: usize) -> Context {
@@ -20,7 +22,7 @@ pub(crate) fn context(mode: FaultMode, heap_bytes: usize) -> Context {
 /// The same by a view of choice.
 pub(crate) fn context_by(view: ViewKind, mode: FaultMode, heap_bytes: usize) -> Context {
     let builder = Context::builder().view(view).fault_mode(mode).heap_size(heap_bytes as u64);
-    builder.device_budget(2 << 30).poison_stale(false).build().unwrap()
+    builder.device_budget(DEVICE_BUDGET).poison_stale(false).build().unwrap()
 }
 
 /// Vectors of equal length, with what it takes to move them.

@@ -54,13 +54,12 @@ pub(crate) fn run(scale: &Scale) -> Vec<Row> {
     let mut rows = Vec::new();
     for (arm, (_, mode)) in MODES.iter().enumerate() {
         let Counters { cpu_read_faults, blocks_to_host, chunks_read_ahead, .. } = sweep.counters[arm];
-        let row = Row::new(format!("CPU sweep over device data, {mode}"), format!("{} GB/s", series[arm]));
-        let row = row.beside(format!("memcpy {memcpy} GB/s"), series[arm].ratio_to(memcpy));
+        let row = Row::new(format!("CPU sweep over device data, {mode}"), &series[arm], "GB/s");
+        let row = row.beside("memcpy", memcpy);
         rows.push(row.bound(Bound::AtLeast(0.80)).note(format!(
             "last sweep: {cpu_read_faults} faults, {blocks_to_host} blocks moved, {chunks_read_ahead} chunks read ahead"
         )));
     }
-    let row = Row::new("CPU sweep over host data (for scale)", format!("{host} GB/s"));
-    rows.push(row.beside(format!("memcpy {memcpy} GB/s"), host.ratio_to(memcpy)));
+    rows.push(Row::new("CPU sweep over host data (for scale)", host, "GB/s").beside("memcpy", memcpy));
     rows
 }

@@ -113,9 +113,8 @@ pub(crate) fn run(scale: &Scale) -> Vec<Row> {
 fn row(arm: usize, name: &str, ours: &Series, memcpy: &Series, faults: &Faults) -> Row {
     let touches = faults.touches[arm][1..].concat();
     let (p50, p99) = (percentile(&touches, 50), percentile(&touches, 99));
-    let figure = format!("{ours} GB/s; a touch p50 {p50:.1}, p99 {p99:.1} µs");
-    let row = Row::new(format!("random 64 KiB faults, {name}"), figure);
-    let row = row.beside(format!("memcpy of the blocks {memcpy} GB/s"), ours.ratio_to(memcpy));
+    let row = Row::new(format!("random 64 KiB faults, {name}"), ours, "GB/s").beside("memcpy of the blocks", memcpy);
+    let row = row.note(format!("a touch: p50 {p50:.1} µs, p99 {p99:.1} µs"));
     let row = row.note(format!("blocks moved beyond those touched, all arms: {}", faults.moved_beyond));
     if arm == 0 { row.bound(Bound::AtLeast(0.50)) } else { row }
 }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use limosa::{Context, Counters, Kernel, Queue, Side, UnifiedVec, ViewKind};
+use limosa::{Context, Counters, Kernel, Queue, Side, UnifiedVec, ViewKind, fewest_loads};
 use limosa_shaders::{fill, reduce};
 
 use crate::ceiling::{BLOCK, CHUNK, Memcpy};
@@ -117,8 +117,8 @@ fn room(view: ViewKind, scale: &Scale) -> Row {
     let (full, empty) = (&series[0].0, &series[1].0);
     let ours = Series(full.iter().zip(empty).map(|(full, empty)| speed(&(full - empty).max(0.0))).collect());
     let theirs = Series(series[2].0.iter().map(speed).collect());
-    let row = Row::new(format!("eviction of written chunks, 2 MiB each, {view}"), format!("{ours} GB/s"));
-    let row = row.beside(format!("memcpy {theirs} GB/s"), ours.ratio_to(&theirs)).bound(Bound::AtLeast(0.90));
+    let row = Row::new(format!("eviction of written chunks, 2 MiB each, {view}"), &ours, "GB/s");
+    let row = row.beside("memcpy", &theirs).bound(Bound::AtLeast(0.90));
     row.note(format!(
         "last round: {} blocks evicted, {} of them copied, for {} brought in",
         evicted.blocks_evicted, evicted.blocks_to_host, evicted.blocks_to_device
@@ -135,35 +135,13 @@ fn cyclic(view: ViewKind, scale: &Scale) -> Vec<Row> {
     });
     assert_eq!(heap.total.read().unwrap()[0], (PASSES * heap.vec.len()) as u64, "the sum is wrong");
     let moved = moved.blocks_to_device as f64 * BLOCK as f64 / CHUNK as f64;
-    let (recent, least) = (PASSES * chunks, fewest_loads(chunks, PASSES, chunks / 2));
-    let row = |peer: &str, loads: usize, bound: f64| {
-        let row = Row::new(
-            format!("cyclic declared reads, 200 %, beside {peer}, {view}"),
-            format!("{moved:.0} chunks moved"),
-        );
-        row.beside(format!("{loads} chunks"), moved / loads as f64).bound(Bound::AtMost(bound))
+    let uses: Vec<usize> = (0..PASSES).flat_map(|_| 0..chunks).collect();
+    let (recent, least) = (uses.len() as f64, fewest_loads(&uses, chunks / 2) as f64);
+    let row = |peer: &str, loads: f64, bound: f64| {
+        let name = format!("cyclic declared reads, 200 %, beside {peer}, {view}");
+        Row::of_value(name, moved, "chunks moved").beside_value(peer, loads, moved / loads).bound(Bound::AtMost(bound))
     };
     vec![row("least recently used", recent, 0.65), row("the least possible", least, 1.2)]
-}
-
-/// The fewest loads of `passes` passes over `chunks` chunks with room for `room`: Belady's rule, by its definition.
-fn fewest_loads(chunks: usize, passes: usize, room: usize) -> usize {
-    let mut resident: Vec<usize> = Vec::with_capacity(room + 1);
-    let mut loads = 0;
-    for at in (0..passes).flat_map(|_| 0..chunks) {
-        if resident.contains(&at) {
-            continue;
-        }
-        loads += 1;
-        if resident.len() == room {
-            // Used last from now on: the distance to the next use goes round.
-            let distance = |chunk: &usize| (chunk + chunks - at) % chunks;
-            let farthest = (0..resident.len()).max_by_key(|index| distance(&resident[*index])).unwrap();
-            resident.swap_remove(farthest);
-        }
-        resident.push(at);
-    }
-    loads
 }
 
 /// The step from what just fits to what just does not.
@@ -176,9 +154,8 @@ fn edge(view: ViewKind, scale: &Scale) -> Row {
         let taken = heaps[arm].passes(2 * CHUNK_WORDS, 4);
         taken.as_secs_f64() * 1e9 / (4 * sizes[arm] / 1024) as f64
     });
-    let row = Row::new(format!("declared passes over 105 % of the budget, {view}"), format!("{} ns a KiB", series[1]));
-    let row = row.beside(format!("100 %: {} ns a KiB", series[0]), series[1].ratio_to(&series[0]));
-    row.bound(Bound::AtMost(1.15))
+    let row = Row::new(format!("declared passes over 105 % of the budget, {view}"), &series[1], "ns a KiB");
+    row.beside("100 %", &series[0]).bound(Bound::AtMost(1.15))
 }
 
 pub(crate) fn run(scale: &Scale) -> Vec<Row> {

@@ -1,11 +1,13 @@
 //! Prefetch in both directions, a chunk and 32 chunks at a time. Unit: GB/s. Bound: 0.90 of memcpy of the same bytes in
 //! the same pieces, after which the CPU reads without a fault.
 
-use limosa::{FaultMode, Side};
+use std::time::Duration;
+
+use limosa::{FaultMode, Side, ViewKind};
 
 use crate::ceiling::{CHUNK, Memcpy};
 use crate::report::{Bound, Row};
-use crate::resident::{Resident, sum};
+use crate::resident::{HEAP_BYTES, Resident, context_by, sum};
 use crate::rounds::{Series, gb_per_s, rotated, time};
 use crate::scale::Scale;
 
@@ -13,28 +15,34 @@ const PIECES: [(usize, &str); 2] = [(CHUNK, "2 MiB"), (32 * CHUNK, "64 MiB")];
 /// To the device, to the host, memcpy.
 const KINDS: usize = 3;
 
-struct Prefetch {
+/// Data that is moved by prefetches, and read or written where it came to.
+pub(crate) struct Prefetch {
     bytes: usize,
     data: Resident,
-    memcpy: Memcpy,
     faults_after: u64,
     value: u32,
 }
 
 impl Prefetch {
-    fn measure(&mut self, arm: usize) -> f64 {
-        let piece = PIECES[arm / KINDS].0;
+    pub(crate) fn new(view: ViewKind, bytes: usize) -> Self {
+        let mut data = Resident::empty(context_by(view, FaultMode::HandlerThread, HEAP_BYTES));
+        data.allocate(bytes);
+        Self { bytes, data, faults_after: 0, value: 0 }
+    }
+
+    /// Moves all of it to `side` from the other, `piece` bytes a call.
+    pub(crate) fn measure(&mut self, side: Side, piece: usize) -> Duration {
         self.value += 1;
-        let taken = match arm % KINDS {
-            0 => {
+        match side {
+            Side::Device => {
                 self.data.put_on_host(self.value.into());
-                let taken = self.prefetch(Side::Device, piece);
+                let taken = self.prefetch(side, piece);
                 assert_eq!(self.data.vec().residency_summary().device, self.bytes as u64);
                 taken
             }
-            1 => {
+            Side::Host => {
                 self.data.put_on_device(self.value);
-                let taken = self.prefetch(Side::Host, piece);
+                let taken = self.prefetch(side, piece);
                 let word = u64::from(self.value) << 32 | u64::from(self.value);
                 let counted = self.data.counted(|| {
                     let words = self.data.vec().read().unwrap();
@@ -43,12 +51,10 @@ impl Prefetch {
                 self.faults_after += counted.cpu_read_faults + counted.cpu_write_faults;
                 taken
             }
-            _ => self.memcpy.all(piece),
-        };
-        gb_per_s(self.bytes, taken)
+        }
     }
 
-    fn prefetch(&self, side: Side, piece: usize) -> std::time::Duration {
+    fn prefetch(&self, side: Side, piece: usize) -> Duration {
         let (vec, step) = (self.data.vec(), piece / size_of::<u64>());
         time(|| {
             for start in (0..vec.len()).step_by(step) {
@@ -59,22 +65,28 @@ impl Prefetch {
 }
 
 pub(crate) fn run(scale: &Scale) -> Vec<Row> {
-    let data = Resident::new(FaultMode::HandlerThread, scale.bytes);
-    let memcpy = Memcpy::new(scale.bytes);
-    let mut prefetch = Prefetch { bytes: scale.bytes, data, memcpy, faults_after: 0, value: 0 };
-    let series = rotated(PIECES.len() * KINDS, scale.rounds, |arm| prefetch.measure(arm));
+    let (mut prefetch, mut memcpy) = (Prefetch::new(ViewKind::Import, scale.bytes), Memcpy::new(scale.bytes));
+    let series = rotated(PIECES.len() * KINDS, scale.rounds, |arm| {
+        let piece = PIECES[arm / KINDS].0;
+        let taken = match arm % KINDS {
+            0 => prefetch.measure(Side::Device, piece),
+            1 => prefetch.measure(Side::Host, piece),
+            _ => memcpy.all(piece),
+        };
+        gb_per_s(scale.bytes, taken)
+    });
     let mut rows: Vec<Row> =
         series.chunks(KINDS).zip(PIECES).flat_map(|(series, piece)| two(series, piece.1)).collect();
     let faults = prefetch.faults_after as f64;
-    let row = Row::new("CPU read of all that was prefetched to the host", format!("{faults:.0} faults"));
-    rows.push(row.beside("none", faults).bound(Bound::AtMost(0.0)));
+    let row = Row::of_value("CPU read of all that was prefetched to the host", faults, "faults");
+    rows.push(row.beside_value("none", 0.0, faults).bound(Bound::AtMost(0.0)));
     rows
 }
 
 fn two(series: &[Series], piece: &str) -> [Row; 2] {
     let row = |direction: &str, ours: &Series| {
-        let row = Row::new(format!("prefetch to the {direction}, {piece} a call"), format!("{ours} GB/s"));
-        row.beside(format!("memcpy {} GB/s", series[2]), ours.ratio_to(&series[2])).bound(Bound::AtLeast(0.90))
+        let row = Row::new(format!("prefetch to the {direction}, {piece} a call"), ours, "GB/s");
+        row.beside("memcpy", &series[2]).bound(Bound::AtLeast(0.90))
     };
     [row("device", &series[0]), row("host", &series[1])]
 }

@@ -98,7 +98,7 @@ pub(crate) fn run(scale: &Scale) -> Vec<Row> {
     let total = 3 * scale.array_bytes;
     let mut heap = Heap::new(count);
     let device = Device::open(&heap.context.adapter().name);
-    let pipeline = device.pipeline(&KERNEL.words());
+    let pipeline = device.pipeline(&KERNEL.words(), &[]);
     let raw = |memory| Raw { device: &device, pipeline: &pipeline, memory, count };
     // Its faults are the heap's to have once.
     heap.launch();
@@ -120,13 +120,12 @@ pub(crate) fn run(scale: &Scale) -> Vec<Row> {
     let [ours, allocated, imported, same] = &series[..] else { return Vec::new() };
     let (name, best) =
         if allocated.median() > imported.median() { ("driver's memory", allocated) } else { ("imported", imported) };
-    let row = Row::new("triad through the heap", format!("{ours} GB/s"));
-    let row = row.beside(format!("raw Vulkan, {name}, {best} GB/s"), ours.ratio_to(best)).bound(Bound::AtLeast(0.95));
-    let on_same = Row::new("triad, raw Vulkan on the heap's own pages", format!("{same} GB/s"));
+    let row = Row::new("triad through the heap", ours, "GB/s").beside(format!("raw Vulkan, {name}"), best);
+    let row = row.bound(Bound::AtLeast(0.95)).note(format!("GPU faults in the measured launches: {faults}"));
     vec![
-        row.note(format!("GPU faults in the measured launches: {faults}")),
-        Row::new("triad, raw Vulkan, driver's memory", format!("{allocated} GB/s")),
-        Row::new("triad, raw Vulkan, imported huge pages", format!("{imported} GB/s")),
-        on_same.beside(format!("the faster raw buffer {best} GB/s"), same.ratio_to(best)),
+        row,
+        Row::new("triad, raw Vulkan, driver's memory", allocated, "GB/s"),
+        Row::new("triad, raw Vulkan, imported huge pages", imported, "GB/s"),
+        Row::new("triad, raw Vulkan on the heap's own pages", same, "GB/s").beside("the faster raw buffer", best),
     ]
 }

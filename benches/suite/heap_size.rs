@@ -40,7 +40,6 @@ pub(crate) fn run(scale: &Scale) -> Vec<Row> {
         percentile(&touch_all(&heaps[arm], &mut random), 50)
     });
     let used = heaps[1].heap().host_bytes() as f64 / f64::from(1 << 30);
-    let row = Row::new("fault in a heap of 10^6 blocks", format!("{} µs", series[1]));
-    let row = row.beside(format!("heap of 10^3: {} µs", series[0]), series[1].ratio_to(&series[0]));
+    let row = Row::new("fault in a heap of 10^6 blocks", &series[1], "µs").beside("heap of 10^3", &series[0]);
     vec![row.bound(Bound::AtMost(1.1)).note(format!("the large heap has {used:.1} GiB in use"))]
 }
