@@ -18,7 +18,7 @@ struct Noted {
     access: Access,
 }
 
-/// The launches that use an allocation.
+/// The launches that use an allocation, among some that did.
 #[derive(Default)]
 pub(crate) struct Uses {
     launches: Mutex<Vec<Noted>>,
@@ -26,13 +26,20 @@ pub(crate) struct Uses {
 
 impl Uses {
     fn lock(&self) -> MutexGuard<'_, Vec<Noted>> {
-        let mut launches = self.launches.lock().unwrap_or_else(PoisonError::into_inner);
+        self.launches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_completed(launches: &mut Vec<Noted>) {
         launches.retain(|noted| !noted.mark.is_complete());
-        launches
     }
 
     pub(crate) fn note(&self, mark: &LaunchMark, extent: Extent, access: Access) {
-        self.lock().push(Noted { mark: mark.clone(), extent, access });
+        let mut launches = self.lock();
+        // Only before it would grow: each of many launches in flight would have to look at all of them.
+        if launches.len() == launches.capacity() {
+            Self::forget_completed(&mut launches);
+        }
+        launches.push(Noted { mark: mark.clone(), extent, access });
     }
 
     /// Waits until the CPU may do `access` to `extent`: for all launches that use some of it, or for those that write.
@@ -41,7 +48,8 @@ impl Uses {
     /// [`GpuError::DeviceLost`], on which there is nothing to wait for.
     pub(crate) fn wait_for(&self, extent: Extent, access: Access) -> Result<(), GpuError> {
         let conflicts: Vec<_> = {
-            let launches = self.lock();
+            let mut launches = self.lock();
+            Self::forget_completed(&mut launches);
             let overlaps = |theirs: Extent| theirs.start < extent.end() && extent.start < theirs.end();
             let conflicting = launches
                 .iter()

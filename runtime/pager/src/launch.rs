@@ -56,7 +56,7 @@ pub(crate) struct Blame {
     pub(crate) count: u64,
 }
 
-/// The launches on the device, oldest first: who is to blame for a stray access.
+/// The launches on the device, oldest first, among some that were: who is to blame for a stray access.
 #[derive(Default)]
 pub(crate) struct LaunchLog {
     records: Mutex<VecDeque<Arc<Record>>>,

@@ -248,9 +248,20 @@ impl Core {
             }
             !over
         });
-        let done = |one: &Running| reached(&one.timeline, one.ticket);
-        let (finished, running): (Vec<_>, _) = std::mem::take(&mut state.running).into_iter().partition(done);
-        state.running = running;
+        // What is on a timeline behind what has not completed has not either: no need to ask the driver again.
+        let mut busy: Vec<*const Timeline> = Vec::new();
+        let done = |one: &mut Running| {
+            let timeline = Arc::as_ptr(&one.timeline);
+            if busy.contains(&timeline) {
+                return false;
+            }
+            let done = reached(&one.timeline, one.ticket);
+            if !done {
+                busy.push(timeline);
+            }
+            done
+        };
+        let finished: Vec<_> = state.running.extract_if(.., done).collect();
         if let Some(last) = finished.last() {
             // An earlier one may have completed just after it was looked at.
             if state.completed.as_ref().is_none_or(|(place, _)| *place < last.place) {
@@ -324,7 +335,10 @@ impl Core {
         // SAFETY: whoever gave the launch to us has promised what this asks for.
         match unsafe { queue.submit(submission, waits) } {
             Ok(ticket) => {
-                log.retain(|other| other.is_running());
+                // Only before it would grow: to look at all of them at each launch is too much.
+                if log.len() == log.capacity() {
+                    log.retain(|other| other.is_running());
+                }
                 log.push_back(Arc::clone(record));
                 Ok((Arc::clone(queue.timeline()), ticket))
             }
