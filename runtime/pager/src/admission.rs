@@ -227,17 +227,21 @@ impl Core {
     /// Whether the launch's set fits into the budget beside what is held. A kernel that faults needs room that nobody holds:
     /// as long as one may run, some is kept free.
     fn fits(&self, state: &State, record: &Record) -> bool {
-        let faults = record.may_fault || state.running.iter().any(|other| other.record.may_fault);
         let set = record.sets().blocks() * BLOCK;
         if set > self.vram.budget() {
             // It must be tried, and fail by name if the driver still has no more.
             self.vram.grow_again();
         }
         let budget = self.vram.budget();
+        let taken = state.held_blocks * BLOCK + set;
+        let reserve = (budget / FAULT_SHARE).min(FAULT_RESERVE_MAX);
+        // In most cases it does not matter who runs.
+        if taken + reserve <= budget {
+            return true;
+        }
         // Alone on the device, a launch may take all of it.
-        let reserve =
-            if faults && !state.running.is_empty() { (budget / FAULT_SHARE).min(FAULT_RESERVE_MAX) } else { 0 };
-        state.held_blocks * BLOCK + set + reserve <= budget
+        let faults = || record.may_fault || state.running.iter().any(|other| other.record.may_fault);
+        taken <= budget && (state.running.is_empty() || !faults())
     }
 
     /// Whether anything queued waits, as far as can be told, for what only the application does: an event of its own, or
