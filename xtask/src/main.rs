@@ -28,7 +28,8 @@ usage: cargo xtask <verb>
   demo [--no-install] [-- ARG…]     set up, build and run `limosa demo ARG…`
   test [--no-install]               set up and run every check and test, and the demo
   check                             the lints alone: layering, format, clippy, documentation
-  bench [--no-install] [-- ARG…]    set up and run the benchmarks (--help: what they take)
+  bench [--no-install] [-- ARG…]    set up and run the benchmarks (-- --help: what they take)
+  bench --check                     run them as little as shows that they run, as `test` does
   shaders [--check]                 make the checked-in SPIR-V anew, or compare it
   graph [--suite NAME] [--output PATH]
                                     make the bundled graph anew from apt's package lists
@@ -56,6 +57,7 @@ fn dispatch(arguments: &[String]) -> Result<(), Error> {
         Verb::Test { no_install } => steps::test(no_install),
         Verb::Check => steps::check(),
         Verb::Bench { no_install, rest } => benches::bench(no_install, &rest),
+        Verb::CheckBenches => steps::check_benches(),
         Verb::Shaders { check } => steps::shaders(check),
         Verb::Graph { suite, output } => graph::generate(&suite, output.as_deref().map(Path::new)),
     }
@@ -70,6 +72,7 @@ enum Verb {
     Test { no_install: bool },
     Check,
     Bench { no_install: bool, rest: Vec<String> },
+    CheckBenches,
     Shaders { check: bool },
     Graph { suite: String, output: Option<String> },
 }
@@ -95,6 +98,7 @@ impl Verb {
             "demo" => Self::Demo { no_install: options.flag("--no-install"), rest },
             "test" => Self::Test { no_install: options.flag("--no-install") },
             "check" => Self::Check,
+            "bench" if rest.is_empty() && options.flag("--check") => Self::CheckBenches,
             "bench" => Self::Bench { no_install: options.flag("--no-install"), rest },
             "shaders" => Self::Shaders { check: options.flag("--check") },
             "graph" => Self::Graph {
@@ -152,13 +156,18 @@ mod tests {
         let rest = vec!["--no-install".to_owned(), "x".to_owned()];
         assert_eq!(parse("demo -- --no-install x").unwrap(), Verb::Demo { no_install: false, rest });
         assert_eq!(parse("shaders --check").unwrap(), Verb::Shaders { check: true });
+        assert_eq!(parse("bench --check").unwrap(), Verb::CheckBenches);
+        let rest = vec!["--quick".to_owned()];
+        assert_eq!(parse("bench -- --quick").unwrap(), Verb::Bench { no_install: false, rest });
         let (suite, output) = ("bookworm".to_owned(), Some("/tmp/g".to_owned()));
         assert_eq!(parse("graph --output /tmp/g").unwrap(), Verb::Graph { suite, output });
     }
 
     #[test]
     fn what_is_not_understood_is_named() {
-        for line in ["", "jump", "check --no-install", "demo --fast", "test -- x", "graph --output"] {
+        for line in
+            ["", "jump", "check --no-install", "bench --check -- x", "demo --fast", "test -- x", "graph --output"]
+        {
             let error = parse(line).unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains("usage: cargo xtask"), "{line}");
         }

@@ -68,6 +68,12 @@ pub(crate) fn check() -> Result<(), Error> {
     run_steps(&LINTS.each_ref())
 }
 
+/// `cargo xtask bench --check`: the benches' step of the tests alone.
+pub(crate) fn check_benches() -> Result<(), Error> {
+    let [.., benches, _demo] = &TESTS;
+    run_steps(&[benches])
+}
+
 /// `cargo xtask demo`: sets the machine up and runs the demo with `arguments`.
 pub(crate) fn demo(no_install: bool, arguments: &[String]) -> Result<(), Error> {
     say("1/2 set-up: the software Vulkan driver");
