@@ -126,7 +126,10 @@ impl Bench {
         let start = Instant::now();
         let rows = catch_unwind(AssertUnwindSafe(|| (self.run)(scale)));
         let whole = rows.is_ok();
-        let rows = rows.unwrap_or_else(|_| vec![Row::left_out(self.name, "it panicked; see above")]);
+        let rows = rows.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            vec![Row::left_out(self.name, format!("it panicked: {}", text.unwrap_or("see above")))]
+        });
         let seconds = start.elapsed().as_secs_f64();
         rows.iter().for_each(Row::print);
         println!("  [{seconds:.0} s]\n");

@@ -229,11 +229,13 @@ impl Device {
         arguments: &T,
     ) {
         let (shader, host) = (vk::PipelineStageFlags2::COMPUTE_SHADER, vk::PipelineStageFlags2::HOST);
+        // What comes behind it on the queue, and the host, see what it wrote: launches in order, as limosa's are.
+        let (reads, writes) = (vk::AccessFlags2::SHADER_READ, vk::AccessFlags2::SHADER_WRITE);
         let after = [vk::MemoryBarrier2::default()
             .src_stage_mask(shader)
-            .src_access_mask(vk::AccessFlags2::SHADER_WRITE)
-            .dst_stage_mask(host)
-            .dst_access_mask(vk::AccessFlags2::HOST_READ | vk::AccessFlags2::HOST_WRITE)];
+            .src_access_mask(writes)
+            .dst_stage_mask(shader | host)
+            .dst_access_mask(reads | writes | vk::AccessFlags2::HOST_READ | vk::AccessFlags2::HOST_WRITE)];
         // SAFETY: no padding, by the caller's promise; the structures live through the calls.
         unsafe {
             let bytes = std::slice::from_raw_parts(std::ptr::from_ref(arguments).cast::<u8>(), size_of::<T>());

@@ -1,7 +1,7 @@
 //! Copying of blocks and chunks, through the cache or past it.
 //!
 //! What is written once and read by somebody else later need not be fetched into the cache first: non-temporal
-//! stores then move more bytes a second than memcpy (`cargo bench --bench memory -- prefetch`). What the faulting thread reads next is better there.
+//! stores then move more bytes a second than memcpy (`cargo xtask bench -- prefetch`). What the faulting thread reads next is better there.
 //! Nothing here starts threads: one faulting thread gets one core's bandwidth.
 
 /// Whether what is copied stays in the cache.
