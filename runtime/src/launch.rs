@@ -146,7 +146,7 @@ impl<'a, K: Launchable> Launch<'a, K> {
     pub(crate) fn new(queue: &'a Queue, kernel: &'a K, grid: Grid) -> Self {
         let draft = Draft {
             kernel: kernel.kernel().clone(),
-            arguments: Vec::new(),
+            arguments: Vec::with_capacity(kernel.kernel().argument_bytes()),
             pointers: Vec::new(),
             checks_pointers: queue.inner.heap().config().check,
             check: ArgumentCheck::default(),
