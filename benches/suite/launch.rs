@@ -5,7 +5,7 @@
 //! same vector, of which each is admitted when the one before has completed.
 //!
 //! Bounds: 1.10 of raw Vulkan with four resident arguments declared, 1.05 in a batch; 1.02 of the pager's own calls,
-//! which is the API's overhead: those two take turns launch by launch, so that both meet the same noise.
+//! which is the API's overhead: those two share a heap and take turns launch by launch, so that both meet the same noise.
 
 use limosa::{Context, FaultMode, Kernel, Queue, UnifiedVec, ViewKind};
 use limosa_shaders::fill::{Args, KERNEL};
@@ -114,7 +114,7 @@ fn by(view: ViewKind, scale: &Scale) -> Vec<Row> {
     let raw = Raw::new(&name, scale.batch);
     let wgpu = WebGpu::open(&name);
     let mut rows = single(view, scale, &mut ours, &raw, wgpu.as_ref().ok());
-    rows.push(overhead(view, scale, &mut ours, &name));
+    rows.push(overhead(view, scale, &mut ours));
     rows.extend(batched(view, scale, &mut ours, &raw, wgpu.as_ref().ok()));
     rows.extend(wgpu.err().map(|why| Row::left_out(format!("empty launches, wgpu, {view}"), why)));
     rows
@@ -155,8 +155,8 @@ fn single(view: ViewKind, scale: &Scale, ours: &mut Ours, raw: &Raw, wgpu: Optio
 }
 
 /// The API beside the pager's own calls.
-fn overhead(view: ViewKind, scale: &Scale, ours: &mut Ours, name: &str) -> Row {
-    let pager = Pager::new(name, view, HEAP_BYTES, WORDS as u64 * 4);
+fn overhead(view: ViewKind, scale: &Scale, ours: &mut Ours) -> Row {
+    let pager = Pager::new(ours.context.heap().engine(), WORDS as u64 * 4);
     let launches = scale.launches * OVERHEAD_LAUNCHES;
     let series = rotated_each(1, scale.rounds * 2, |_| {
         let mut times: [Vec<f64>; 2] = std::array::from_fn(|_| Vec::with_capacity(launches));

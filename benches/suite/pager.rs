@@ -3,15 +3,12 @@
 
 use std::sync::Arc;
 
-use limosa::{FaultMode, ViewKind};
-use limosa_gpu::{Device, DeviceChoice, Instance, Kernel};
+use limosa_gpu::Kernel;
 use limosa_model::Extent;
-use limosa_pager::{Heap, HeapConfig, Launch, LaunchEvent, LaunchQueue, Machine};
+use limosa_pager::{Heap, Launch, LaunchEvent, LaunchQueue};
 use limosa_shaders::fill;
 
-use crate::resident::DEVICE_BUDGET;
-
-/// A heap, an allocation in it, and a kernel that fills none of its words.
+/// An allocation in a heap, and a kernel that fills none of its words.
 pub(crate) struct Pager {
     target: Extent,
     kernel: Arc<Kernel>,
@@ -20,30 +17,12 @@ pub(crate) struct Pager {
 }
 
 impl Pager {
-    /// On the device of this name, opened as [`crate::resident::context_by`] opens its own.
-    pub(crate) fn new(name: &str, view: ViewKind, heap_bytes: usize, bytes: u64) -> Self {
-        let instance = Instance::new().unwrap();
-        let adapter = instance.choose(&DeviceChoice::Name(name.to_owned())).unwrap();
-        let host_limit = Machine::memory_total() / 4 * 3;
-        let config = HeapConfig {
-            heap_bytes: heap_bytes as u64,
-            host_limit,
-            host_budget: host_limit,
-            device_budget: DEVICE_BUDGET,
-            fault_mode: FaultMode::HandlerThread,
-            view: Some(view),
-            segment_limit: None,
-            staged_copies: false,
-            mappings_limit: None,
-            device_class: None,
-            poison_stale: false,
-            check: false,
-            check_edge: limosa::Edge::End,
-        };
-        let heap = Heap::open(&Device::open(&instance, adapter).unwrap(), config).unwrap();
+    /// On a heap that others use as well: on a device of its own, the driver's threads would be others, and what they do
+    /// to each other is far more than what is looked for.
+    pub(crate) fn new(heap: &Arc<Heap>, bytes: u64) -> Self {
         let kernel = heap.kernel(fill::KERNEL.name, &fill::KERNEL.words(), "main").unwrap();
         let target = heap.allocate(bytes, 4).unwrap();
-        Self { target, kernel, queue: LaunchQueue::new(&heap).unwrap(), heap }
+        Self { target, kernel, queue: LaunchQueue::new(heap).unwrap(), heap: Arc::clone(heap) }
     }
 
     /// An empty launch that declares that it writes the allocation.

@@ -72,6 +72,13 @@ impl Heap {
         Self { inner: Arc::clone(&self.inner), home }
     }
 
+    /// The engine underneath: for the benches that measure what this crate's calls cost above its own.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn engine(&self) -> &Arc<limosa_pager::Heap> {
+        &self.inner
+    }
+
     /// A vector whose element *i* is `element(i)`.
     ///
     /// # Errors

@@ -146,7 +146,8 @@ impl<'a, K: Launchable> Launch<'a, K> {
     pub(crate) fn new(queue: &'a Queue, kernel: &'a K, grid: Grid) -> Self {
         let draft = Draft {
             kernel: kernel.kernel().clone(),
-            arguments: Vec::with_capacity(kernel.kernel().argument_bytes()),
+            // Room for all that the kernel takes: to grow step by step costs more.
+            arguments: Vec::with_capacity(kernel.kernel().argument_bytes().next_multiple_of(8)),
             pointers: Vec::new(),
             checks_pointers: queue.inner.heap().config().check,
             check: ArgumentCheck::default(),
