@@ -47,7 +47,7 @@ impl Ours {
 
     /// Submits an empty launch that reads one vector.
     fn submit_reading(&mut self) {
-        let launch = self.queue.launch(&self.kernel, 1).reads(&self.resident[0]).value(0u64).value(0u32).value(0u32);
+        let launch = self.queue.launch(&self.kernel, 1).args((self.resident[0].reads(), 0u64, 0u32, 0u32));
         // SAFETY: as below.
         unsafe { launch.submit() }.unwrap();
     }
