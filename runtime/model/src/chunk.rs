@@ -38,7 +38,7 @@ pub enum Hold {
     None,
     /// So many launches read it.
     Read(u16),
-    /// One launch writes it.
+    /// A launch writes it: alone, or with others of its queue, which come one after the other.
     Write,
 }
 
@@ -108,7 +108,9 @@ pub struct Chunk {
     pub(crate) starts: BlockSet,
     pub(crate) image: Image,
     pub(crate) busy: BlockSet,
+    /// The blocks with any of [`Self::write_holds`].
     pub(crate) write_hold: BlockSet,
+    pub(crate) write_holds: [u16; BLOCKS_PER_CHUNK as usize],
     pub(crate) read_holds: [u16; BLOCKS_PER_CHUNK as usize],
     /// How often each block is pinned to the host.
     pub(crate) pins: [u16; BLOCKS_PER_CHUNK as usize],
@@ -202,6 +204,12 @@ impl Chunk {
     #[must_use]
     pub fn held(&self) -> BlockSet {
         self.write_hold | counted(&self.read_holds)
+    }
+
+    /// The blocks that launches hold for writing.
+    #[must_use]
+    pub fn held_for_writing(&self) -> BlockSet {
+        self.write_hold
     }
 
     /// The state of the block in `slot`.
@@ -325,8 +333,8 @@ impl Chunk {
         self.host_blank = self.host_blank - plan.stale.host;
         match plan.hold {
             Hold::None => {}
-            Hold::Write => self.write_hold |= plan.covers,
-            Hold::Read(_) => self.add_readers(plan.covers),
+            Hold::Write => self.add_holds(plan.covers, Access::Write),
+            Hold::Read(_) => self.add_holds(plan.covers, Access::Read),
         }
         for slot in plan.pins.slots() {
             // At the limit, which takes forgotten pins, a block stays pinned for good.
@@ -367,9 +375,14 @@ impl Chunk {
         self.busy = self.busy - covers;
     }
 
-    pub(crate) fn add_readers(&mut self, blocks: BlockSet) {
-        for slot in blocks.slots() {
-            self.read_holds[slot as usize] += 1;
+    pub(crate) fn add_holds(&mut self, blocks: BlockSet, access: Access) {
+        let holds = match access {
+            Access::Read => &mut self.read_holds,
+            Access::Write => &mut self.write_holds,
+        };
+        blocks.slots().for_each(|slot| holds[slot as usize] += 1);
+        if access == Access::Write {
+            self.write_hold |= blocks;
         }
     }
 
@@ -402,7 +415,7 @@ impl Chunk {
         never(self.write_hold & cpu_open, "write hold with a CPU mapping");
         never(cpu_writable & self.held(), "CPU may write what a launch holds");
         never(self.pinned() & (device | file), "a pinned block with another copy");
-        never(counted(&self.read_holds) & self.write_hold, "write hold beside a read hold");
+        debug_assert_eq!(counted(&self.write_holds), self.write_hold);
         never(self.held() - device, "held without a copy on the device");
         never(self.advice.given() - self.allocated, "advice on free blocks");
     }

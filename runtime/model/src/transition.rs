@@ -7,7 +7,7 @@ use crate::address::{Access, Side};
 use crate::advice::Advice;
 use crate::cause::Cause;
 use crate::chunk::{Chunk, Hold, Image};
-use crate::geometry::BlockSet;
+use crate::geometry::{BLOCKS_PER_CHUNK, BlockSet};
 use crate::plan::{Plan, Refusal, Sides, Verdict};
 
 const NONE: BlockSet = BlockSet::EMPTY;
@@ -139,15 +139,19 @@ impl Chunk {
         self.begin(cause, change)
     }
 
-    /// Whether a launch could hold `reads` for reading and `writes` for writing, as far as other launches go.
+    /// Whether a launch could hold `reads` for reading and `writes` for writing, as far as other launches go. The holds
+    /// on `own` are of launches that it comes after on the device anyhow, and do not bar it.
     #[must_use]
-    pub fn can_hold(&self, reads: BlockSet, writes: BlockSet) -> bool {
-        let pinned = (reads | writes) & self.pinned();
+    pub fn can_hold(&self, reads: BlockSet, writes: BlockSet, own: BlockSet) -> bool {
         // One more would not be counted.
-        if reads.slots().any(|slot| self.read_holds[slot as usize] == u16::MAX) {
+        let full = |holds: &[u16; BLOCKS_PER_CHUNK as usize], blocks: BlockSet| {
+            blocks.slots().any(|slot| holds[slot as usize] == u16::MAX)
+        };
+        if full(&self.read_holds, reads) || full(&self.write_holds, writes & own) {
             return false;
         }
-        (reads & self.write_hold).is_empty() && (writes & self.held()).is_empty() && pinned.is_empty()
+        let barred = (reads & self.write_hold) | (writes & self.held());
+        (barred - own).is_empty() && ((reads | writes) & self.pinned()).is_empty()
     }
 
     /// Makes the CPU the only owner of `blocks`, and pins them: until [`Self::unpin`] nothing moves them. For memory
@@ -187,14 +191,32 @@ impl Chunk {
 
     /// A launch is admitted and holds `blocks` for `access`; with `overwrite`, it replaces every byte of them.
     pub fn acquire(&mut self, blocks: BlockSet, access: Access, overwrite: bool) -> Verdict {
-        // Nobody holds them: who asks knew the blocks in an earlier life.
-        if !(blocks & self.shared).is_empty() {
-            return Verdict::Refuse(Refusal::Unallocated, blocks & self.shared);
-        }
         let barred = match access {
             Access::Read => self.write_hold,
             Access::Write => self.held(),
         };
+        self.acquire_past(blocks, access, overwrite, barred)
+    }
+
+    /// As [`Self::acquire`] of what launches hold that the new one comes after on the device anyhow: their holds do not
+    /// bar it. What they hold for writing is as it needs it already and held at once, also if the plan for the rest fails
+    /// later; what they read is shared or made the device's own.
+    pub fn succeed(&mut self, blocks: BlockSet, access: Access) -> Verdict {
+        debug_assert!(self.held().covers(blocks), "nothing to come after");
+        let written = blocks & self.write_hold;
+        let rest = blocks - written;
+        let verdict = if rest.is_empty() { Verdict::Done } else { self.acquire_past(rest, access, false, NONE) };
+        if matches!(verdict, Verdict::Go(_) | Verdict::Done) {
+            self.add_holds(written, access);
+        }
+        verdict
+    }
+
+    fn acquire_past(&mut self, blocks: BlockSet, access: Access, overwrite: bool, barred: BlockSet) -> Verdict {
+        // Nobody holds them: who asks knew the blocks in an earlier life.
+        if !(blocks & self.shared).is_empty() {
+            return Verdict::Refuse(Refusal::Unallocated, blocks & self.shared);
+        }
         if let Some(verdict) = self.obstacle(blocks, barred | self.pinned()) {
             return verdict;
         }
@@ -213,6 +235,7 @@ impl Chunk {
             open: Sides { host: NONE, device: blocks - satisfied },
             read_only: blocks,
             gpu_read_only: blocks - other,
+            gpu_writes: other,
             close_cpu: other,
             ..Change::default()
         };
@@ -230,7 +253,12 @@ impl Chunk {
         match access {
             Access::Write => {
                 debug_assert!(self.write_hold.covers(blocks), "released without a hold");
-                self.write_hold = self.write_hold - blocks;
+                for slot in blocks.slots() {
+                    self.write_holds[slot as usize] -= 1;
+                    if self.write_holds[slot as usize] == 0 {
+                        self.write_hold = self.write_hold - BlockSet::of(slot);
+                    }
+                }
             }
             Access::Read => {
                 for slot in blocks.slots() {
@@ -383,6 +411,7 @@ impl Chunk {
             return Err(self.busy);
         }
         self.write_hold = NONE;
+        self.write_holds = Default::default();
         self.read_holds = Default::default();
         let lost = self.image.device - self.image.host - self.image.file;
         self.image.device = NONE;

@@ -226,6 +226,39 @@ fn acquire_for_reading_queues_behind_a_write_hold() {
 }
 
 #[test]
+fn successors_of_a_writer_need_nothing_and_end_one_by_one() {
+    for access in [Read, Write] {
+        let mut chunk = having("D");
+        hold(&mut chunk, Write);
+        assert!(!chunk.can_hold(BLOCK, NONE, NONE) && chunk.can_hold(BLOCK, BLOCK, BLOCK));
+        assert!(matches!(chunk.succeed(BLOCK, access), Verdict::Done));
+        assert_waits(chunk.fault(Host, 0, NONE, Read));
+        chunk.release(BLOCK, Write);
+        assert_eq!(chunk.state(0).hold, if access == Read { Hold::Read(1) } else { Hold::Write });
+        chunk.release(BLOCK, access);
+        assert_eq!(chunk.state(0).hold, Hold::None);
+    }
+}
+
+#[test]
+fn a_writer_that_succeeds_readers_takes_the_host_copy_away_and_bars_the_cpu_until_it_ends() {
+    let mut chunk = having("HD");
+    hold(&mut chunk, Read);
+    run(&mut chunk, cpu(Read));
+    let actions = run(&mut chunk, |chunk| chunk.succeed(BLOCK, Write));
+    assert_eq!(actions[0], Close(Host, BLOCK));
+    assert!(actions.contains(&Open(Device, BLOCK, Write)), "{actions:?}");
+    assert_eq!((chunk.state(0).copies, chunk.state(0).hold), (copies("D"), Hold::Write));
+    // Another reader behind both.
+    assert!(matches!(chunk.succeed(BLOCK, Read), Verdict::Done));
+    chunk.release(BLOCK, Read);
+    chunk.release(BLOCK, Write);
+    assert_eq!(chunk.state(0).hold, Hold::Read(1));
+    assert_waits(chunk.fault(Host, 0, NONE, Write));
+    chunk.release(BLOCK, Read);
+}
+
+#[test]
 fn acquire_for_overwriting_copies_nothing() {
     let acquire = |chunk: &mut Chunk| chunk.acquire(BLOCK, Write, true);
     let actions = [TakeFrames(BLOCK), Close(Host, BLOCK), Stale(Host, BLOCK), Open(Device, BLOCK, Write)];
@@ -530,7 +563,7 @@ fn a_pin_makes_the_cpu_the_owner_and_nothing_moves_until_it_ends() {
             assert_waits(chunk.fault(Device, 0, NONE, access));
             assert_waits(chunk.acquire(BLOCK, access, false));
         }
-        assert!(!chunk.can_hold(BLOCK, NONE) && !chunk.can_hold(NONE, BLOCK));
+        assert!(!chunk.can_hold(BLOCK, NONE, NONE) && !chunk.can_hold(NONE, BLOCK, NONE));
         assert_waits(chunk.prefetch(Device, BLOCK));
         assert_waits(chunk.discard(BLOCK));
         assert_waits(chunk.write_back(BLOCK));

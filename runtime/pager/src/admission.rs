@@ -14,8 +14,9 @@ use std::sync::atomic::Ordering;
 
 use limosa_gpu::{Bound, GpuError, Queue};
 use limosa_model::policy::{EvictionPolicy, LaunchOrder};
-use limosa_model::{BLOCK, CHUNK, DeclaredSets};
+use limosa_model::{BLOCK, BlockSet, CHUNK, DeclaredSets, Side};
 
+use crate::cell::Cell;
 use crate::config::DeviceClass;
 use crate::core::Core;
 use crate::counters::add;
@@ -27,6 +28,7 @@ use crate::scheduler::{Pending, Queued, Running, State, Work};
 /// bytes of it: two chunks, so that it can copy from one to another.
 const FAULT_SHARE: u64 = 8;
 const FAULT_RESERVE_MAX: u64 = 2 * CHUNK;
+use crate::succession::Succession;
 
 /// How many launches may be given room before one that was submitted earlier on their queue.
 const PASSES_MAX: u32 = 64;
@@ -143,27 +145,32 @@ impl Core {
     /// Admits a launch if it finds its room: then it has left the queue, and this gives whether the device turned out to
     /// be lost.
     fn admit(&self, state: &mut State, at: usize) -> Option<bool> {
-        let Pending { record, everything, .. } = &state.queued[at].pending;
+        let Pending { record, queue, everything, .. } = &state.queued[at].pending;
         let (record, everything, sets) = (Arc::clone(record), *everything, record.sets());
         // Only what holds all of the heap grows after it was submitted.
         let asked = sets.blocks() * BLOCK;
         let hopeless = asked > self.vram.asked();
         let fits = self.fits(state, &record);
         let alone = !self.config.check || state.running.is_empty();
-        let admissible = alone && fits && self.can_hold(&sets);
+        let apart = self.can_hold(&sets, &Succession::Nothing);
+        // What must move comes when it is next: until then the policy learns more, and others keep their room.
+        let succeeds = !apart && self.is_current(&sets);
+        let before = if succeeds { Succession::on(queue, state) } else { Succession::Nothing };
+        let admissible = alone && fits && (apart || succeeds && self.can_hold(&sets, &before));
         if !admissible && !hopeless && !self.lost() {
             return None;
         }
         let holds = if hopeless {
             Err(PagerError::SetTooLarge { kernel: record.name.clone(), asked, budget: self.vram.asked() })
         } else {
-            self.hold_all(&record, everything)
+            self.hold_all(&record, everything, &before)
         };
         if holds.as_ref().is_err_and(is_crowded) && !state.running.is_empty() {
             // The driver has less than the budget, or maps less: what runs will leave room.
             return None;
         }
         let Queued { order, pending, .. } = state.queued.remove(at)?;
+        let fresh = holds.as_ref().map_or(0, |holds| holds.fresh);
         let admitted = match (holds, pending) {
             (Ok(holds), Pending { queue, work: Work::Kernel(submission), .. }) => {
                 self.send(state, &record, &queue, submission, holds)
@@ -176,7 +183,7 @@ impl Core {
                 return Some(lost);
             }
         };
-        Some(self.enter(state, order, &record, admitted))
+        Some(self.enter(state, order, &record, admitted.map(|bound| (bound, fresh))))
     }
 
     /// Notes what became of a launch that was to be sent. Gives whether the device turned out to be lost.
@@ -185,7 +192,7 @@ impl Core {
         state: &mut State,
         order: LaunchOrder,
         record: &Arc<Record>,
-        admitted: Result<Bound, PagerError>,
+        admitted: Result<(Bound, u64), PagerError>,
     ) -> bool {
         // Only now: until all of its blocks are held, the policy must know that they are needed next.
         let mut vram = self.vram.lock();
@@ -195,8 +202,8 @@ impl Core {
         vram.policy.settled(order);
         drop(vram);
         match admitted {
-            Ok((timeline, ticket)) => {
-                state.held_blocks += record.sets().blocks();
+            Ok(((timeline, ticket), fresh)) => {
+                state.held_blocks += fresh;
                 state.admitted += 1;
                 let place = state.admitted;
                 state.running.push(Running {
@@ -239,9 +246,16 @@ impl Core {
         if taken + reserve <= budget {
             return true;
         }
+        let taken = taken - self.held_of(&record.sets()) * BLOCK;
         // Alone on the device, a launch may take all of it.
         let faults = || record.may_fault || state.running.iter().any(|other| other.record.may_fault);
-        taken <= budget && (state.running.is_empty() || !faults())
+        taken + if state.running.is_empty() || !faults() { 0 } else { reserve } <= budget
+    }
+
+    /// How many of the blocks are held already.
+    fn held_of(&self, sets: &DeclaredSets) -> u64 {
+        let held = |cell: &Cell, own: BlockSet| u64::from((cell.lock().chunk.held() & own).count());
+        sets.chunks().map(|(chunk, sets)| self.cells.get(chunk).map_or(0, |cell| held(cell, sets.all()))).sum()
     }
 
     /// Whether anything queued waits, as far as can be told, for what only the application does: an event of its own, or
@@ -253,10 +267,20 @@ impl Core {
         queued.any(|pending| outside(pending) || self.touches_pinned(&pending.record.sets()))
     }
 
-    fn can_hold(&self, sets: &DeclaredSets) -> bool {
+    /// Whether all of the blocks' data is on the device.
+    fn is_current(&self, sets: &DeclaredSets) -> bool {
+        let there = |cell: &Cell, blocks: BlockSet| cell.lock().chunk.current(Side::Device).covers(blocks);
+        sets.chunks().all(|(chunk, sets)| self.cells.get(chunk).is_some_and(|cell| there(cell, sets.all())))
+    }
+
+    fn can_hold(&self, sets: &DeclaredSets, before: &Succession) -> bool {
         sets.chunks().all(|(chunk, sets)| {
-            let holdable =
-                |cell: &crate::cell::Cell| cell.lock().chunk.can_hold(sets.reads, sets.writes | sets.overwrites);
+            let holdable = |cell: &Cell| {
+                let blocks = cell.lock();
+                // What a CPU thread waits for is its own first.
+                let own = before.own(chunk) - blocks.parked.host;
+                blocks.chunk.can_hold(sets.reads, sets.writes | sets.overwrites, own)
+            };
             self.cells.get(chunk).is_none_or(holdable)
         })
     }

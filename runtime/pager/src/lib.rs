@@ -41,6 +41,7 @@ mod selftest;
 mod shared;
 mod side;
 mod stand_in;
+mod succession;
 mod throttle;
 mod user_event;
 mod view;

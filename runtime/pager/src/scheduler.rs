@@ -20,6 +20,7 @@ use crate::core::Core;
 use crate::error::PagerError;
 use crate::notifier::Job;
 use crate::record::{Record, has_reached};
+use crate::succession::Succession;
 
 fn own_sets(blocks: BlockSet, access: Access, overwrite: bool) -> ChunkSets {
     let none = ChunkSets::default();
@@ -75,6 +76,8 @@ pub(crate) struct Queued {
 /// What a launch has taken, before it is on the device.
 pub(crate) struct Holds {
     held: Vec<(ChunkIndex, ChunkSets)>,
+    /// How many of the blocks nobody held before.
+    pub(crate) fresh: u64,
     /// What it must wait for on the device.
     published: Option<Bound>,
 }
@@ -271,28 +274,31 @@ impl Core {
         }
         for Running { record, .. } in finished {
             let sets = record.sets();
-            state.held_blocks -= sets.blocks();
             for (chunk, sets) in sets.chunks() {
-                self.release_sets(chunk, sets);
+                state.held_blocks -= self.release_sets(chunk, sets);
             }
             self.notifier.hand_over(record.released());
         }
     }
 
-    fn release_sets(&self, chunk: ChunkIndex, sets: ChunkSets) {
+    /// Gives how many blocks nobody holds any more.
+    fn release_sets(&self, chunk: ChunkIndex, sets: ChunkSets) -> u64 {
         // A lost device has taken the holds with it.
         let nothing_held = self.lost() || seeded(Defect::SkipHold);
-        let (Some(cell), false) = (self.cells.get(chunk), nothing_held) else { return };
+        let (Some(cell), false) = (self.cells.get(chunk), nothing_held) else { return 0 };
         let mut state = cell.lock();
+        let before = state.chunk.held();
         state.chunk.release(sets.reads, Access::Read);
         state.chunk.release(sets.writes | sets.overwrites, Access::Write);
+        let freed = before - state.chunk.held();
         self.release(chunk, cell, state, sets.all());
+        u64::from(freed.count())
     }
 
     /// Takes the launch's blocks, all or none, and has the device see them.
-    pub(crate) fn hold_all(&self, record: &Record, everything: bool) -> Result<Holds, PagerError> {
-        let mut held = Vec::new();
-        while let Err(error) = self.acquire_all(&record.sets(), &mut held) {
+    pub(crate) fn hold_all(&self, record: &Record, everything: bool, before: &Succession) -> Result<Holds, PagerError> {
+        let (mut held, mut fresh) = (Vec::new(), 0);
+        while let Err(error) = self.acquire_all(&record.sets(), before, &mut held, &mut fresh) {
             self.give_up(std::mem::take(&mut held));
             // Of all of the heap, something may have been freed in this moment.
             let freed = matches!(error, PagerError::NotAllocated { .. });
@@ -305,7 +311,7 @@ impl Core {
             self.begin_check(Declared::new((*record.sets()).clone(), everything));
         }
         match self.publish() {
-            Ok(published) => Ok(Holds { held, published }),
+            Ok(published) => Ok(Holds { held, fresh, published }),
             Err(error) => {
                 self.give_up(held);
                 Err(error)
@@ -320,7 +326,7 @@ impl Core {
         record: &Arc<Record>,
         queue: &Arc<Queue>,
         submission: Submission,
-        Holds { held, published }: Holds,
+        Holds { held, published, .. }: Holds,
     ) -> Result<Bound, PagerError> {
         self.ordering_point();
         let mut waits: Vec<Bound> = published.into_iter().collect();
@@ -352,10 +358,17 @@ impl Core {
         }
     }
 
-    fn acquire_all(&self, sets: &DeclaredSets, held: &mut Vec<(ChunkIndex, ChunkSets)>) -> Result<(), PagerError> {
+    fn acquire_all(
+        &self,
+        sets: &DeclaredSets,
+        before: &Succession,
+        held: &mut Vec<(ChunkIndex, ChunkSets)>,
+        fresh: &mut u64,
+    ) -> Result<(), PagerError> {
         if self.lost() {
             return Err(GpuError::DeviceLost.into());
         }
+        *fresh = 0;
         // What is overwritten last: a launch that fails before leaves it as it was.
         for overwriting in [false, true] {
             for (chunk, sets) in sets.chunks() {
@@ -365,18 +378,60 @@ impl Core {
                     [(sets.reads, Access::Read, false), (sets.writes, Access::Write, false)]
                 };
                 for (blocks, access, overwrite) in wanted.into_iter().filter(|(blocks, ..)| !blocks.is_empty()) {
-                    self.transition(chunk, |chunk| match chunk.acquire(blocks, access, overwrite) {
-                        Verdict::Go(mut plan) if seeded(Defect::SkipHold) => {
-                            plan.forgo_hold();
-                            Verdict::Go(plan)
-                        }
-                        verdict => verdict,
-                    })?;
-                    held.push((chunk, own_sets(blocks, access, overwrite)));
+                    let (written, read, free) = self.split_by_holds(chunk, blocks, access, before);
+                    // Of what others still use nothing may be lost.
+                    for blocks in [written, read].into_iter().filter(|blocks| !blocks.is_empty()) {
+                        self.transition(chunk, |chunk| chunk.succeed(blocks, access))?;
+                        held.push((chunk, own_sets(blocks, access, false)));
+                    }
+                    if !free.is_empty() {
+                        *fresh += self.acquire_blocks(chunk, free, access, overwrite)?;
+                        held.push((chunk, own_sets(free, access, overwrite)));
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// What the launch succeeds to: blocks held for writing and others; and what it takes as if nobody were before it.
+    fn split_by_holds(
+        &self,
+        chunk: ChunkIndex,
+        blocks: BlockSet,
+        access: Access,
+        before: &Succession,
+    ) -> (BlockSet, BlockSet, BlockSet) {
+        let (own, none) = (before.own(chunk) & blocks, BlockSet::EMPTY);
+        let (Some(cell), false) = (self.cells.get(chunk), own.is_empty()) else { return (none, none, blocks) };
+        let state = cell.lock();
+        let written = own & state.chunk.held_for_writing();
+        // Readers share anyhow.
+        let read = if access == Access::Write { (own & state.chunk.held()) - written } else { none };
+        (written, read, blocks - written - read)
+    }
+
+    /// Gives how many of the blocks nobody held before.
+    fn acquire_blocks(
+        &self,
+        chunk: ChunkIndex,
+        blocks: BlockSet,
+        access: Access,
+        overwrite: bool,
+    ) -> Result<u64, PagerError> {
+        let mut held_before = BlockSet::EMPTY;
+        self.transition(chunk, |chunk| {
+            held_before = chunk.held();
+            match chunk.acquire(blocks, access, overwrite) {
+                Verdict::Go(mut plan) if seeded(Defect::SkipHold) => {
+                    held_before = blocks;
+                    plan.forgo_hold();
+                    Verdict::Go(plan)
+                }
+                verdict => verdict,
+            }
+        })?;
+        Ok(u64::from((blocks - held_before).count()))
     }
 
     /// Gives up what a launch held that will not run. What it was given to overwrite holds nothing of anybody's now: it

@@ -223,7 +223,7 @@ impl Step<'_> {
             let block = BlockSet::of(*slot);
             let (reads, writes) =
                 if *access == Access::Read { (block, BlockSet::EMPTY) } else { (BlockSet::EMPTY, block) };
-            self.world.cells[*chunk].chunk.can_hold(reads, writes)
+            self.world.cells[*chunk].chunk.can_hold(reads, writes, BlockSet::EMPTY)
         })
     }
 
