@@ -157,7 +157,7 @@ fn set_beyond_the_budget(way: Way) {
     let error = fill(&mut vec, BUDGET_BLOCKS + 1).err().unwrap();
     let text = error.to_string();
     assert!(error.is_out_of_memory() && text.contains("split"), "{text}");
-    let Error::Pager(PagerError::SetTooLarge { kernel, asked, budget }) = error else { panic!("{text}") };
+    let Error::Pager(PagerError::SetTooLarge { kernel, asked, budget, .. }) = error else { panic!("{text}") };
     assert_eq!((kernel.as_str(), asked, budget), ("fill", BUDGET + BLOCK, BUDGET));
     assert!(text.contains(&asked.to_string()) && text.contains(&budget.to_string()), "{text}");
     // All of the budget can be had.

@@ -26,7 +26,7 @@ fn lost<T>(result: limosa::Result<T>) {
 /// The range that an error says is lost.
 fn poisoned(error: Error) -> (u64, u64) {
     let text = error.to_string();
-    let Error::Pager(PagerError::Poisoned { start, len }) = error else { panic!("{text}") };
+    let Error::Pager(PagerError::Poisoned { start, len, .. }) = error else { panic!("{text}") };
     assert!(text.contains(&format!("{start:#x}")) && text.contains("repair"), "{text}");
     (start, len)
 }

@@ -112,7 +112,7 @@ fn failure<T>(result: Result<T>) -> LaunchFailure {
 /// That a launch which fills `words` words from `address` on fails at `at` for this reason, with `relation` to `vec`.
 fn fails_at(kit: &Kit, vec: (u64, u64), address: u64, at: u64, relation: Relation) {
     let error = failure(kit.fill_at(address, 1, 7).unwrap().wait());
-    let place = error.place.unwrap();
+    let place = error.place.clone().unwrap();
     assert_eq!((error.kernel.as_str(), error.address.0, error.access), ("fill", at, Access::Write), "{error}");
     assert_eq!((place.allocation.start.0, place.allocation.len), vec, "{error}");
     assert_eq!(place.relation, relation, "{error}");
@@ -156,7 +156,7 @@ fn a_kernel_that_runs_over_an_edge_is_caught_with_what_it_ran_over() {
         // SAFETY: beyond `vec` is nothing, or the rest of its block.
         let error = failure(unsafe { launch.args((1u32, 0u32)).submit() }.unwrap().wait());
         assert_eq!(error.cause, TouchCause::NotAllocated, "{error}");
-        assert_eq!(error.place.unwrap().allocation.start.0, start);
+        assert_eq!(error.place.as_ref().unwrap().allocation.start.0, start);
         assert!((start + len..start + len + 2 * BLOCK).contains(&error.address.0), "{error}");
     });
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, turn};
-use limosa::{Access, Event, FaultMode, RawAllocation, Side, WatchEvent, inject};
+use limosa::{Access, Event, FaultMode, RawAllocation, Relation, Side, WatchEvent, inject};
 use limosa_shaders::stress;
 
 const MODES: [FaultMode; 2] = [FaultMode::HandlerThread, FaultMode::InThread];
@@ -34,7 +34,7 @@ struct Arena {
 
 impl Arena {
     fn new(kit: &Kit, blocks: u64, lanes_at: u64, counted_at: u64) -> Self {
-        let memory = kit.heap().allocate(blocks * BLOCK, BLOCK).unwrap();
+        let memory = kit.heap().named("arena").allocate(blocks * BLOCK, BLOCK).unwrap();
         let arena = Self { memory, lanes_at, counted_at };
         (0..LANES).for_each(|lane| {
             arena.word(lanes_at + lane * STRIDE).store(stress::lane_value(SEED, lane, 0), Ordering::Relaxed);
@@ -134,6 +134,9 @@ fn a_block_used_by_both_sides_at_once_is_throttled_and_reported() {
         let found = kit.heap().thrashing();
         assert_eq!(found.len(), 1, "{mode:?}: {found:?}");
         assert_eq!(found[0].range, arena.memory.range());
+        let place = found[0].place.as_ref().unwrap();
+        assert_eq!((place.name.as_deref(), place.relation), (Some("arena"), Relation::Inside(0)));
+        assert_eq!(arena.memory.counters().faults_throttled, kit.heap().counters().faults_throttled, "{mode:?}");
         assert!(found[0].moves >= 8 && found[0].since >= begun && found[0].last <= Instant::now());
         drop((watch, arena));
         assert_eq!(kit.heap().thrashing(), [], "freed");

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use limosa_gpu::Kernel;
 use limosa_model::Extent;
-use limosa_pager::{Heap, Launch, LaunchEvent, LaunchQueue};
+use limosa_pager::{AllocationOptions, Heap, KernelTally, Launch, LaunchEvent, LaunchQueue};
 use limosa_shaders::fill;
 
 /// An allocation in a heap, and a kernel that fills none of its words.
 pub(crate) struct Pager {
     target: Extent,
     kernel: Arc<Kernel>,
+    tally: Arc<KernelTally>,
     queue: LaunchQueue,
     heap: Arc<Heap>,
 }
@@ -21,8 +22,9 @@ impl Pager {
     /// to each other is far more than what is looked for.
     pub(crate) fn new(heap: &Arc<Heap>, bytes: u64) -> Self {
         let kernel = heap.kernel(fill::KERNEL.name, &fill::KERNEL.words(), "main").unwrap();
-        let target = heap.allocate(bytes, 4).unwrap();
-        Self { target, kernel, queue: LaunchQueue::new(heap).unwrap(), heap: Arc::clone(heap) }
+        let target = heap.allocate(bytes, 4, &AllocationOptions::default()).unwrap();
+        let (queue, tally) = (LaunchQueue::new(heap).unwrap(), Arc::default());
+        Self { target, kernel, tally, queue, heap: Arc::clone(heap) }
     }
 
     /// An empty launch that declares that it writes the allocation.
@@ -32,6 +34,7 @@ impl Pager {
         arguments.extend_from_slice(&[0; 16]);
         let launch = Launch {
             kernel: Arc::clone(&self.kernel),
+            tally: Arc::clone(&self.tally),
             groups: [1, 1, 1],
             arguments,
             pointers: Vec::new(),

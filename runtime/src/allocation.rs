@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use limosa_model::{Access, Advice, Extent, HostRange, Side};
-use limosa_pager::{Heap, PagerError, Residency, ResidencySummary};
+use limosa_pager::{AllocationOptions, Heap, Home, PagerError, Residency, ResidencySummary};
 
-use crate::heap::Home;
 use crate::pointer::GpuPtr;
 use crate::uses::Uses;
 use crate::{Error, Result};
@@ -32,34 +31,31 @@ pub struct RawAllocation {
     start: u64,
     /// Changed by [`Self::resize`] only.
     len: AtomicU64,
-    home: Home,
+    pub(crate) options: AllocationOptions,
     pub(crate) uses: Uses,
     heap: Arc<Heap>,
 }
 
 impl RawAllocation {
     pub(crate) fn new(heap: &crate::Heap, len: u64, align: u64) -> Result<Arc<Self>> {
-        let extent = match heap.home {
-            Home::Migrating => heap.inner.allocate(len, align)?,
-            Home::Shared => heap.inner.allocate_shared(len, align)?,
-        };
-        Ok(Self::of(&heap.inner, extent, heap.home))
+        Self::with(&heap.inner, len, align, heap.options.clone())
+    }
+
+    pub(crate) fn with(heap: &Arc<Heap>, len: u64, align: u64, options: AllocationOptions) -> Result<Arc<Self>> {
+        let extent = heap.allocate(len, align, &options)?;
+        Ok(Self::of(heap, extent, options))
     }
 
     /// Whole blocks for [`Self::resize`], with about `room` bytes of addresses kept free behind them. In a shared home
     /// there is no room.
     pub(crate) fn resizable(heap: &crate::Heap, len: u64, align: u64, room: u64) -> Result<Arc<Self>> {
-        let extent = match heap.home {
-            Home::Migrating => heap.inner.allocate_resizable(len, align, room)?,
-            Home::Shared => heap.inner.allocate_shared(len, align)?,
-        };
-        Ok(Self::of(&heap.inner, extent, heap.home))
+        let extent = heap.inner.allocate_resizable(len, align, room, &heap.options)?;
+        Ok(Self::of(&heap.inner, extent, heap.options.clone()))
     }
 
-    /// Takes over an allocation.
-    pub(crate) fn of(heap: &Arc<Heap>, extent: Extent, home: Home) -> Arc<Self> {
+    fn of(heap: &Arc<Heap>, extent: Extent, options: AllocationOptions) -> Arc<Self> {
         let (len, heap) = (AtomicU64::new(extent.len), Arc::clone(heap));
-        Arc::new(Self { start: extent.start, len, home, uses: Uses::default(), heap })
+        Arc::new(Self { start: extent.start, len, options, uses: Uses::default(), heap })
     }
 
     /// Makes it `len` bytes long, where it is. One caller at a time; what is cut off nobody uses any more, launches
@@ -76,7 +72,7 @@ impl RawAllocation {
     /// Where it lives.
     #[must_use]
     pub fn home(&self) -> Home {
-        self.home
+        self.options.home
     }
 
     /// Where it is; the same on both sides. What is stored through it while a launch may touch the same bytes is the

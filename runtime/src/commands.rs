@@ -9,11 +9,10 @@ use std::sync::Arc;
 
 use limosa_gpu::repeat;
 use limosa_model::{Access, BLOCK, Extent, Side};
-use limosa_pager::{Heap, LaunchEvent, Marker};
+use limosa_pager::{AllocationOptions, Heap, LaunchEvent, Marker};
 
 use crate::allocation::RawAllocation;
 use crate::event::Event;
-use crate::heap::Home;
 use crate::queue::Queue;
 use crate::shareable::Shareable;
 use crate::vec::UnifiedVec;
@@ -174,11 +173,10 @@ fn source_of<T: Shareable>(target: &RawAllocation, value: T) -> Result<Source> {
     }
     // In a block of its own, so that storing it waits for no launch that holds a neighbour.
     let len = period.max(BLOCK);
-    let extent = target.heap().allocate(len, BLOCK)?;
-    let memory = RawAllocation::of(target.heap(), extent, Home::Migrating);
+    let memory = RawAllocation::with(target.heap(), len, BLOCK, AllocationOptions::default())?;
     // SAFETY: inside the allocation, of which nobody else knows yet.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.ptr().as_ptr(), bytes.len()) };
-    let extent = Extent { len: period, ..extent };
+    let extent = Extent { len: period, ..memory.extent() };
     Ok(Source { part: Some(Part { memory, extent }), period, pattern: 0 })
 }
 
@@ -203,7 +201,7 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] and [`Error::LengthsDiffer`] for ranges that are wrong, [`crate::PagerError::SetTooLarge`] and
-    /// [`crate::PagerError::RangeTooLarge`] for what does not fit the device budget, [`crate::GpuError::DeviceLost`],
+    /// [`crate::PagerError::RangeTooLarge`] for what does not fit the device budget, [`crate::PagerError::OverDeviceLimit`], [`crate::GpuError::DeviceLost`],
     /// [`crate::GpuError::OutOfMemory`], [`crate::OsError`]. Nothing will happen then. What goes wrong later is told by the
     /// event.
     pub fn submit(self) -> Result<Event> {
@@ -235,6 +233,8 @@ fn repeat_on(queue: &Queue, source: Source, target: Part, after: Vec<LaunchEvent
     keep.extend(source.part.as_ref().map(|part| Arc::clone(&part.memory)));
     let launch = limosa_pager::Launch {
         kernel,
+        // Nobody can ask for it.
+        tally: Arc::default(),
         groups,
         arguments: words.iter().flat_map(|word| word.to_ne_bytes()).collect(),
         // It is limosa's own kernel: they are right.

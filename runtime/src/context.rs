@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use limosa_gpu::{Adapter, Device, DeviceChoice, DeviceKind, Instance, Translation};
 use limosa_model::Edge;
-use limosa_pager::{DeviceClass, FaultMode, HeapConfig, Machine, ViewKind};
+use limosa_pager::{AllocationOptions, DeviceClass, FaultMode, HeapConfig, Machine, ViewKind};
 
 use crate::Result;
-use crate::heap::{Heap, Home};
+use crate::heap::Heap;
 use crate::kernel::{Kernel, KernelBuilder};
 use crate::queue::Queue;
 use crate::queue_builder::QueueBuilder;
@@ -382,6 +382,8 @@ impl ContextBuilder {
             check: self.check,
             check_edge: self.check_edge,
         };
-        Ok(Context { heap: Heap { inner: limosa_pager::Heap::open(device, config)?, home: Home::Migrating } })
+        Ok(Context {
+            heap: Heap { inner: limosa_pager::Heap::open(device, config)?, options: AllocationOptions::default() },
+        })
     }
 }

@@ -90,6 +90,8 @@ impl Error {
                     | PagerError::DeviceMemoryFull { .. }
                     | PagerError::RangeTooLarge { .. }
                     | PagerError::SetTooLarge { .. }
+                    | PagerError::DeviceLimitFull { .. }
+                    | PagerError::OverDeviceLimit { .. }
                     | PagerError::Os(OsError::OutOfMemory { .. })
                     | PagerError::Gpu(GpuError::OutOfMemory { .. })
             )

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use limosa_model::{Advice, Extent, HostRange, Side};
-use limosa_pager::{Backing, Counters, Residency};
+use limosa_pager::{AllocationOptions, Backing, Counters, Home, Residency};
 
 use crate::allocation::RawAllocation;
 use crate::allocator::UnifiedAllocator;
@@ -33,45 +33,11 @@ use crate::{Error, Result};
 #[derive(Clone)]
 pub struct Heap {
     pub(crate) inner: Arc<limosa_pager::Heap>,
-    pub(crate) home: Home,
-}
-
-/// Where an allocation lives; chosen when it is made.
-///
-/// ```
-/// # fn main() -> limosa::Result<()> {
-/// # let context = limosa::Context::builder().heap_size(1 << 30).build()?;
-/// use limosa::Home;
-///
-/// let shared = context.heap().in_home(Home::Shared);
-/// let mut flags = shared.vec_zeroed::<u32>(16)?;
-/// flags.write()?[0] = 1;
-/// // It is where it is.
-/// flags.prefetch_to_device()?;
-/// assert_eq!(flags.residency_summary().shared, 65536);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Home {
-    /// In system RAM or device memory, whichever side used it last.
-    #[default]
-    Migrating,
-    /// In memory that both sides see at all times: nothing ever moves or faults, no launch holds it, and it does not
-    /// count against the device budget. For what both sides touch by turns in small pieces, and for flags: a kernel may
-    /// wait for a CPU's store here, and nowhere else. On a card it is system RAM, so the device reads it over the bus. It
-    /// takes whole blocks of 64 KiB. Vulkan orders CPU and GPU at submission and completion only: what both touch in
-    /// between is the program's own `unsafe` business.
-    Shared,
+    /// What it allocates with: `allocations`.
+    pub(crate) options: AllocationOptions,
 }
 
 impl Heap {
-    /// This heap, for allocations in `home`: `heap.in_home(Home::Shared).vec_zeroed(…)`.
-    #[must_use]
-    pub fn in_home(&self, home: Home) -> Self {
-        Self { inner: Arc::clone(&self.inner), home }
-    }
-
     /// The engine underneath: for the benches that measure what this crate's calls cost above its own.
     #[doc(hidden)]
     #[must_use]
@@ -112,7 +78,7 @@ impl Heap {
         let vec = UnifiedVec::<T>::new(self, len)?;
         let bytes = len * size_of::<T>();
         // Whole blocks read as zeros by themselves; a smaller one shares its block with others' leavings.
-        if bytes > 0 && self.home == Home::Migrating && vec.raw().len() < limosa_model::BLOCK {
+        if bytes > 0 && self.options.home == Home::Migrating && vec.raw().len() < limosa_model::BLOCK {
             // SAFETY: all of the allocation, of which nobody else knows yet; zeros are valid for `T`.
             unsafe { std::ptr::write_bytes(vec.ptr(0).as_ptr().cast::<u8>(), 0, bytes) };
         }
@@ -276,6 +242,7 @@ impl Heap {
     pub fn thrashing(&self) -> Vec<Thrashing> {
         let by_address = |one: limosa_pager::Thrashing| Thrashing {
             range: HostRange { start: self.inner.address(one.extent.start), len: one.extent.len },
+            place: one.place,
             moves: one.moves,
             since: one.since,
             last: one.last,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use limosa_gpu::{Argument, Source, SpecConstant, SpecValue};
-use limosa_pager::Heap;
+use limosa_pager::{Heap, KernelCounters, KernelTally};
 
 use crate::{Error, Result};
 
@@ -26,6 +26,7 @@ use crate::{Error, Result};
 #[derive(Clone)]
 pub struct Kernel {
     pub(crate) inner: Arc<limosa_gpu::Kernel>,
+    pub(crate) tally: Arc<KernelTally>,
 }
 
 impl Kernel {
@@ -33,6 +34,12 @@ impl Kernel {
     #[must_use]
     pub fn name(&self) -> &str {
         self.inner.name()
+    }
+
+    /// What its launches came to since it was made, those by its clones included.
+    #[must_use]
+    pub fn counters(&self) -> KernelCounters {
+        self.tally.counters()
     }
 
     /// Invocations of a workgroup in each dimension.
@@ -119,6 +126,6 @@ impl<'a> KernelBuilder<'a> {
         let word = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).unwrap_or(0);
         let words: Vec<u32> = words.map(word).collect();
         let source = Source { name: self.name, words: &words, entry: self.entry, constants: &self.constants };
-        Ok(Kernel { inner: self.heap.kernel_of(&source)? })
+        Ok(Kernel { inner: self.heap.kernel_of(&source)?, tally: Arc::default() })
     }
 }

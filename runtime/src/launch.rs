@@ -216,6 +216,7 @@ impl<'a, K: Launchable> Launch<'a, K> {
         let keep: Vec<_> = used.iter().map(|one| Arc::clone(&one.memory)).collect();
         let launch = limosa_pager::Launch {
             kernel: kernel.inner,
+            tally: kernel.tally,
             groups,
             arguments,
             pointers,
@@ -299,7 +300,7 @@ impl<'a> Launch<'a> {
     /// [`crate::GpuError::ArgumentMismatch`], [`crate::GpuError::ArgumentName`], [`crate::GpuError::ArgumentsSurplus`],
     /// [`crate::GpuError::ArgumentsMissing`], [`crate::GpuError::GridTooLarge`], [`crate::GpuError::DeviceLost`],
     /// [`crate::GpuError::OutOfMemory`], [`crate::PagerError::NotAllocated`] of a raw range outside the heap,
-    /// [`crate::PagerError::SetTooLarge`], [`crate::PagerError::ForeignMemory`], [`crate::PagerError::ForeignKernel`]; with
+    /// [`crate::PagerError::SetTooLarge`], [`crate::PagerError::OverDeviceLimit`], [`crate::PagerError::ForeignMemory`], [`crate::PagerError::ForeignKernel`]; with
     /// [`crate::ContextBuilder::check`] [`crate::PagerError::StrayPointer`]. Nothing was launched then.
     pub unsafe fn submit(self) -> Result<Event> {
         // SAFETY: passed on.

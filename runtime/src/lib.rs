@@ -31,6 +31,7 @@
 extern crate self as limosa;
 
 mod allocation;
+mod allocations;
 mod allocator;
 mod argument;
 mod boxed;
@@ -72,7 +73,7 @@ pub use error::{Error, GpuError, LaunchFailure, OsError, PagerError, TouchCause}
 pub use event::Event;
 pub use future::EventFuture;
 pub use guard::{ReadGuard, WriteGuard};
-pub use heap::{Heap, Home};
+pub use heap::Heap;
 pub use kernel::{Kernel, KernelBuilder};
 pub use launch::{Launch, Launchable};
 pub use lend::{Lending, Lent, Unreturned};
@@ -81,14 +82,14 @@ pub use limosa_gpu::{Adapter, DeviceChoice, DeviceKind, Instance, Limits, Transl
 pub use limosa_gpu::{Argument, ArgumentType, Scalar, SpecConstant, SpecValue};
 pub use limosa_model::policy::fewest_loads;
 pub use limosa_model::{
-    Access, Advice, BLOCK, BlockState, CHUNK, Cause, ChunkIndex, Copies, Edge, Hold, HostAddr, HostRange, Relation,
-    Side,
+    Access, Advice, BLOCK, BlockState, CHUNK, Cause, ChunkIndex, Copies, Edge, Hold, HostAddr, HostRange, Priority,
+    Relation, Side,
 };
 #[cfg(feature = "inject")]
 pub use limosa_pager::inject;
 pub use limosa_pager::{
-    Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, FaultMode, Faults, Machine, Profile, Residency,
-    ResidencySummary, ViewKind, WATCHES_MAX, Whereabouts,
+    Allocation, AllocationCounters, Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, FaultMode, Faults, Home,
+    KernelCounters, Machine, Profile, Residency, ResidencySummary, Share, ViewKind, WATCHES_MAX, Whereabouts,
 };
 pub use pin::HostPin;
 pub use pointer::GpuPtr;

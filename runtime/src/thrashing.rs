@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use limosa_model::HostRange;
+use limosa_pager::Whereabouts;
 
 /// A range that the CPU and kernels use at the same time, so that it moves all the time: [`crate::Heap::thrashing`].
 ///
@@ -19,10 +20,12 @@ use limosa_model::HostRange;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thrashing {
-    /// Its blocks, by CPU address.
+    /// Its blocks, by CPU address: of one allocation, or of blocks that small ones share.
     pub range: HostRange,
+    /// Where its first allocated byte is, with the allocation's name.
+    pub place: Option<Whereabouts>,
     /// Changes of sides, those of all its blocks added up.
     pub moves: u64,
     /// The first of them.

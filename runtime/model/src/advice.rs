@@ -2,11 +2,8 @@
 //!
 //! Advice is never needed for correctness and never a reason to fail. It does *not* move anything by itself.
 
-use std::collections::BTreeMap;
-
 use crate::address::{Access, Side};
-use crate::geometry::{BlockSet, ChunkIndex};
-use crate::policy::EvictionPolicy;
+use crate::geometry::BlockSet;
 
 /// What is said of a range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -92,45 +89,9 @@ impl Turn {
     pub const ALL: [Self; 3] = [Self::First, Self::Usual, Self::Last];
 }
 
-/// A policy's order of victims, with what programs prefer before it: a chunk comes up once in each turn in which
-/// blocks of it are due. Within a turn the order is the policy's own.
-#[derive(Debug, Default)]
-pub struct ByAdvice<P> {
-    /// Decides within a turn.
-    pub policy: P,
-    /// The chunks with blocks that are due first or last.
-    advised: BTreeMap<ChunkIndex, (bool, bool)>,
-}
-
-impl<P: EvictionPolicy> ByAdvice<P> {
-    /// This is said of the chunk's blocks from now on.
-    pub fn advise(&mut self, chunk: ChunkIndex, advice: &AdviceSets) {
-        let due = |turn| !advice.due(turn).is_empty();
-        match (due(Turn::First), due(Turn::Last)) {
-            (false, false) => self.advised.remove(&chunk),
-            turns => self.advised.insert(chunk, turns),
-        };
-    }
-
-    /// The chunks that hold frames with the turns in which blocks of them are due, the best to evict first.
-    pub fn victims(&self) -> impl Iterator<Item = (Turn, ChunkIndex)> + '_ {
-        // Nobody pays for advice that nobody gives.
-        let turns = Turn::ALL.into_iter().filter(|turn| *turn == Turn::Usual || !self.advised.is_empty());
-        turns.flat_map(move |turn| {
-            let due = move |chunk: &ChunkIndex| match (turn, self.advised.get(chunk)) {
-                (Turn::Usual, _) => true,
-                (Turn::First, advised) => advised.is_some_and(|(first, _)| *first),
-                (Turn::Last, advised) => advised.is_some_and(|(_, last)| *last),
-            };
-            self.policy.victims().filter(due).map(move |chunk| (turn, chunk))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{DeclaredNext, LaunchOrder};
     use proptest::prelude::*;
 
     fn advice() -> impl Strategy<Value = Advice> {
@@ -172,39 +133,6 @@ mod tests {
             let turns = Turn::ALL.map(|turn| sets.due(turn));
             prop_assert_eq!(turns[0] | turns[1] | turns[2], BlockSet::ALL);
             prop_assert_eq!(turns.iter().map(|set| set.count()).sum::<u32>(), 32);
-        }
-
-        /// Belady's order, and recency beyond the queue, stay what they are among the chunks of one turn.
-        #[test]
-        fn within_a_turn_the_order_is_the_policys(
-            uses in proptest::collection::vec(0u32..12, 1..60),
-            declared in proptest::collection::vec(0u32..12, 0..20),
-            said in proptest::collection::vec((0u32..12, any::<u32>(), advice()), 0..12),
-        ) {
-            let mut plain = DeclaredNext::default();
-            let mut advised = ByAdvice::<DeclaredNext>::default();
-            for policy in [&mut plain, &mut advised.policy] {
-                uses.iter().for_each(|chunk| policy.used(ChunkIndex(*chunk)));
-                for (launch, chunk) in (0..).map(LaunchOrder).zip(&declared) {
-                    policy.declared(launch, &[ChunkIndex(*chunk)]);
-                }
-            }
-            let mut sets: BTreeMap<ChunkIndex, AdviceSets> = BTreeMap::new();
-            for (chunk, blocks, advice) in said {
-                let chunk = ChunkIndex(chunk);
-                sets.entry(chunk).or_default().set(BlockSet(blocks), advice);
-                advised.advise(chunk, &sets[&chunk]);
-            }
-            let all: Vec<_> = advised.victims().collect();
-            prop_assert!(all.is_sorted_by_key(|(turn, _)| *turn));
-            for turn in Turn::ALL {
-                let due = |chunk: &ChunkIndex| {
-                    let sets = sets.get(chunk).copied().unwrap_or_default();
-                    turn == Turn::Usual || !sets.due(turn).is_empty()
-                };
-                let own: Vec<_> = all.iter().filter(|(other, _)| *other == turn).map(|(_, chunk)| *chunk).collect();
-                prop_assert_eq!(own, plain.victims().filter(due).collect::<Vec<_>>());
-            }
         }
     }
 }

@@ -5,9 +5,10 @@
 //! where in memory the blocks are.
 
 use crate::address::{Access, Side};
-use crate::advice::{Advice, AdviceSets};
+use crate::advice::{Advice, AdviceSets, Turn};
 use crate::geometry::{BLOCKS_PER_CHUNK, BlockSet};
 use crate::plan::{Action, Plan};
+use crate::priority::{Priority, PrioritySets};
 
 /// Which copies of a block are current; all current copies are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +118,7 @@ pub struct Chunk {
     /// Host frames that are known to read as zeros, so that zeroing them is not needed.
     pub(crate) host_blank: BlockSet,
     advice: AdviceSets,
+    priorities: PrioritySets,
 }
 
 impl Chunk {
@@ -147,6 +149,23 @@ impl Chunk {
     #[must_use]
     pub fn advice(&self) -> &AdviceSets {
         &self.advice
+    }
+
+    /// The priority of `blocks` from now on, until they are freed.
+    pub fn prioritize(&mut self, blocks: BlockSet, priority: Priority) {
+        self.priorities.set(blocks & self.allocated, priority);
+    }
+
+    /// The blocks' priorities.
+    #[must_use]
+    pub fn priorities(&self) -> &PrioritySets {
+        &self.priorities
+    }
+
+    /// The blocks to be evicted in this turn as those of this priority.
+    #[must_use]
+    pub fn due(&self, turn: Turn, priority: Priority) -> BlockSet {
+        self.advice.due(turn) & self.priorities.of(priority)
     }
 
     /// The blocks under a move.

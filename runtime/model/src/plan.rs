@@ -118,6 +118,21 @@ impl Plan {
         }
     }
 
+    /// The blocks that are copied *to* `side`.
+    #[must_use]
+    pub fn copies(&self, side: Side) -> BlockSet {
+        match side {
+            Side::Host => self.copy.host,
+            Side::Device => self.copy.device,
+        }
+    }
+
+    /// The blocks that come to a side where they were not, as a copy or as zeros.
+    #[must_use]
+    pub fn brings(&self) -> BlockSet {
+        self.copy.host | self.copy.device | self.zero.host | self.zero.device
+    }
+
     /// The blocks that have a copy on the host while it is carried out or afterwards: their frames must be there.
     #[must_use]
     pub fn uses_on_host(&self) -> BlockSet {

@@ -27,38 +27,81 @@ pub trait EvictionPolicy: Send {
     /// The launch has been admitted (its uses are told by [`Self::used`]) or given up.
     fn settled(&mut self, launch: LaunchOrder);
 
+    /// Whether a launch in the queue will use the chunk.
+    fn is_awaited(&self, chunk: ChunkIndex) -> bool;
+
+    /// Whether the first launch in the queue that will use any chunk that holds frames will use this one.
+    fn is_next(&self, chunk: ChunkIndex) -> bool;
+
     /// The chunks that hold frames, the best to evict first.
     fn victims(&self) -> Box<dyn Iterator<Item = ChunkIndex> + '_>;
 }
 
-/// Chunks in the order of their last use.
-#[derive(Debug, Default)]
-pub struct LeastRecentlyUsed {
+/// Chunks, or other things, in the order of their last use.
+#[derive(Debug)]
+pub struct LeastRecentlyUsed<T = ChunkIndex> {
     clock: u64,
-    last: HashMap<ChunkIndex, u64>,
-    order: BTreeMap<u64, ChunkIndex>,
+    last: HashMap<T, u64>,
+    order: BTreeMap<u64, T>,
+}
+
+impl<T> Default for LeastRecentlyUsed<T> {
+    fn default() -> Self {
+        Self { clock: 0, last: HashMap::new(), order: BTreeMap::new() }
+    }
+}
+
+impl<T: Copy + Eq + Hash> LeastRecentlyUsed<T> {
+    /// It was used now, or has come.
+    pub fn touch(&mut self, one: T) {
+        self.remove(one);
+        self.clock += 1;
+        self.last.insert(one, self.clock);
+        self.order.insert(self.clock, one);
+    }
+
+    /// It is gone.
+    pub fn remove(&mut self, one: T) {
+        if let Some(time) = self.last.remove(&one) {
+            self.order.remove(&time);
+        }
+    }
+
+    /// Those that are there, the one used longest ago first.
+    pub fn oldest(&self) -> impl Iterator<Item = T> + '_ {
+        self.order.values().copied()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.last.len() as u64
+    }
 }
 
 impl EvictionPolicy for LeastRecentlyUsed {
     fn used(&mut self, chunk: ChunkIndex) {
-        self.gone(chunk);
-        self.clock += 1;
-        self.last.insert(chunk, self.clock);
-        self.order.insert(self.clock, chunk);
+        self.touch(chunk);
     }
 
     fn gone(&mut self, chunk: ChunkIndex) {
-        if let Some(time) = self.last.remove(&chunk) {
-            self.order.remove(&time);
-        }
+        self.remove(chunk);
     }
 
     fn declared(&mut self, _: LaunchOrder, _: &[ChunkIndex]) {}
 
     fn settled(&mut self, _: LaunchOrder) {}
 
+    fn is_awaited(&self, _: ChunkIndex) -> bool {
+        false
+    }
+
+    fn is_next(&self, _: ChunkIndex) -> bool {
+        false
+    }
+
     fn victims(&self) -> Box<dyn Iterator<Item = ChunkIndex> + '_> {
-        Box::new(self.order.values().copied())
+        Box::new(self.oldest())
     }
 }
 
@@ -69,7 +112,7 @@ impl EvictionPolicy for LeastRecentlyUsed {
 /// for a virtual-storage computer", 1966); beyond the queue's end nothing is known, and recency decides.
 #[derive(Debug, Default)]
 pub struct DeclaredNext {
-    recency: LeastRecentlyUsed,
+    recency: LeastRecentlyUsed<ChunkIndex>,
     /// The launches that will use a chunk, the next first.
     next: HashMap<ChunkIndex, VecDeque<LaunchOrder>>,
     sets: HashMap<LaunchOrder, Vec<ChunkIndex>>,
@@ -125,6 +168,15 @@ impl EvictionPolicy for DeclaredNext {
             }
             self.enter(chunk);
         }
+    }
+
+    fn is_awaited(&self, chunk: ChunkIndex) -> bool {
+        self.next_use(chunk).is_some()
+    }
+
+    fn is_next(&self, chunk: ChunkIndex) -> bool {
+        let next = self.waited_for.first().map(|(launch, _)| *launch);
+        next.is_some() && self.next_use(chunk) == next
     }
 
     fn victims(&self) -> Box<dyn Iterator<Item = ChunkIndex> + '_> {

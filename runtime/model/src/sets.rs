@@ -104,6 +104,13 @@ impl DeclaredSets {
         self.chunks.iter().copied()
     }
 
+    /// Its blocks in one chunk.
+    #[must_use]
+    pub fn of(&self, chunk: ChunkIndex) -> ChunkSets {
+        let found = self.chunks.binary_search_by_key(&chunk, |(chunk, _)| *chunk);
+        found.map_or_else(|_| ChunkSets::default(), |at| self.chunks[at].1)
+    }
+
     /// Number of blocks.
     #[must_use]
     pub fn blocks(&self) -> u64 {

@@ -1,7 +1,8 @@
 //! Whose turn it is: which of a heap's queued launches are admitted now, and which wait.
 //!
 //! A launch is admitted when what it waits for is over, when no launch in flight holds its blocks against it, and when
-//! its set fits into the budget beside theirs; in the order of submission, except that
+//! its set fits into the budget, and into each allocation's device limit (`limit`), beside theirs; in the order of
+//! submission, except that
 //! - one that waits for others or for a pin lets those behind it pass that are on other queues, and on its own if that
 //!   is out of order;
 //! - one on an out-of-order queue that waits for holds or room lets launches behind it on that queue pass, but not more
@@ -23,10 +24,11 @@ use crate::counters::add;
 use crate::error::PagerError;
 use crate::record::Record;
 use crate::scheduler::{Pending, Queued, Running, State, Work};
+use crate::tally::Tallied;
 
 /// The part of the budget that launches leave to the faults of one that may touch what it does not declare, and the most
 /// bytes of it: two chunks, so that it can copy from one to another.
-const FAULT_SHARE: u64 = 8;
+pub(crate) const FAULT_SHARE: u64 = 8;
 const FAULT_RESERVE_MAX: u64 = 2 * CHUNK;
 use crate::succession::Succession;
 
@@ -38,6 +40,7 @@ fn is_crowded(error: &PagerError) -> bool {
     matches!(
         error,
         PagerError::DeviceMemoryFull { .. }
+            | PagerError::DeviceLimitFull { .. }
             | PagerError::TooManyBindings { .. }
             | PagerError::Gpu(GpuError::OutOfMemory { .. })
     )
@@ -148,8 +151,7 @@ impl Core {
         let Pending { record, queue, everything, .. } = &state.queued[at].pending;
         let (record, everything, sets) = (Arc::clone(record), *everything, record.sets());
         // Only what holds all of the heap grows after it was submitted.
-        let asked = sets.blocks() * BLOCK;
-        let hopeless = asked > self.vram.asked();
+        let possible = self.check_set(&record);
         let fits = self.fits(state, &record);
         let alone = !self.config.check || state.running.is_empty();
         let apart = self.can_hold(&sets, &Succession::Nothing);
@@ -157,14 +159,10 @@ impl Core {
         let succeeds = !apart && self.is_current(&sets);
         let before = if succeeds { Succession::on(queue, state) } else { Succession::Nothing };
         let admissible = alone && fits && (apart || succeeds && self.can_hold(&sets, &before));
-        if !admissible && !hopeless && !self.lost() {
+        if !admissible && possible.is_ok() && !self.lost() {
             return None;
         }
-        let holds = if hopeless {
-            Err(PagerError::SetTooLarge { kernel: record.name.clone(), asked, budget: self.vram.asked() })
-        } else {
-            self.hold_all(&record, everything, &before)
-        };
+        let holds = possible.and_then(|()| self.hold_all(&record, everything, &before));
         if holds.as_ref().is_err_and(is_crowded) && !state.running.is_empty() {
             // The driver has less than the budget, or maps less: what runs will leave room.
             return None;
@@ -213,6 +211,7 @@ impl Core {
                     ticket,
                 });
                 add(&self.counters.launches, 1);
+                record.tallied(Tallied::admitted);
                 let told = record.submitted(timeline, ticket);
                 if self.reaper_watches.load(Ordering::SeqCst) {
                     self.doorbell.ring();
@@ -242,14 +241,16 @@ impl Core {
         let budget = self.vram.budget();
         let taken = state.held_blocks * BLOCK + set;
         let reserve = (budget / FAULT_SHARE).min(FAULT_RESERVE_MAX);
+        let limited = self.allocations.any_limited();
         // In most cases it does not matter who runs.
-        if taken + reserve <= budget {
+        if taken + reserve <= budget && !limited {
             return true;
         }
         let taken = taken - self.held_of(&record.sets()) * BLOCK;
         // Alone on the device, a launch may take all of it.
-        let faults = || record.may_fault || state.running.iter().any(|other| other.record.may_fault);
-        taken + if state.running.is_empty() || !faults() { 0 } else { reserve } <= budget
+        let faults = record.may_fault || state.running.iter().any(|other| other.record.may_fault);
+        let shared = faults && !state.running.is_empty();
+        taken + if shared { reserve } else { 0 } <= budget && (!limited || self.fits_limits(record, shared))
     }
 
     /// How many of the blocks are held already.

@@ -1,26 +1,35 @@
 //! Taking advice: entered in the blocks' own state and in the order of eviction. What follows from it is decided by the
 //! model, at the next fault, prefetch or eviction; nothing moves here.
 
-use limosa_model::{Advice, BlockSet, ChunkIndex, Extent};
+use limosa_model::{Advice, BlockSet, Chunk, ChunkIndex, Extent, Priority};
 
 use crate::core::Core;
 use crate::error::PagerError;
 use crate::heap::Heap;
 
 impl Core {
-    /// Enters what is said of `blocks`, which are allocated and are not freed meanwhile.
-    pub(crate) fn advise(&self, chunk: ChunkIndex, blocks: BlockSet, advice: Advice) {
+    /// Enters what is said of blocks of the chunk, which are allocated and are not freed meanwhile.
+    pub(crate) fn say(&self, chunk: ChunkIndex, say: impl FnOnce(&mut Chunk)) {
         let Some(cell) = self.cells.get(chunk) else { return };
         let mut order = self.vram.lock();
         let mut state = cell.lock();
-        state.chunk.advise(blocks, advice);
-        order.advise(chunk, state.chunk.advice());
+        say(&mut state.chunk);
+        order.note(chunk, &state.chunk);
     }
 
-    /// Whether anything is said of `blocks`.
-    pub(crate) fn is_advised(&self, chunk: ChunkIndex, blocks: BlockSet) -> bool {
-        let advised = |cell: &crate::cell::Cell| !(cell.lock().chunk.advice().given() & blocks).is_empty();
-        self.cells.get(chunk).is_some_and(advised)
+    /// Takes back whatever is said of `blocks`.
+    pub(crate) fn unsay(&self, chunk: ChunkIndex, blocks: BlockSet) {
+        let is_said = |cell: &crate::cell::Cell| {
+            let state = cell.lock();
+            let normal = state.chunk.priorities().of(Priority::Normal);
+            !(state.chunk.advice().given() & blocks).is_empty() || !normal.covers(blocks)
+        };
+        if self.cells.get(chunk).is_some_and(is_said) {
+            self.say(chunk, |state| {
+                state.advise(blocks, Advice::None);
+                state.prioritize(blocks, Priority::Normal);
+            });
+        }
     }
 }
 
@@ -36,7 +45,7 @@ impl Heap {
         let arena = self.arena();
         self.check_allocated(&[extent])?;
         let blocks = arena.own_blocks(extent);
-        blocks.chunks().for_each(|(chunk, set)| self.core().advise(chunk, set, advice));
+        blocks.chunks().for_each(|(chunk, set)| self.core().say(chunk, |blocks| blocks.advise(set, advice)));
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use limosa_model::thrash::Thrash;
 use limosa_model::{BlockSet, Chunk, ChunkIndex, Side};
 use limosa_os::futex;
 
+use crate::allocation::Accounts;
 use crate::host_frames::HostFrames;
 
 /// A value for each side.
@@ -39,6 +40,8 @@ impl<T> PerSide<T> {
 #[derive(Debug, Default)]
 pub(crate) struct CellState {
     pub(crate) chunk: Chunk,
+    /// Of which allocations its blocks are.
+    pub(crate) accounts: Accounts,
     /// Which blocks go back and forth.
     pub(crate) thrash: Thrash,
     /// Blocks on which threads of this side sleep in the kernel until they are released.

@@ -100,7 +100,7 @@ impl Core {
                     argument: argument_at(launch.kernel.interface(), *at),
                     address: HostAddr(address),
                     cause,
-                    place: offset.and_then(|offset| self.whereabouts(offset)),
+                    place: offset.and_then(|offset| self.whereabouts(offset)).map(Box::new),
                 });
             }
         }

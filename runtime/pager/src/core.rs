@@ -9,6 +9,7 @@ use limosa_gpu::{Device, Doorbell};
 use limosa_model::{Access, Arena, BlockSet, CHUNK, ChunkIndex, DeclaredSets, HostAddr, HostRange, Side};
 use limosa_os::{HugePages, Wakeup};
 
+use crate::allocation::Allocations;
 use crate::cell::Cells;
 use crate::check::Declared;
 use crate::config::{DeviceClass, HeapConfig};
@@ -41,6 +42,7 @@ pub(crate) struct Core {
     pub(crate) vram: Vram,
     pub(crate) host_pool: HostPool,
     pub(crate) counters: LiveCounters,
+    pub(crate) allocations: Allocations,
     pub(crate) watches: Watches,
     pub(crate) throttle: Throttle,
     pub(crate) launches: LaunchLog,
@@ -97,6 +99,7 @@ impl Core {
             vram: Vram::new(view.frames_for(config.device_budget)),
             host_pool: HostPool::new(config.host_budget, config.host_limit)?,
             counters: LiveCounters::default(),
+            allocations: Allocations::default(),
             watches: Watches::default(),
             throttle: Throttle::default(),
             launches: LaunchLog::default(),

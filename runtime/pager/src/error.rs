@@ -53,6 +53,32 @@ pub enum PagerError {
     /// VRAM is full of blocks that are under a move: it can be tried again at once. Never leaves the pager.
     #[error("device memory is full of blocks under a move")]
     DeviceMemoryBusy,
+    /// The room that an allocation may have on the device is full of blocks that launches in flight hold.
+    #[error(
+        "{allocation} may have {limit} bytes on the device, and launches in flight hold them: wait for these, or allocate \
+         it with a larger device limit"
+    )]
+    DeviceLimitFull {
+        /// What the allocation is called.
+        allocation: String,
+        /// Its limit in bytes: whole blocks.
+        limit: u64,
+    },
+    /// More of an allocation is to be on the device than its limit allows.
+    #[error(
+        "{what}: {asked} bytes of {allocation} are to be on the device at a time, its limit is {limit}: ask for less at a \
+         time, or allocate it with a larger device limit"
+    )]
+    OverDeviceLimit {
+        /// Who asks: a kernel, or a prefetch.
+        what: String,
+        /// What the allocation is called.
+        allocation: String,
+        /// Bytes of its blocks that are asked for.
+        asked: u64,
+        /// Its limit in bytes: whole blocks.
+        limit: u64,
+    },
     /// Memory of a shared home cannot be had.
     #[error("{device} has no memory that both sides can see at one address: {reason}; let it migrate instead")]
     NoSharedHome {
@@ -98,12 +124,16 @@ pub enum PagerError {
         reason: String,
     },
     /// A range of which the only copy was lost.
-    #[error("{len} bytes at {start:#x} are lost with the device; `repair` makes them usable again, as zeros")]
+    #[error(
+        "{len} bytes at {start:#x} are lost with the device{}; `repair` makes them usable again, as zeros", told(place.as_ref())
+    )]
     Poisoned {
         /// First address.
         start: u64,
         /// Bytes.
         len: u64,
+        /// Where in which allocation its first allocated byte is.
+        place: Option<Whereabouts>,
     },
     /// An address range that is not part of the heap's allocations.
     #[error("{len} bytes at {start:#x} are not allocated from this heap")]
@@ -124,7 +154,8 @@ pub enum PagerError {
     /// A launch's set is larger than the device budget.
     #[error(
         "kernel {kernel}: the launch declares {asked} bytes, the device budget is {budget}: split the launch, raise the \
-         budget, or declare less"
+         budget, or declare less{}",
+        of_these(largest)
     )]
     SetTooLarge {
         /// The kernel's name.
@@ -133,6 +164,8 @@ pub enum PagerError {
         asked: u64,
         /// The budget in bytes.
         budget: u64,
+        /// The allocations that have most of them, the largest part first.
+        largest: Vec<Share>,
     },
     /// Memory that shares its block with others was to be pinned.
     #[error(
@@ -156,7 +189,7 @@ pub enum PagerError {
     },
     /// A pointer among a launch's arguments that the kernel cannot follow (check mode).
     #[error(
-        "kernel {kernel}: argument {argument} points to {:#x}, {cause}{}: nothing was launched", address.0, told(*place)
+        "kernel {kernel}: argument {argument} points to {:#x}, {cause}{}: nothing was launched", address.0, told(place.as_deref())
     )]
     StrayPointer {
         /// The kernel's name.
@@ -168,7 +201,7 @@ pub enum PagerError {
         /// [`TouchCause::NotAllocated`] or [`TouchCause::Undeclared`].
         cause: TouchCause,
         /// What is there or nearby.
-        place: Option<Whereabouts>,
+        place: Option<Box<Whereabouts>>,
     },
     /// A kernel was to be launched on another context's queue.
     #[error(
@@ -260,6 +293,29 @@ impl PagerError {
     }
 }
 
+/// How much of a launch's set is of one allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// What the allocation is called.
+    pub allocation: String,
+    /// Bytes of its blocks.
+    pub bytes: u64,
+}
+
+impl PagerError {
+    /// Whether there is no room on the device at this moment, in all or for one allocation.
+    pub(crate) fn is_device_full(&self) -> bool {
+        matches!(self, Self::DeviceMemoryFull { .. } | Self::DeviceLimitFull { .. })
+    }
+}
+
+impl TouchCause {
+    /// What it is for a kernel's access that the device is full.
+    pub(crate) fn of_full(error: &PagerError) -> Self {
+        if matches!(error, PagerError::DeviceLimitFull { .. }) { Self::DeviceLimitFull } else { Self::DeviceMemoryFull }
+    }
+}
+
 /// Why a kernel's access could not be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TouchCause {
@@ -271,6 +327,8 @@ pub enum TouchCause {
     Poisoned,
     /// No device memory was left to bring it to.
     DeviceMemoryFull,
+    /// Launches in flight hold all that its allocation may have on the device.
+    DeviceLimitFull,
     /// No RAM was left for host frames that had been given back, or put off.
     HostMemoryFull,
     /// The operating system would not map it.
@@ -284,6 +342,9 @@ impl fmt::Display for TouchCause {
             Self::Undeclared => "which the launch did not declare for that access",
             Self::Poisoned => "whose only copy was lost with a device",
             Self::DeviceMemoryFull => "for which the device budget has no room left: raise it, or use less at a time",
+            Self::DeviceLimitFull => {
+                "for which its allocation's device limit has no room left: raise it, or have less of it held at a time"
+            }
             Self::HostMemoryFull => {
                 "for which the system has no memory left: free some, or raise the host budget to keep it reserved"
             }
@@ -295,7 +356,7 @@ impl fmt::Display for TouchCause {
 /// The first access of a launch that could not be served. The kernel ran on with a page of arbitrary contents, and
 /// what it wrote is not to be trusted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("kernel {kernel} {} {:#x}, {cause}{}{}", verb(*access), address.0, told(*place), others(*count))]
+#[error("kernel {kernel} {} {:#x}, {cause}{}{}", verb(*access), address.0, told(place.as_ref()), others(*count))]
 pub struct LaunchFailure {
     /// The kernel's name.
     pub kernel: String,
@@ -311,6 +372,11 @@ pub struct LaunchFailure {
     pub count: u64,
 }
 
+fn of_these(shares: &[Share]) -> String {
+    let each: Vec<_> = shares.iter().map(|share| format!("{} of {}", share.bytes, share.allocation)).collect();
+    if each.is_empty() { String::new() } else { format!(" ({})", each.join(", ")) }
+}
+
 fn verb(access: Access) -> &'static str {
     match access {
         Access::Read => "read",
@@ -318,7 +384,7 @@ fn verb(access: Access) -> &'static str {
     }
 }
 
-fn told(place: Option<Whereabouts>) -> String {
+fn told(place: Option<&Whereabouts>) -> String {
     place.map_or_else(String::new, |place| format!(": {place}"))
 }
 

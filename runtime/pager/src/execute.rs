@@ -111,6 +111,9 @@ impl Core {
             })
         });
         let mut state = cell.lock();
+        if moved.is_ok() {
+            state.accounts.count_moves(plan);
+        }
         let changed = match moved {
             Ok(()) if opened.is_ok() => state.chunk.commit(plan),
             Ok(()) => self.commit_unopened(chunk, &mut state, *plan),

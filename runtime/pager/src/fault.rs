@@ -3,14 +3,17 @@
 //! It never waits: a fault on a block under a move is parked and served again when the block is released. It does
 //! *not* read faults from the kernel.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use limosa_gpu::GpuError;
 
+use crate::allocation::Account;
 use crate::cell::{Cell, CellState};
 use crate::core::Core;
 use crate::counters::add;
 use crate::error::{PagerError, TouchCause};
+use crate::limit::Limit;
 use crate::side::SideMemory;
 use crate::throttle::Lease;
 use limosa_model::{Access, Block, BlockSet, Cause, Refusal, Side, Verdict, growth};
@@ -41,6 +44,9 @@ impl Core {
         let chunk = block.chunk();
         let Some(cell) = self.cells.get(chunk) else { return Served::Refused(TouchCause::NotAllocated) };
         let mut state = cell.lock();
+        if let Some(account) = state.accounts.of(block.slot()) {
+            account.count_fault(side, access);
+        }
         if self.reopen(side, block, access, &state) {
             return Served::Done;
         }
@@ -68,7 +74,7 @@ impl Core {
                         self.wake(side, chunk, BlockSet::of(block.slot()));
                         Served::Done
                     }
-                    Err(PagerError::DeviceMemoryFull { .. }) => self.try_with_less(cell, block, access),
+                    Err(error) if error.is_device_full() => self.try_with_less(cell, block, access),
                     Err(PagerError::Gpu(GpuError::DeviceLost)) => self.await_loss(side, block, cell),
                     Err(PagerError::Os(OsError::OutOfMemory { .. })) if side == Side::Host => {
                         Served::Refused(TouchCause::HostMemoryFull)
@@ -123,10 +129,12 @@ impl Core {
                 plan.withhold_writing(Side::Device);
             }
             match self.carry_out(chunk, cell, &plan, Caching::Bypass) {
-                Err(PagerError::DeviceMemoryFull { .. }) if !self.release_without_waiting() => {
-                    return Served::Refused(TouchCause::DeviceMemoryFull);
+                Err(error) if error.is_device_full() => {
+                    if !self.release_without_waiting() {
+                        return Served::Refused(TouchCause::of_full(&error));
+                    }
                 }
-                Ok(()) | Err(PagerError::DeviceMemoryFull { .. } | PagerError::DeviceMemoryBusy) => {}
+                Ok(()) | Err(PagerError::DeviceMemoryBusy) => {}
                 Err(_) => return Served::Refused(TouchCause::NotMapped),
             }
         }
@@ -155,7 +163,8 @@ impl Core {
     }
 
     fn window(&self, side: Side, slot: u32, access: Access, state: &CellState, streaming: bool) -> BlockSet {
-        if self.config.check && side == Side::Device {
+        let narrow = |account: &Arc<Account>| account.limit.as_ref().is_some_and(Limit::is_narrow);
+        if side == Side::Device && (self.config.check || state.accounts.of(slot).is_some_and(narrow)) {
             return BlockSet::of(slot);
         }
         let alone = state.chunk.advice().alone(side, access) | state.thrash.thrashing();
@@ -224,6 +233,9 @@ impl Core {
     }
 
     fn count_fault(&self, side: Side, access: Access) {
+        if side == Side::Device {
+            self.launches.note_fault();
+        }
         let counter = match (side, access) {
             (Side::Host, Access::Read) => &self.counters.cpu_read_faults,
             (Side::Host, Access::Write) => &self.counters.cpu_write_faults,

@@ -165,8 +165,9 @@ fn serve_pending(
         match (core.serve(side, offset, fault.access), side) {
             (Served::Done | Served::Parked(_), _) => {}
             (Served::Deferred(lease), _) => deferred.add(core, block, lease),
-            // It has been asked again already where it was undeclared.
-            (Served::Refused(_), _) if !undeclared && !confirmed() => {}
+            // Confirmed and told already.
+            (Served::Refused(_), _) if undeclared => core.stand_in_device(offset),
+            (Served::Refused(_), _) if !confirmed() => {}
             (Served::Refused(cause), Side::Host) => {
                 core.complain(fault.address, fault.access, cause);
                 core.stand_in_host(offset);
@@ -223,11 +224,6 @@ impl InThread {
 }
 
 impl Core {
-    /// Notes a kernel's access that cannot be served.
-    fn blame(&self, offset: u64, access: Access, cause: TouchCause) {
-        self.launches.blame(self.address(offset), access, cause, self.whereabouts_at_once(offset));
-    }
-
     /// Leaves a fault to the handler thread, and waits for it: for signal mode, where a copy may take the driver. Gives
     /// whether the access may be tried again.
     fn post(&self, cell: &Cell, offset: u64, access: Access) -> bool {

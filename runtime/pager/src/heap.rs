@@ -7,12 +7,13 @@ use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 
 use limosa_gpu::{Device, Kernel, Source, Timeline, Translation, repeat};
 use limosa_model::{
-    Advice, Arena, ArenaError, BLOCK, BlockSet, Cause, ChunkIndex, DeviceAddr, Extent, HostAddr, HostRange, Placement,
-    Side, Verdict,
+    Arena, ArenaError, BLOCK, BlockSet, Cause, ChunkIndex, DeviceAddr, Extent, HostAddr, HostRange, Placement, Side,
+    Verdict,
 };
 use limosa_os::Backing;
 use limosa_os::inject::{Defect, seeded};
 
+use crate::allocation::{AllocationOptions, Home};
 use crate::config::{DeviceClass, HeapConfig};
 use crate::core::Core;
 use crate::counters::Counters;
@@ -265,24 +266,43 @@ impl Heap {
     /// into the host budget; beyond it they are made when they are needed, within the host limit all the same.
     ///
     /// # Errors
-    /// [`PagerError::HeapFull`], [`PagerError::Alignment`], [`limosa_os::OsError::OutOfMemory`].
-    pub fn allocate(&self, len: u64, align: u64) -> Result<Extent, PagerError> {
-        self.place(|arena| arena.allocate(len, align))
+    /// [`PagerError::HeapFull`], [`PagerError::Alignment`], [`limosa_os::OsError::OutOfMemory`]; in a shared home also
+    /// [`PagerError::NoSharedHome`].
+    pub fn allocate(&self, len: u64, align: u64, options: &AllocationOptions) -> Result<Extent, PagerError> {
+        let migrating = |arena: &mut Arena| arena.allocate(len, align);
+        self.allocate_by(migrating, len, align, options)
     }
 
-    /// Allocates where `place` says.
-    pub(crate) fn place(
+    /// As [`Self::allocate`], placed by `migrating` if the home is that.
+    pub(crate) fn allocate_by(
         &self,
-        place: impl FnOnce(&mut Arena) -> Result<Placement, ArenaError>,
+        migrating: impl FnOnce(&mut Arena) -> Result<Placement, ArenaError>,
+        len: u64,
+        align: u64,
+        options: &AllocationOptions,
     ) -> Result<Extent, PagerError> {
         let mut arena = self.arena();
-        let placed = place(&mut arena).map_err(|error| self.arena_error(error))?;
-        let Some(blocks) = placed.fresh_blocks else { return Ok(placed.extent) };
+        let placed = match options.home {
+            Home::Migrating => self.place_migrating(&mut arena, migrating)?,
+            Home::Shared => self.place_shared(&mut arena, len, align)?,
+        };
+        let own = arena.own_blocks(placed.extent).len > 0;
+        self.core.open_account(placed.extent, placed.fresh_blocks, own, options);
+        Ok(placed.extent)
+    }
+
+    fn place_migrating(
+        &self,
+        arena: &mut Arena,
+        place: impl FnOnce(&mut Arena) -> Result<Placement, ArenaError>,
+    ) -> Result<Placement, PagerError> {
+        let placed = place(arena).map_err(|error| self.arena_error(error))?;
+        let Some(blocks) = placed.fresh_blocks else { return Ok(placed) };
         if let Err(error) = self.bring_into_use(blocks, true) {
             let _ = arena.free(placed.extent.start);
             return Err(error);
         }
-        Ok(placed.extent)
+        Ok(placed)
     }
 
     /// Enters fresh blocks, which read as zeros. `starts` says whether they begin their allocation. The caller holds the
@@ -312,6 +332,7 @@ impl Heap {
     pub fn free(&self, start: u64) -> Result<(), PagerError> {
         let mut arena = self.arena();
         let Placement { fresh_blocks, .. } = arena.free(start).map_err(|error| self.arena_error(error))?;
+        self.core.close_account(start, fresh_blocks);
         fresh_blocks.map_or(Ok(()), |blocks| self.take_out_of_use(&mut arena, blocks))
     }
 
@@ -333,9 +354,7 @@ impl Heap {
 
     fn free_blocks(&self, chunk: ChunkIndex, set: BlockSet) -> Result<(), PagerError> {
         let cell = self.core.cells.get_or_make(chunk);
-        if self.core.is_advised(chunk, set) {
-            self.core.advise(chunk, set, Advice::None);
-        }
+        self.core.unsay(chunk, set);
         loop {
             self.core.transition(chunk, |blocks| blocks.discard(set))?;
             let mut state = cell.lock();
@@ -354,7 +373,7 @@ impl Heap {
     ///
     /// # Errors
     /// [`PagerError::NotAllocated`], [`PagerError::Poisoned`], [`PagerError::DeviceMemoryFull`],
-    /// [`limosa_gpu::GpuError::DeviceLost`]. What was brought before the error stays there.
+    /// [`PagerError::OverDeviceLimit`], [`limosa_gpu::GpuError::DeviceLost`]. What was brought before the error stays there.
     pub fn prefetch(&self, side: Side, extent: Extent) -> Result<(), PagerError> {
         self.check_range(extent)?;
         self.check_room(side, &[extent.to_blocks()])?;
@@ -381,7 +400,8 @@ impl Heap {
         match side {
             Side::Device if self.core.lost() => Err(limosa_gpu::GpuError::DeviceLost.into()),
             Side::Device if asked > budget => Err(PagerError::RangeTooLarge { asked, budget }),
-            _ => Ok(()),
+            Side::Device => self.core.check_limits_of(extents),
+            Side::Host => Ok(()),
         }
     }
 
@@ -394,11 +414,11 @@ impl Heap {
         loop {
             let (admitted, any_before) = self.core.scheduler.admitted();
             match self.core.transition(chunk, &mut event) {
-                Err(PagerError::DeviceMemoryFull { budget }) => {
+                Err(full) if full.is_device_full() => {
                     let running = self.core.scheduler.running();
                     // None ran all the time, nor came and went meanwhile.
                     if !any_before && running.is_empty() && self.core.scheduler.admitted().0 == admitted {
-                        return Err(PagerError::DeviceMemoryFull { budget });
+                        return Err(full);
                     }
                     Timeline::wait_any(&running).map_err(|error| self.noticed(error))?;
                     self.core.settle();

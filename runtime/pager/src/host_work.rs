@@ -42,8 +42,8 @@ impl LaunchQueue {
     /// Has `extents` brought to `side`; see [`crate::Heap::prefetch_batch`]. `keep` keeps them allocated until then.
     ///
     /// # Errors
-    /// [`PagerError::NotAllocated`], [`PagerError::RangeTooLarge`], those of [`Self::marker`]. What goes wrong later is told
-    /// by the event.
+    /// [`PagerError::NotAllocated`], [`PagerError::RangeTooLarge`], [`PagerError::OverDeviceLimit`], those of
+    /// [`Self::marker`]. What goes wrong later is told by the event.
     pub fn prefetch<K: Send + 'static>(
         &self,
         side: Side,

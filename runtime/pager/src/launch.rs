@@ -11,6 +11,7 @@ use limosa_gpu::{Bound, GpuError, Kernel, Queue, QueueOptions, Submission};
 use limosa_model::{Access, DeclaredSets, Extent, HostAddr};
 
 use crate::config::DeviceClass;
+use crate::core::Core;
 use crate::error::{PagerError, TouchCause};
 use crate::event::LaunchEvent;
 use crate::heap::Heap;
@@ -18,12 +19,15 @@ use crate::notifier::Job;
 use crate::profile::Timing;
 use crate::record::Record;
 use crate::scheduler::{Pending, Work};
+use crate::tally::{KernelTally, Tallied};
 use crate::whereabouts::Whereabouts;
 
 /// One launch to be.
 pub struct Launch {
     /// What to run.
     pub kernel: Arc<Kernel>,
+    /// Where its kernel's launches are added up.
+    pub tally: Arc<KernelTally>,
     /// Workgroups in each dimension.
     pub groups: [u32; 3],
     /// The kernel's own arguments: those behind the translation word.
@@ -47,7 +51,7 @@ pub struct Launch {
 }
 
 /// The first failed access of a launch, and how many there were.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Blame {
     pub(crate) address: HostAddr,
     pub(crate) access: Access,
@@ -67,15 +71,34 @@ impl LaunchLog {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The launch that runs, or the last that did.
+    fn current(records: &VecDeque<Arc<Record>>) -> Option<&Arc<Record>> {
+        // Asking the device costs a call, and need not be where there is no choice.
+        let running = records.iter().find(|record| records.len() == 1 || record.is_running());
+        running.or(records.back())
+    }
+
+    /// A kernel's access faults.
+    pub(crate) fn note_fault(&self) {
+        if let Some(record) = Self::current(&self.lock()) {
+            record.tallied(Tallied::met_a_fault);
+        }
+    }
+}
+
+impl Core {
     /// A kernel's access could not be served: notes it for the launch that runs. Runs on the fault thread.
-    pub(crate) fn blame(&self, address: HostAddr, access: Access, cause: TouchCause, place: Option<Whereabouts>) {
-        let records = self.lock();
-        let running = records.iter().find(|record| record.is_running());
-        let Some(record) = running.or(records.back()) else { return };
+    pub(crate) fn blame(&self, offset: u64, access: Access, cause: TouchCause) {
+        let (address, place) = (self.address(offset), self.whereabouts_at_once(offset));
+        let records = self.launches.lock();
+        let Some(record) = LaunchLog::current(&records) else { return };
         let mut blame = record.blame.lock().unwrap_or_else(PoisonError::into_inner);
         match blame.as_mut() {
             Some(first) => first.count += 1,
-            None => *blame = Some(Blame { address, access, cause, place, count: 1 }),
+            None => {
+                *blame = Some(Blame { address, access, cause, place, count: 1 });
+                record.tallied(Tallied::failed);
+            }
         }
     }
 }
@@ -122,9 +145,10 @@ impl LaunchQueue {
     /// no reference of Rust's to what it writes exists meanwhile (to what it reads, no exclusive one).
     ///
     /// # Errors
-    /// [`PagerError::SetTooLarge`], [`PagerError::ForeignKernel`], [`PagerError::StrayPointer`], and those of
-    /// [`Submission::check`]; [`PagerError::Os`] if an event of another heap is to be waited for and no thread for that can
-    /// be had; the launch will not happen then. What goes wrong later is told by the event.
+    /// [`PagerError::SetTooLarge`], [`PagerError::OverDeviceLimit`], [`PagerError::ForeignKernel`],
+    /// [`PagerError::StrayPointer`], and those of [`Submission::check`]; [`PagerError::Os`] if an event of another heap is to
+    /// be waited for and no thread for that can be had; the launch will not happen then. What goes wrong later is told by
+    /// the event.
     pub unsafe fn launch(&self, launch: Launch) -> Result<LaunchEvent, PagerError> {
         let core = self.heap.core();
         if core.lost() {
@@ -148,8 +172,9 @@ impl LaunchQueue {
         core.leave_out_shared(&mut sets);
         let timing = self.queue.is_profiled().then(Timing::start);
         let span = timing.as_ref().map(|timing| Arc::clone(&timing.span));
+        let tallied = Tallied::new(launch.tally, launch.groups);
         let (name, may_fault) = (launch.kernel.name().to_owned(), launch.undeclared || launch.everything);
-        let record = Record::new(name, core.id, sets, may_fault, timing);
+        let record = Record::new(name, core.id, sets, may_fault, timing, tallied);
         let Launch { kernel, groups, keep, .. } = launch;
         let submission = Submission { kernel, groups, arguments, keep, span };
         submission.check()?;

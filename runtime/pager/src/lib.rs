@@ -4,14 +4,16 @@
 //! are limosa-model's; system calls and Vulkan calls are limosa-os's and limosa-gpu's.
 //!
 //! # Locks
-//! In this order: the arena; the scheduler's state; the VRAM pool; a chunk's `Cell`; a view's own. A cell's lock is never held over a move, a
-//! system call that can sleep, or a wait; who meets a busy or held block parks or waits for the cell's epoch. The
-//! scheduler's is held over an admission, which waits for moves only. The notifier's comes last of all. Application code runs
-//! under none of them, nor on a thread that others wait for: what launches kept is dropped by the application's threads,
-//! and what it has called when something is over is called by the notifier's.
+//! In this order: the arena; the scheduler's state; the VRAM pool; a `Limit`'s order; a chunk's `Cell`; a view's own, or
+//! the list of allocations. A cell's lock is never held over a move, a system call that can sleep, or a wait; who meets a
+//! busy or held block parks or waits for the cell's epoch. The scheduler's is held over an admission, which waits for
+//! moves only. The notifier's comes last of all. Application code runs under none of them, nor on a thread that others
+//! wait for: what launches kept is dropped by the application's threads, and what it has called when something is over is
+//! called by the notifier's.
 
 mod admission;
 mod advise;
+mod allocation;
 mod batch;
 mod cell;
 mod check;
@@ -28,6 +30,7 @@ mod heap;
 mod host_frames;
 mod host_work;
 mod launch;
+mod limit;
 mod loss;
 mod notifier;
 mod pins;
@@ -42,6 +45,7 @@ mod shared;
 mod side;
 mod stand_in;
 mod succession;
+mod tally;
 mod throttle;
 mod user_event;
 mod view;
@@ -57,9 +61,10 @@ pub mod inject {
     pub use limosa_os::pagemap;
 }
 
+pub use allocation::{Allocation, AllocationOptions, Home};
 pub use config::{DEVICE_BUDGET_MIN, DeviceClass, FaultMode, HeapConfig};
-pub use counters::Counters;
-pub use error::{LaunchFailure, PagerError, TouchCause};
+pub use counters::{AllocationCounters, Counters, KernelCounters};
+pub use error::{LaunchFailure, PagerError, Share, TouchCause};
 pub use event::{EventPoll, LaunchEvent, LaunchMark};
 pub use heap::Heap;
 pub use host_work::Marker;
@@ -68,6 +73,7 @@ pub use limosa_os::machine::{Faults, Machine};
 pub use limosa_os::{Backing, OsError};
 pub use profile::Profile;
 pub use residency::{Residency, ResidencySummary};
+pub use tally::KernelTally;
 pub use throttle::Thrashing;
 pub use user_event::UserEvent;
 pub use view::ViewKind;

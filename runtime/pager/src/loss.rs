@@ -71,7 +71,10 @@ impl Core {
         let extent = chunk.run(first, count);
         match refusal {
             Refusal::Unallocated => self.not_allocated(extent),
-            Refusal::Poisoned => PagerError::Poisoned { start: self.address(extent.start).0, len: extent.len },
+            Refusal::Poisoned => {
+                let (start, len, place) = (self.address(extent.start).0, extent.len, self.first_whereabouts(extent));
+                PagerError::Poisoned { start, len, place }
+            }
         }
     }
 }

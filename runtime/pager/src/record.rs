@@ -12,6 +12,7 @@ use crate::error::{LaunchFailure, PagerError};
 use crate::launch::Blame;
 use crate::notifier::Job;
 use crate::profile::Timing;
+use crate::tally::Tallied;
 
 /// A heap, among all of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub(crate) struct Record {
     pub(crate) blame: Mutex<Option<Blame>>,
     /// Of a launch on a profiled queue.
     pub(crate) timing: Option<Timing>,
+    /// Of a launch.
+    tallied: Option<Tallied>,
     progress: Mutex<Progress>,
     moved_on: Condvar,
 }
@@ -91,8 +94,10 @@ impl Record {
         sets: DeclaredSets,
         may_fault: bool,
         timing: Option<Timing>,
+        tallied: Tallied,
     ) -> Arc<Self> {
-        Arc::new(Self { timing, ..Self::of(Kind::Kernel, name, heap, sets, may_fault) })
+        let tallied = Some(tallied);
+        Arc::new(Self { timing, tallied, ..Self::of(Kind::Kernel, name, heap, sets, may_fault) })
     }
 
     /// Of what the host does.
@@ -119,8 +124,16 @@ impl Record {
             may_fault,
             blame: Mutex::new(None),
             timing: None,
+            tallied: None,
             progress: Mutex::new(progress),
             moved_on: Condvar::new(),
+        }
+    }
+
+    /// Counts for the kernel, if it is one's launch.
+    pub(crate) fn tallied(&self, count: impl FnOnce(&Tallied)) {
+        if let Some(tallied) = &self.tallied {
+            count(tallied);
         }
     }
 
@@ -163,6 +176,7 @@ impl Record {
     /// It did not happen. Gives who is to be told.
     #[must_use]
     pub(crate) fn fail(&self, error: PagerError) -> Vec<Job> {
+        self.tallied(Tallied::failed);
         let text = error.to_string();
         self.end(Phase::Failed(Some(error), text))
     }
@@ -277,7 +291,7 @@ impl Record {
 
     /// What went wrong with the kernel's accesses, if anything did.
     pub(crate) fn failure(&self) -> Option<LaunchFailure> {
-        let blame = *self.blame.lock().unwrap_or_else(PoisonError::into_inner);
+        let blame = self.blame.lock().unwrap_or_else(PoisonError::into_inner).clone();
         blame.map(|Blame { address, access, cause, place, count }| LaunchFailure {
             kernel: self.name.clone(),
             address,

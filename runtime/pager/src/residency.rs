@@ -1,5 +1,6 @@
 //! Where data is now: a query, not a hint. The answer is true of each chunk at the instant it was looked at.
 
+use std::fmt;
 use std::sync::MutexGuard;
 
 use limosa_model::{BLOCK, BlockSet, BlockState, Copies, Extent};
@@ -16,7 +17,8 @@ pub struct Residency {
     pub state: BlockState,
 }
 
-/// Bytes by where they are; each byte is counted once.
+/// Bytes by where they are; each byte is counted once. Its `Display` names those that there are: `12 MiB on the device,
+/// 192 KiB on both`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResidencySummary {
     /// Only in system RAM.
@@ -31,6 +33,37 @@ pub struct ResidencySummary {
     pub zero: u64,
     /// Lost.
     pub poisoned: u64,
+}
+
+impl fmt::Display for ResidencySummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            (self.host, "on the host"),
+            (self.device, "on the device"),
+            (self.both, "on both"),
+            (self.shared, "shared"),
+            (self.zero, "zero"),
+            (self.poisoned, "lost"),
+        ];
+        let mut separator = "";
+        for (bytes, place) in parts.into_iter().filter(|(bytes, _)| *bytes > 0) {
+            write!(f, "{separator}{} {place}", Size(bytes))?;
+            separator = ", ";
+        }
+        if separator.is_empty() { f.write_str("nothing") } else { Ok(()) }
+    }
+}
+
+/// Whole blocks, in the largest unit that keeps them exact.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let exact = units.into_iter().find(|(unit, _)| self.0.is_multiple_of(*unit));
+        let (unit, name) = exact.unwrap_or((1, "bytes"));
+        write!(f, "{} {name}", self.0 / unit)
+    }
 }
 
 impl ResidencySummary {

@@ -5,6 +5,7 @@
 
 use limosa_model::{Extent, Resized};
 
+use crate::allocation::AllocationOptions;
 use crate::error::PagerError;
 use crate::heap::Heap;
 
@@ -14,8 +15,14 @@ impl Heap {
     ///
     /// # Errors
     /// As there.
-    pub fn allocate_resizable(&self, len: u64, align: u64, room: u64) -> Result<Extent, PagerError> {
-        self.place(|arena| arena.allocate_resizable(len, align, room))
+    pub fn allocate_resizable(
+        &self,
+        len: u64,
+        align: u64,
+        room: u64,
+        options: &AllocationOptions,
+    ) -> Result<Extent, PagerError> {
+        self.allocate_by(|arena| arena.allocate_resizable(len, align, room), len, align, options)
     }
 
     /// Makes the resizable allocation at offset `start` `len` bytes long. Nothing moves: new blocks read as zeros, those
@@ -29,12 +36,22 @@ impl Heap {
         let mut arena = self.arena();
         let old = arena.containing(start).map_or(0, |old| old.len);
         match arena.resize(start, len).map_err(|error| self.arena_error(error))? {
-            Resized::Within => Ok(()),
-            Resized::Grown(blocks) => self.bring_into_use(blocks, false).inspect_err(|_| {
-                let _ = arena.resize(start, old);
-            }),
-            Resized::Shrunk(blocks) => self.take_out_of_use(&mut arena, blocks),
+            Resized::Within => {}
+            Resized::Grown(blocks) => {
+                if let Err(error) = self.bring_into_use(blocks, false) {
+                    let _ = arena.resize(start, old);
+                    return Err(error);
+                }
+                self.core().extend_account(start, blocks);
+            }
+            Resized::Shrunk(blocks) => {
+                self.core().cut_account(start, blocks);
+                self.core().resize_entry(start, len.max(1));
+                return self.take_out_of_use(&mut arena, blocks);
+            }
         }
+        self.core().resize_entry(start, len.max(1));
+        Ok(())
     }
 
     /// Makes lost blocks of `extent` usable again: they read as zeros. Those of resizable allocations stay lost.

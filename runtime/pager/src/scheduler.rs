@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use limosa_gpu::{Bound, GpuError, Queue, Refused, Submission, Ticket, Timeline};
 use limosa_model::policy::{EvictionPolicy, LaunchOrder};
-use limosa_model::{Access, BLOCK, BlockSet, ChunkIndex, ChunkSets, DeclaredSets, Verdict};
+use limosa_model::{Access, BLOCK, BlockSet, ChunkIndex, ChunkSets, DeclaredSets, Side, Verdict};
 use limosa_os::inject::{Defect, seeded};
 
 use crate::check::Declared;
@@ -165,10 +165,7 @@ impl Core {
     /// # Errors
     /// [`PagerError::SetTooLarge`]: it could never be admitted.
     pub(crate) fn submit(&self, pending: Pending) -> Result<(), PagerError> {
-        let (asked, budget) = (pending.record.sets().blocks() * BLOCK, self.vram.asked());
-        if asked > budget {
-            return Err(PagerError::SetTooLarge { kernel: pending.record.name.clone(), asked, budget });
-        }
+        self.check_set(&pending.record)?;
         let mut state = self.scheduler.lock();
         if self.lost() {
             // Whoever lost it has failed what was queued before.
@@ -195,6 +192,17 @@ impl Core {
         drop(state);
         self.note_loss(lost);
         Ok(())
+    }
+
+    /// That the launch could be admitted at all.
+    pub(crate) fn check_set(&self, record: &Record) -> Result<(), PagerError> {
+        let (kernel, sets) = (&record.name, record.sets());
+        let (asked, budget) = (sets.blocks() * BLOCK, self.vram.asked());
+        if asked > budget {
+            let largest = self.largest_shares(&sets);
+            return Err(PagerError::SetTooLarge { kernel: kernel.clone(), asked, budget, largest });
+        }
+        self.check_limits(format_args!("kernel {kernel}"), |chunk| sets.of(chunk).all())
     }
 
     /// Tells the policy what the launch will need.
@@ -298,7 +306,7 @@ impl Core {
     /// Takes the launch's blocks, all or none, and has the device see them.
     pub(crate) fn hold_all(&self, record: &Record, everything: bool, before: &Succession) -> Result<Holds, PagerError> {
         let (mut held, mut fresh) = (Vec::new(), 0);
-        while let Err(error) = self.acquire_all(&record.sets(), before, &mut held, &mut fresh) {
+        while let Err(error) = self.acquire_all(record, before, &mut held, &mut fresh) {
             self.give_up(std::mem::take(&mut held));
             // Of all of the heap, something may have been freed in this moment.
             let freed = matches!(error, PagerError::NotAllocated { .. });
@@ -360,11 +368,12 @@ impl Core {
 
     fn acquire_all(
         &self,
-        sets: &DeclaredSets,
+        record: &Record,
         before: &Succession,
         held: &mut Vec<(ChunkIndex, ChunkSets)>,
         fresh: &mut u64,
     ) -> Result<(), PagerError> {
+        let sets = record.sets();
         if self.lost() {
             return Err(GpuError::DeviceLost.into());
         }
@@ -385,7 +394,7 @@ impl Core {
                         held.push((chunk, own_sets(blocks, access, false)));
                     }
                     if !free.is_empty() {
-                        *fresh += self.acquire_blocks(chunk, free, access, overwrite)?;
+                        *fresh += self.acquire_blocks(record, chunk, free, access, overwrite)?;
                         held.push((chunk, own_sets(free, access, overwrite)));
                     }
                 }
@@ -414,14 +423,16 @@ impl Core {
     /// Gives how many of the blocks nobody held before.
     fn acquire_blocks(
         &self,
+        record: &Record,
         chunk: ChunkIndex,
         blocks: BlockSet,
         access: Access,
         overwrite: bool,
     ) -> Result<u64, PagerError> {
-        let mut held_before = BlockSet::EMPTY;
+        let (mut held_before, mut brought) = (BlockSet::EMPTY, 0);
         self.transition(chunk, |chunk| {
             held_before = chunk.held();
+            brought = (blocks - chunk.current(Side::Device)).count();
             match chunk.acquire(blocks, access, overwrite) {
                 Verdict::Go(mut plan) if seeded(Defect::SkipHold) => {
                     held_before = blocks;
@@ -431,6 +442,7 @@ impl Core {
                 verdict => verdict,
             }
         })?;
+        record.tallied(|tallied| tallied.brought(brought));
         Ok(u64::from((blocks - held_before).count()))
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use limosa_gpu::self_test as probe;
 use limosa_model::{BLOCK, CHUNK, Extent};
 
+use crate::allocation::AllocationOptions;
 use crate::error::PagerError;
 use crate::heap::Heap;
 use crate::launch::{Launch, LaunchQueue};
@@ -18,7 +19,8 @@ impl Heap {
     /// and back in the first, so that with a small budget frames change hands.
     pub(crate) fn self_test(self: &Arc<Self>) -> Result<(), PagerError> {
         // Two chunks in each: with the smallest budget, the device holds one pair of them.
-        let [one, two, three, four] = [(); 4].map(|()| self.allocate(CHUNK + BLOCK, BLOCK));
+        let [one, two, three, four] =
+            [(); 4].map(|()| self.allocate(CHUNK + BLOCK, BLOCK, &AllocationOptions::default()));
         let (pairs, all) = ([(&one, &two), (&three, &four), (&two, &one)], [&one, &two, &three, &four]);
         let mut result = Ok(());
         for ((source, target), turn) in pairs.into_iter().zip(1..) {
@@ -53,6 +55,7 @@ impl Heap {
         let launch = Launch {
             groups: kernel.groups_for(count)?,
             kernel,
+            tally: Arc::default(),
             arguments,
             pointers: Vec::new(),
             reads: vec![source],

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
-use limosa_model::{BLOCK, BlockSet, Cause, ChunkIndex, DeclaredSets, Extent};
+use limosa_model::{Arena, BLOCK, BlockSet, Cause, ChunkIndex, DeclaredSets, Extent, Placement};
 use limosa_os::OsError;
 
 use crate::core::Core;
@@ -14,14 +14,10 @@ use crate::error::PagerError;
 use crate::heap::Heap;
 
 impl Heap {
-    /// Allocates `len` bytes, rounded up to whole blocks, of a shared home: zeros, seen by both sides until they are freed.
-    ///
-    /// # Errors
-    /// [`PagerError::NoSharedHome`]; those of [`Self::allocate`].
-    pub fn allocate_shared(&self, len: u64, align: u64) -> Result<Extent, PagerError> {
-        let mut arena = self.arena();
+    /// Places `len` bytes, rounded up to whole blocks, of a shared home: zeros, seen by both sides until they are freed.
+    pub(crate) fn place_shared(&self, arena: &mut Arena, len: u64, align: u64) -> Result<Placement, PagerError> {
         let placed = arena.allocate(len.max(BLOCK), align.max(BLOCK)).map_err(|error| self.arena_error(error))?;
-        let Some(blocks) = placed.fresh_blocks else { return Ok(placed.extent) };
+        let Some(blocks) = placed.fresh_blocks else { return Ok(placed) };
         for (chunk, set) in blocks.chunks() {
             // What is kept for others may be the room that is lacking.
             let room = || self.room_to_share(chunk, set);
@@ -39,7 +35,7 @@ impl Heap {
                 return Err(error);
             }
         }
-        Ok(placed.extent)
+        Ok(placed)
     }
 
     /// Makes sure that the host limit leaves room for sharing the blocks.

@@ -24,8 +24,9 @@ impl Core {
         let mut line = ArrayString::<384>::new();
         // Cut short where it is too long; there is nobody to tell.
         let _ = write!(line, "limosa: a CPU thread {verb} {:#x}, {cause}", address.0);
-        let place = self.host_range().offset_of(address).and_then(|offset| self.whereabouts_at_once(offset));
-        let _ = place.map(|place| write!(line, ": {place}"));
+        if let Some(offset) = self.host_range().offset_of(address) {
+            self.write_whereabouts(offset, &mut line);
+        }
         let _ = writeln!(line, ": SIGBUS");
         machine::complain(line.as_bytes());
     }

@@ -17,12 +17,15 @@ use crate::clock::Clock;
 use crate::core::Core;
 use crate::counters::add;
 use crate::heap::Heap;
+use crate::whereabouts::Whereabouts;
 
 /// A range of blocks that thrash or did when they were used last: the CPU and kernels use it at the same time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thrashing {
-    /// The run, by offset in the heap.
+    /// The run, by offset in the heap: of one allocation, or of blocks that small ones share.
     pub extent: Extent,
+    /// Where its first allocated byte is.
+    pub place: Option<Whereabouts>,
     /// Changes of sides, those of all its blocks added up.
     pub moves: u64,
     /// The first of them.
@@ -127,6 +130,9 @@ impl Core {
         let now = self.throttle.now();
         let end = state.thrash.lease_against(side, slot, now)?;
         add(&self.counters.faults_throttled, 1);
+        if let Some(account) = state.accounts.of(slot) {
+            add(&account.counters.faults_throttled, 1);
+        }
         if side == Side::Host {
             // The launch may be over with nobody there to notice.
             self.reaper_bell.ring();
@@ -140,7 +146,11 @@ impl Core {
             let thrash = cell.lock().thrash.clone();
             for (slot, episode) in thrash.thrashing().slots().filter_map(|slot| Some((slot, thrash.episode(slot)?))) {
                 let one = self.describe(chunk, slot, episode);
-                match all.last_mut().filter(|last| last.extent.end() == one.extent.start) {
+                let allocation = |one: &Thrashing| self.allocations.extent_at(one.extent.start);
+                let joins = |last: &&mut Thrashing| {
+                    last.extent.end() == one.extent.start && allocation(last) == allocation(&one)
+                };
+                match all.last_mut().filter(joins) {
                     Some(last) => {
                         last.extent.len += one.extent.len;
                         last.moves += one.moves;
@@ -156,6 +166,7 @@ impl Core {
     fn describe(&self, chunk: ChunkIndex, slot: u32, episode: Episode) -> Thrashing {
         Thrashing {
             extent: chunk.run(slot, 1),
+            place: self.first_whereabouts(chunk.run(slot, 1)),
             moves: episode.turns.into(),
             since: self.throttle.clock.at(episode.since),
             last: self.throttle.clock.at(episode.last),

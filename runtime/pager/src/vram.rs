@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
 use limosa_gpu::{GpuError, Ticket, Timeline};
-use limosa_model::advice::{ByAdvice, Turn};
+use limosa_model::advice::Turn;
+use limosa_model::order::{self, Rank, Reach};
 use limosa_model::policy::{DeclaredNext, EvictionPolicy};
 use limosa_model::{BLOCK, BLOCKS_PER_CHUNK, BlockSet, ChunkIndex, Side, Verdict};
 use limosa_os::copy::Caching;
 
-use crate::cell::Cell;
+use crate::cell::{Cell, CellState};
 use crate::clock::Clock;
 use crate::config::DEVICE_BUDGET_MIN;
 use crate::core::Core;
@@ -55,7 +56,7 @@ const FEW_VICTIMS: usize = 16;
 const SHRUNK_MICROS: u64 = 1_000_000;
 
 /// Which chunks are to be evicted first.
-type EvictionOrder = ByAdvice<DeclaredNext>;
+pub(crate) type EvictionOrder = order::EvictionOrder<DeclaredNext>;
 
 pub(crate) struct Vram {
     /// The budget that was asked for.
@@ -161,19 +162,24 @@ impl Core {
             order.policy.used(chunk);
             return Ok(());
         }
-        // Shared blocks are the view's own, and no part of a frame for all of the chunk.
-        let unshared = cell.lock().chunk.shared().is_empty();
-        let dense = unshared && cell.frames().is_empty() && missing.count() >= DENSE_MIN;
+        let limited = self.keep_to_limits(&mut order, chunk, cell, missing, covers)?;
+        let state = cell.lock();
+        // Shared blocks are the view's own, and no part of a frame for all of the chunk. Nor are those with a limit, of
+        // which only what is needed is to count.
+        let whole = state.chunk.shared().is_empty() && !limited;
+        // A huge page is not worth what had best stay.
+        let reach = Reach { turn: Turn::Usual, priority: state.chunk.priorities().highest(missing) };
+        drop(state);
+        let dense = whole && cell.frames().is_empty() && missing.count() >= DENSE_MIN;
         if dense
-            // A huge page is not worth what had best stay.
-            && self.make_room(&mut order, BLOCKS_PER_CHUNK, Turn::Usual, chunk, covers)? == Room::Made
+            && self.make_room(&mut order, BLOCKS_PER_CHUNK, reach, chunk, covers)? == Room::Made
             && self.take_in_room(&mut order, chunk, cell, BlockSet::ALL).is_ok()
         {
             cell.lock().one_page = self.view.maps_huge();
             return Ok(());
         }
         loop {
-            match self.make_room(&mut order, missing.count(), Turn::Last, chunk, covers)? {
+            match self.make_room(&mut order, missing.count(), Reach::ALL, chunk, covers)? {
                 Room::Made => {}
                 Room::Later => return Err(PagerError::DeviceMemoryBusy),
                 Room::Never => return Err(PagerError::DeviceMemoryFull { budget: self.vram.budget() }),
@@ -201,7 +207,7 @@ impl Core {
         let missing = blocks - cell.frames();
         if !missing.is_empty() {
             self.view.take(chunk, missing)?;
-            self.add_frames(cell, missing);
+            self.add_frames(chunk, cell, missing);
         }
         // Known to the policy also where a later part fails, so that these frames can be taken again.
         order.policy.used(chunk);
@@ -224,27 +230,28 @@ impl Core {
         let mut order = self.vram.lock();
         let before = self.vram.used();
         let victims: Vec<_> = order.victims().take(VICTIMS_MAX).collect();
-        victims.into_iter().any(|(turn, victim)| {
+        victims.into_iter().any(|(rank, victim)| {
             // What cannot go stays; others may.
-            let _ = self.evict(victim, turn, BLOCKS_PER_CHUNK);
+            let _ = self.evict(victim, rank, BLOCKS_PER_CHUNK);
             self.free_idle_frames(&mut order, victim);
             self.vram.used() < before
         })
     }
 
-    fn add_frames(&self, cell: &Cell, blocks: BlockSet) {
+    fn add_frames(&self, chunk: ChunkIndex, cell: &Cell, blocks: BlockSet) {
         let added = blocks - cell.frames();
         cell.frames.fetch_or(added.0, Ordering::AcqRel);
         self.vram.used_blocks.fetch_add(added.count().into(), Ordering::Relaxed);
+        self.note_frames(chunk, cell, added, BlockSet::EMPTY);
     }
 
-    /// Frees frames until there is room for `blocks` more, of blocks whose turn is not after `until`, sparing the chunk
-    /// that they are for as long as it can. The blocks of it in `covers` are the caller's.
+    /// Frees frames until there is room for `blocks` more, of blocks within `reach`, sparing the chunk that they are for
+    /// as long as it can. The blocks of it in `covers` are the caller's.
     fn make_room(
         &self,
         order: &mut EvictionOrder,
         blocks: u32,
-        until: Turn,
+        reach: Reach,
         spare: ChunkIndex,
         covers: BlockSet,
     ) -> Result<Room, PagerError> {
@@ -257,16 +264,16 @@ impl Core {
         if enough() {
             return Ok(Room::Made);
         }
-        let evictable = |(turn, victim): &(Turn, ChunkIndex)| {
+        let evictable = |(rank, victim): &(Rank, ChunkIndex)| {
             let unheld = |cell: &Cell| !(cell.frames() - cell.lock().chunk.held()).is_empty();
-            *turn <= until && *victim != spare && self.cells.get(*victim).is_some_and(unheld)
+            reach.allows(*rank) && *victim != spare && self.cells.get(*victim).is_some_and(unheld)
         };
         // A launch's blocks beside a victim's in one huge page would be unmapped with it: such victims come last.
         let shaken = |victim: &ChunkIndex| {
             let state = self.cells.get(*victim).map(Cell::lock);
             state.is_some_and(|state| state.one_page && !state.chunk.held().is_empty())
         };
-        let easy = |victim: &(Turn, ChunkIndex)| evictable(victim) && !shaken(&victim.1);
+        let easy = |victim: &(Rank, ChunkIndex)| evictable(victim) && !shaken(&victim.1);
         // Nearly always a few suffice; so not all of a large device is looked at.
         let few: Vec<_> = order.victims().filter(easy).take(FEW_VICTIMS).collect();
         let mut failed = false;
@@ -274,8 +281,9 @@ impl Core {
             return Ok(Room::Made);
         }
         let mut victims: Vec<_> = order.victims().filter(evictable).take(VICTIMS_MAX).collect();
-        victims.sort_by_cached_key(|(turn, victim)| (*turn == Turn::Last, shaken(victim)));
-        victims.extend(Turn::ALL.into_iter().filter(|turn| *turn <= until).map(|turn| (turn, spare)));
+        victims.sort_by_cached_key(|(rank, victim)| (rank.turn == Turn::Last, shaken(victim)));
+        let ranks = Rank::all().filter(|rank| !rank.next && reach.allows(*rank));
+        victims.extend(ranks.map(|rank| (rank, spare)));
         if self.evict_until(order, victims, blocks, &mut failed)? {
             return Ok(Room::Made);
         }
@@ -297,12 +305,12 @@ impl Core {
     fn evict_until(
         &self,
         order: &mut EvictionOrder,
-        victims: Vec<(Turn, ChunkIndex)>,
+        victims: Vec<(Rank, ChunkIndex)>,
         blocks: u32,
         failed: &mut bool,
     ) -> Result<bool, PagerError> {
-        for (turn, victim) in victims {
-            match self.evict(victim, turn, blocks) {
+        for (rank, victim) in victims {
+            match self.evict(victim, rank, blocks) {
                 Err(error @ PagerError::Gpu(GpuError::DeviceLost)) => return Err(error),
                 evicted => *failed |= evicted.is_err(),
             }
@@ -314,14 +322,23 @@ impl Core {
         Ok(false)
     }
 
-    /// Takes what can go of the chunk in this turn out of VRAM: all of it where much is needed, so that whole huge pages
+    /// Takes what can go of the chunk at this rank out of VRAM: all of it where much is needed, so that whole huge pages
     /// come free, else no more than `needed`.
-    fn evict(&self, chunk: ChunkIndex, turn: Turn, needed: u32) -> Result<(), PagerError> {
+    fn evict(&self, chunk: ChunkIndex, rank: Rank, needed: u32) -> Result<(), PagerError> {
+        let few = |blocks: BlockSet| if needed < DENSE_MIN { blocks.last(needed) } else { blocks };
+        self.evict_blocks(chunk, |state, evictable| few(evictable & state.chunk.due(rank.turn, rank.priority)))
+    }
+
+    /// Takes those blocks of the chunk out of VRAM that `choose` picks from what can go.
+    pub(crate) fn evict_blocks(
+        &self,
+        chunk: ChunkIndex,
+        choose: impl FnOnce(&CellState, BlockSet) -> BlockSet,
+    ) -> Result<(), PagerError> {
         let Some(cell) = self.cells.get(chunk) else { return Ok(()) };
         let mut state = cell.lock();
-        let due = state.chunk.current(Side::Device) & state.chunk.advice().due(turn);
-        let evictable = due - state.chunk.held() - state.chunk.busy();
-        let blocks = if needed < DENSE_MIN { evictable.last(needed) } else { evictable };
+        let evictable = state.chunk.current(Side::Device) - state.chunk.held() - state.chunk.busy();
+        let blocks = choose(&state, evictable);
         let verdict = self.decide(chunk, &mut state, |chunk| chunk.evict(blocks));
         drop(state);
         if let Verdict::Go(plan) = verdict {
@@ -351,7 +368,7 @@ impl Core {
     }
 
     /// The same, by who has the pool.
-    fn free_idle_frames(&self, order: &mut EvictionOrder, chunk: ChunkIndex) {
+    pub(crate) fn free_idle_frames(&self, order: &mut EvictionOrder, chunk: ChunkIndex) {
         let Some(cell) = self.cells.get(chunk) else { return };
         // Under the cell's lock, so that no plan begins that needs them.
         let mut state = cell.lock();
@@ -370,6 +387,8 @@ impl Core {
         }
         cell.frames.fetch_and(!freed.0, Ordering::AcqRel);
         self.vram.used_blocks.fetch_sub(freed.count().into(), Ordering::Relaxed);
+        drop(state);
+        self.note_frames(chunk, cell, BlockSet::EMPTY, freed);
         if cell.frames().is_empty() {
             order.policy.gone(chunk);
         }
