@@ -176,11 +176,25 @@ fn settled(vecs: &[UnifiedVec<u32>]) {
     wait_until(|| vecs.iter().all(|vec| vec.residency().iter().all(|run| !run.state.busy)));
 }
 
+/// Its counters. A fault that is left to the handler thread may be tried more than once, and late: of `posted` ones it is
+/// enough that there are as many as expected.
+fn counters(vec: &UnifiedVec<u32>, expected: &AllocationCounters, posted: bool) -> AllocationCounters {
+    let counted = vec.counters();
+    let enough =
+        counted.cpu_read_faults >= expected.cpu_read_faults && counted.cpu_write_faults >= expected.cpu_write_faults;
+    if !(posted && enough) {
+        return counted;
+    }
+    let AllocationCounters { cpu_read_faults, cpu_write_faults, .. } = *expected;
+    AllocationCounters { cpu_read_faults, cpu_write_faults, ..counted }
+}
+
 #[test]
 fn each_way_of_moving_counts_for_its_allocation() {
     let _turn = turn("ways of moving");
     for (way, mode) in cases(ALL) {
         let Some(kit) = way.kit("ways of moving", builder().fault_mode(mode)) else { break };
+        let posted = way.staged && mode == FaultMode::InThread;
         let mut vecs = vec![filled(&kit, 40, 1), filled(&kit, 40, 2)];
         // So that faults bring one block each.
         vecs.iter().for_each(|vec| vec.advise(Advice::PreferDevice).unwrap());
@@ -188,40 +202,39 @@ fn each_way_of_moving_counts_for_its_allocation() {
         let other = vecs[1].counters();
         let what = |step: &str| format!("{way:?}, {mode:?}: {step}");
         assert!((1..=40).contains(&expected.cpu_write_faults));
-        assert_eq!(vecs[0].counters(), expected, "{}", what("made"));
+        assert_eq!(counters(&vecs[0], &expected, posted), expected, "{}", what("made"));
 
         vecs[0].prefetch_to_device().unwrap();
         (expected.blocks_prefetched, expected.blocks_to_device) = (40, 40);
-        assert_eq!(vecs[0].counters(), expected, "{}", what("prefetched"));
+        assert_eq!(counters(&vecs[0], &expected, posted), expected, "{}", what("prefetched"));
         vecs[0].prefetch_to_device().unwrap();
-        assert_eq!(vecs[0].counters(), expected, "{}", what("prefetched for nothing"));
+        assert_eq!(counters(&vecs[0], &expected, posted), expected, "{}", what("prefetched for nothing"));
 
         (0..7).for_each(|block| assert_eq!(peek(&vecs[0], block * BLOCK_WORDS), 1));
         settled(&vecs);
         (expected.cpu_read_faults, expected.blocks_to_host) = (7, 7);
-        // A fault that is left to the handler thread may be tried more than once.
-        let (counted, posted) = (vecs[0].counters().cpu_read_faults, way.staged && mode == FaultMode::InThread);
-        assert!(counted == 7 || posted && counted > 7, "{way:?}, {mode:?}: {counted}");
-        expected.cpu_read_faults = counted;
-        assert_eq!(vecs[0].counters(), expected, "{}", what("read by the CPU"));
+        assert_eq!(counters(&vecs[0], &expected, posted), expected, "{}", what("read by the CPU"));
         (7..10).for_each(|block| poke(&vecs[0], block * BLOCK_WORDS, 1));
         settled(&vecs);
-        let counted = vecs[0].counters().cpu_write_faults;
-        assert!(counted == expected.cpu_write_faults + 3 || posted && counted > expected.cpu_write_faults + 3);
-        (expected.cpu_write_faults, expected.blocks_to_host) = (counted, 10);
-        assert_eq!(vecs[0].counters(), expected, "{}", what("written by the CPU"));
+        (expected.cpu_write_faults, expected.blocks_to_host) = (expected.cpu_write_faults + 3, 10);
+        assert_eq!(counters(&vecs[0], &expected, posted), expected, "{}", what("written by the CPU"));
 
         fill_part(&kit, &mut vecs[0], 8 * BLOCK_WORDS..20 * BLOCK_WORDS, 1).unwrap();
         expected.blocks_to_device += 2;
-        assert_eq!(vecs[0].counters(), expected, "{}", what("written by a launch"));
+        assert_eq!(counters(&vecs[0], &expected, posted), expected, "{}", what("written by a launch"));
         sum_part(&kit, &vecs[0], 0..40 * BLOCK_WORDS);
         expected.blocks_to_device += 1;
-        assert_eq!(vecs[0].counters(), expected, "{}", what("read by a launch, which leaves what both sides have"));
+        assert_eq!(
+            counters(&vecs[0], &expected, posted),
+            expected,
+            "{}",
+            what("read by a launch, which leaves what both sides have")
+        );
         vecs[0].raw().prefetch_range(Side::Host, 10 * BLOCK, 5 * BLOCK).unwrap();
         (expected.blocks_to_host, expected.blocks_prefetched) =
             (expected.blocks_to_host + 5, expected.blocks_prefetched + 5);
-        assert_eq!(vecs[0].counters(), expected, "{}", what("prefetched to the host"));
-        assert_eq!(vecs[1].counters(), other, "{}", what("the other has nothing of it"));
+        assert_eq!(counters(&vecs[0], &expected, posted), expected, "{}", what("prefetched to the host"));
+        assert_eq!(counters(&vecs[1], &other, posted), other, "{}", what("the other has nothing of it"));
     }
 }
 
@@ -296,9 +309,15 @@ fn history(kit: &Kit, random: &mut Random, what: &str) {
         }
     }
     assert_eq!(watch.missed(), 0, "{what}");
-    let heap = kit.heap().counters().since(&before.0);
-    let each: Vec<_> = vecs.iter().zip(&before.1).map(|(vec, before)| vec.counters().since(before)).collect();
-    let of_total = total.counters().since(&total_before);
+    // A fault that was left to the handler thread may come late: nothing has changed while these were read.
+    let (heap, each, of_total) = loop {
+        let heap = kit.heap().counters().since(&before.0);
+        let each: Vec<_> = vecs.iter().zip(&before.1).map(|(vec, before)| vec.counters().since(before)).collect();
+        let of_total = total.counters().since(&total_before);
+        if kit.heap().counters().since(&before.0) == heap {
+            break (heap, each, of_total);
+        }
+    };
     let sum = |of: fn(&AllocationCounters) -> u64| each.iter().chain([&of_total]).map(of).sum::<u64>();
     assert_eq!(sum(|one| one.cpu_read_faults), heap.cpu_read_faults, "{what}");
     assert_eq!(sum(|one| one.cpu_write_faults), heap.cpu_write_faults, "{what}");

@@ -6,8 +6,6 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
 use common::gate::Gate;
@@ -160,49 +158,30 @@ fn limits_are_kept_at_every_instant() {
         let mut vecs: Vec<_> = limits.iter().map(make).collect();
         let mut free = filled(&kit, 90, 1);
         let mut most: Vec<_> = vecs.iter().map(|vec| Most::of(&kit, vec)).collect();
-        let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let watching = scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    for one in &mut most {
-                        one.follow();
-                    }
-                    std::thread::yield_now();
-                }
-                most.iter_mut().map(Most::follow).collect::<Vec<_>>()
-            });
-            let (kit, end) = (&kit, End(&over));
-            let workers: Vec<_> = (1u64..)
-                .zip(vecs.iter_mut().zip(limits).chain([(&mut free, 60)]))
-                .map(|(seed, (vec, limit))| scope.spawn(move || work(kit, &mut Random(seed * 0x9e37_79b9), vec, limit)))
-                .collect();
-            workers.into_iter().for_each(|worker| worker.join().unwrap());
-            drop(end);
-            for (most, limit) in watching.join().unwrap().into_iter().zip(limits) {
-                assert!(most <= limit && most > 0, "{way:?}, {mode:?}: {most} blocks at a time of {limit}");
+            let each = vecs.iter_mut().zip(limits).zip(most.iter_mut().map(Some)).chain([((&mut free, 60), None)]);
+            for (seed, ((vec, limit), most)) in (1u64..).zip(each) {
+                let kit = &kit;
+                scope.spawn(move || work(kit, &mut Random(seed * 0x9e37_79b9), vec, limit, most));
             }
         });
+        for (most, limit) in most.iter_mut().zip(limits) {
+            let most = most.follow();
+            assert!(most <= limit && most > 0, "{way:?}, {mode:?}: {most} blocks at a time of {limit}");
+        }
         assert!(kit.heap().device_bytes() <= BUDGET);
         assert_eq!(kit.heap().counters().faults_refused, 0, "{way:?}, {mode:?}");
     }
 }
 
-/// Ends what watches, also when a worker fails.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// A random history of one thread on its own vector, of which so many blocks may be on the device; all results are
-/// checked against a copy.
-fn work(kit: &Kit, random: &mut Random, vec: &mut UnifiedVec<u32>, limit: usize) {
+/// checked against a copy, and what is told of it is read often enough that nothing is missed.
+fn work(kit: &Kit, random: &mut Random, vec: &mut UnifiedVec<u32>, limit: usize, mut most: Option<&mut Most>) {
     let queue = kit.context.queue().unwrap();
     let blocks = vec.len() / BLOCK_WORDS;
     let mut known = vec![1u32; blocks];
     for step in 2..60u32 {
+        most.iter_mut().for_each(|most| _ = most.follow());
         let first = random.below(blocks);
         let count = 1 + random.below(limit.min(blocks - first));
         let words = first * BLOCK_WORDS..(first + count) * BLOCK_WORDS;
@@ -224,8 +203,9 @@ fn work(kit: &Kit, random: &mut Random, vec: &mut UnifiedVec<u32>, limit: usize)
                 assert_eq!(sum_part(kit, vec, words), sum.sum::<u64>());
             }
             _ if kit.context.device_class() == limosa::DeviceClass::Faulting => {
-                // More of it than the limit, by faults alone.
-                let launch = queue.launch(&kit.fill, 64).args((vec.ptr(0), vec.len() as u64, step));
+                // More of it than the limit, by faults alone. One invocation a word: each workgroup has its own stretch.
+                let words = vec.len() as u64;
+                let launch = queue.launch(&kit.fill, words).args((vec.ptr(0), words, step));
                 let raw = std::sync::Arc::clone(vec.raw());
                 // SAFETY: fill writes the vector, which is kept, and which nobody else uses.
                 unsafe { launch.arg(0u32).keeps(&raw).submit() }.unwrap().wait().unwrap();
@@ -383,7 +363,7 @@ fn faults_find_room_in_a_limit_beside_what_is_held() {
     let other = kit.context.queue().unwrap();
     // A launch that holds all of the limit goes behind one that may fault, and does not fail it.
     for _ in 0..10 {
-        let whole = kit.queue.launch(&kit.fill, 64).args((vec.ptr(0), vec.len() as u64, 3u32));
+        let whole = kit.queue.launch(&kit.fill, vec.len() as u64).args((vec.ptr(0), vec.len() as u64, 3u32));
         let memory = std::sync::Arc::clone(vec.raw());
         // SAFETY: fill writes the vector, which is kept; the launch behind it writes nothing.
         let whole = unsafe { whole.arg(0u32).keeps(&memory).submit() }.unwrap();
