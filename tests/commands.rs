@@ -32,11 +32,14 @@ fn fills_and_copies<T: Shareable>(kit: &Kit, len: usize, element: impl Fn(usize)
         let (start, other) = (random.below(len), random.below(len));
         let count = random.below(len - start.max(other)) + 1;
         let value = element(random.below(1000) + 2 * len);
-        kit.queue.fill_range(&mut vec, start..start + count, value).submit().unwrap();
+        kit.queue.fill(vec.slice_mut(start..start + count).unwrap(), value).submit().unwrap();
         repeat::twin(&mut expected[start * size..(start + count) * size], bytes(&[value]));
         assert!(bytes(&vec.read().unwrap()) == expected, "{what}: fill {turn} of {start}, {count}");
         let count = count.min(1 + random.below(9));
-        kit.queue.copy_range(&source, other..other + count, &mut vec, start..start + count).submit().unwrap();
+        kit.queue
+            .copy(source.slice(other..other + count).unwrap(), vec.slice_mut(start..start + count).unwrap())
+            .submit()
+            .unwrap();
         let from = bytes(&source.read().unwrap())[other * size..(other + count) * size].to_vec();
         expected[start * size..(start + count) * size].copy_from_slice(&from);
         assert!(bytes(&vec.read().unwrap()) == expected, "{what}: copy {turn} of {other} to {start}, {count}");
@@ -74,16 +77,13 @@ fn what_cannot_be_is_told_before() {
     let _turn = turn("told before");
     let Some(kit) = FAULTING.kit("told before", builder().device_budget(16 * MIB)) else { return };
     let Some(foreign) = FAULTING.kit("told before", builder()) else { return };
-    let (mut ten, mut eleven, mut theirs) =
+    let (ten, mut eleven, mut theirs) =
         (kit.heap().vec_from(&[1u32; 10]).unwrap(), kit.heap().vec_from(&[2u32; 11]).unwrap(), counted(&foreign, 1));
     let error = kit.queue.copy(&ten, &mut eleven).submit().err().unwrap();
     assert!(matches!(error, Error::LengthsDiffer { source_len: 10, target_len: 11 }), "{error}");
     assert!(error.to_string().contains("10") && error.to_string().contains("11"), "{error}");
-    let error = kit.queue.copy_range(&ten, 3..5, &mut eleven, 9..12).submit().err().unwrap();
-    assert!(matches!(error, Error::OutOfRange { start: 9, end: 12, len: 11 }), "{error}");
-    #[allow(clippy::reversed_empty_ranges)] // on purpose
-    let error = kit.queue.fill_range(&mut ten, 7..3, 1).submit().err().unwrap();
-    assert!(matches!(error, Error::OutOfRange { start: 7, end: 3, len: 10 }), "{error}");
+    let error = kit.queue.copy(ten.slice(3..5).unwrap(), &mut eleven).submit().err().unwrap();
+    assert!(matches!(error, Error::LengthsDiffer { source_len: 2, target_len: 11 }), "{error}");
     for error in [
         kit.queue.fill(&mut theirs, 1).submit(),
         kit.queue.prefetch(Side::Device, &theirs).submit(),
@@ -147,7 +147,12 @@ fn prefetches_and_discards_come_about() {
         go.complete();
         up.wait().unwrap();
         assert_eq!(vec.residency_summary().device, 70 * BLOCK);
-        kit.queue.prefetch_range(Side::Host, &vec, BLOCK_WORDS..3 * BLOCK_WORDS).submit().unwrap().wait().unwrap();
+        kit.queue
+            .prefetch(Side::Host, vec.slice(BLOCK_WORDS..3 * BLOCK_WORDS).unwrap())
+            .submit()
+            .unwrap()
+            .wait()
+            .unwrap();
         assert_eq!(vec.residency_summary().host, 2 * BLOCK);
         assert!(is_counted(&vec));
         // The guard waits for it, also if nobody keeps the event.

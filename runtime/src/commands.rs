@@ -4,7 +4,6 @@
 
 use std::any::Any;
 use std::marker::PhantomData;
-use std::ops::Range;
 use std::sync::Arc;
 
 use limosa_gpu::repeat;
@@ -15,7 +14,7 @@ use crate::allocation::RawAllocation;
 use crate::event::Event;
 use crate::queue::Queue;
 use crate::shareable::Shareable;
-use crate::vec::UnifiedVec;
+use crate::slice::{UnifiedSlice, UnifiedSliceMut};
 use crate::{Error, Result};
 
 /// Part of an allocation.
@@ -25,8 +24,12 @@ struct Part {
 }
 
 impl Part {
-    fn of<T: Shareable>(vec: &UnifiedVec<T>, range: &Range<usize>) -> Result<Self> {
-        Ok(Self { memory: Arc::clone(vec.raw()), extent: vec.slice(range.clone())?.extent() })
+    fn of<T: Shareable>(slice: &UnifiedSlice<'_, T>) -> Self {
+        Self { memory: Arc::clone(slice.memory()), extent: slice.extent() }
+    }
+
+    fn of_mut<T: Shareable>(slice: &UnifiedSliceMut<'_, T>) -> Self {
+        Self { memory: Arc::clone(slice.memory()), extent: slice.extent() }
     }
 
     fn address(&self) -> u64 {
@@ -73,56 +76,36 @@ pub struct Command<'a> {
     borrows: PhantomData<&'a mut ()>,
 }
 
+/// Each takes a whole vector, or a part of it: `queue.fill(vec.slice_mut(10..20)?, 7)`.
 impl Queue {
-    /// Begins to set all elements of `vec` to `value`; what it held need not be moved.
-    pub fn fill<'a, T: Shareable>(&'a self, vec: &'a mut UnifiedVec<T>, value: T) -> Command<'a> {
-        let all = 0..vec.len();
-        self.fill_range(vec, all, value)
+    /// Begins to set all elements of `target` to `value`; what it held need not be moved.
+    pub fn fill<'a, T: Shareable>(&'a self, target: impl Into<UnifiedSliceMut<'a, T>>, value: T) -> Command<'a> {
+        let target = Part::of_mut(&target.into());
+        let source = source_of(&target.memory, value);
+        Command::new(self, source.map(|source| Action::Repeat { source, target }))
     }
 
-    /// Begins to set some elements of `vec` to `value`.
-    pub fn fill_range<'a, T: Shareable>(
+    /// Begins to copy the elements of `source` to `target`, which must be as many.
+    pub fn copy<'a, T: Shareable>(
         &'a self,
-        vec: &'a mut UnifiedVec<T>,
-        range: Range<usize>,
-        value: T,
+        source: impl Into<UnifiedSlice<'a, T>>,
+        target: impl Into<UnifiedSliceMut<'a, T>>,
     ) -> Command<'a> {
-        let action = Part::of(vec, &range).and_then(|target| {
-            let source = source_of(&target.memory, value)?;
-            Ok(Action::Repeat { source, target })
-        });
-        Command::new(self, action)
+        let (source, target) = (source.into(), target.into());
+        let (source_len, target_len) = (source.len(), target.len());
+        if source_len != target_len {
+            return Command::new(self, Err(Error::LengthsDiffer { source_len, target_len }));
+        }
+        let part = Part::of(&source);
+        let period = part.extent.len;
+        let source = Source { part: Some(part), period, pattern: 0 };
+        Command::new(self, Ok(Action::Repeat { source, target: Part::of_mut(&target) }))
     }
 
-    /// Begins to copy all elements of `source` to `target`, which must be as many.
-    pub fn copy<'a, T: Shareable>(&'a self, source: &'a UnifiedVec<T>, target: &'a mut UnifiedVec<T>) -> Command<'a> {
-        let (from, to) = (0..source.len(), 0..target.len());
-        self.copy_range(source, from, target, to)
-    }
-
-    /// Begins to copy elements `from` of `source` to elements `to` of `target`: as many.
-    pub fn copy_range<'a, T: Shareable>(
-        &'a self,
-        source: &'a UnifiedVec<T>,
-        from: Range<usize>,
-        target: &'a mut UnifiedVec<T>,
-        to: Range<usize>,
-    ) -> Command<'a> {
-        let parts = Part::of(source, &from).and_then(|one| Ok((one, Part::of(target, &to)?)));
-        let action = parts.and_then(|(part, target)| {
-            if from.len() != to.len() {
-                return Err(Error::LengthsDiffer { source_len: from.len(), target_len: to.len() });
-            }
-            let period = part.extent.len;
-            Ok(Action::Repeat { source: Source { part: Some(part), period, pattern: 0 }, target })
-        });
-        Command::new(self, action)
-    }
-
-    /// Begins to bring `vec` to `side` as [`UnifiedVec::prefetch_to_device`] and [`UnifiedVec::prefetch_to_host`] do, but
-    /// without waiting here, and in the queue's order: on an in-order queue when all before it is done, and before what
+    /// Begins to bring elements to `side`, by whole blocks of 64 KiB, as [`UnifiedVec::prefetch_to_device`](crate::UnifiedVec::prefetch_to_device) and
+    /// [`UnifiedVec::prefetch_to_host`](crate::UnifiedVec::prefetch_to_host) do, but without waiting here, and in the queue's order: on an in-order queue when all before it is done, and before what
     /// comes behind it. Its event fails if it could not be brought; what is behind it on the queue goes on all the same.
-    /// [`UnifiedVec::write`] waits for it.
+    /// [`UnifiedVec::write`](crate::UnifiedVec::write) waits for it.
     ///
     /// ```
     /// # fn main() -> limosa::Result<()> {
@@ -137,25 +120,14 @@ impl Queue {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn prefetch<'a, T: Shareable>(&'a self, side: Side, vec: &'a UnifiedVec<T>) -> Command<'a> {
-        self.prefetch_range(side, vec, 0..vec.len())
+    pub fn prefetch<'a, T: Shareable>(&'a self, side: Side, part: impl Into<UnifiedSlice<'a, T>>) -> Command<'a> {
+        Command::new(self, Ok(Action::Prefetch(side, Part::of(&part.into()))))
     }
 
-    /// As [`Self::prefetch`] of some elements, by whole blocks of 64 KiB.
-    pub fn prefetch_range<'a, T: Shareable>(
-        &'a self,
-        side: Side,
-        vec: &'a UnifiedVec<T>,
-        range: Range<usize>,
-    ) -> Command<'a> {
-        Command::new(self, Part::of(vec, &range).map(|part| Action::Prefetch(side, part)))
-    }
-
-    /// Begins to forget the elements of `vec` as [`UnifiedVec::discard`] does, but without waiting here, and in the
-    /// queue's order. Guards wait for it.
-    pub fn discard<'a, T: Shareable>(&'a self, vec: &'a mut UnifiedVec<T>) -> Command<'a> {
-        let all = 0..vec.len();
-        Command::new(self, Part::of(vec, &all).map(Action::Discard))
+    /// Begins to forget elements as [`UnifiedVec::discard`](crate::UnifiedVec::discard) does, but without waiting here, and in the queue's order.
+    /// Guards wait for it.
+    pub fn discard<'a, T: Shareable>(&'a self, part: impl Into<UnifiedSliceMut<'a, T>>) -> Command<'a> {
+        Command::new(self, Ok(Action::Discard(Part::of_mut(&part.into()))))
     }
 }
 
@@ -200,7 +172,7 @@ impl<'a> Command<'a> {
     /// Submits it.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] and [`Error::LengthsDiffer`] for ranges that are wrong, [`crate::PagerError::SetTooLarge`] and
+    /// [`Error::LengthsDiffer`] of a copy, [`crate::PagerError::SetTooLarge`] and
     /// [`crate::PagerError::RangeTooLarge`] for what does not fit the device budget, [`crate::PagerError::OverDeviceLimit`], [`crate::GpuError::DeviceLost`],
     /// [`crate::GpuError::OutOfMemory`], [`crate::OsError`]. Nothing will happen then. What goes wrong later is told by the
     /// event.

@@ -14,6 +14,7 @@ use crate::argument::{Loan, Overwrites, Reads, Writes};
 use crate::guard::{ReadGuard, WriteGuard};
 use crate::pointer::GpuPtr;
 use crate::shareable::Shareable;
+use crate::vec::UnifiedVec;
 use crate::{Error, Result};
 
 /// Where elements of an allocation lie.
@@ -73,6 +74,10 @@ impl<'a, T: Shareable> UnifiedSlice<'a, T> {
     #[must_use]
     pub fn ptr(&self) -> GpuPtr<T> {
         base_of(self.memory, &self.range)
+    }
+
+    pub(crate) fn memory(&self) -> &'a Arc<RawAllocation> {
+        self.memory
     }
 
     pub(crate) fn extent(&self) -> Extent {
@@ -163,24 +168,32 @@ impl<'a, T: Shareable> UnifiedSliceMut<'a, T> {
         UnifiedSliceMut::new(self.memory, self.range.clone())
     }
 
+    pub(crate) fn memory(&self) -> &'a Arc<RawAllocation> {
+        self.memory
+    }
+
+    pub(crate) fn extent(&self) -> Extent {
+        extent_of::<T>(self.memory, &self.range)
+    }
+
     fn shared(&self) -> UnifiedSlice<'_, T> {
         UnifiedSlice::new(self.memory, self.range.clone())
     }
 
     /// For a launch: the kernel only reads the elements.
     pub fn reads(&self) -> Loan<'_, Reads<T>> {
-        Loan::new(self.memory, extent_of::<T>(self.memory, &self.range))
+        Loan::new(self.memory, self.extent())
     }
 
     /// For a launch: the kernel may read and write the elements.
     pub fn writes(self) -> Loan<'a, Writes<T>> {
-        Loan::new(self.memory, extent_of::<T>(self.memory, &self.range))
+        Loan::new(self.memory, self.extent())
     }
 
     /// For a launch: the kernel replaces every byte of the elements without reading any before; see
     /// [`crate::UnifiedVec::overwrites`].
     pub fn overwrites(self) -> Loan<'a, Overwrites<T>> {
-        Loan::new(self.memory, extent_of::<T>(self.memory, &self.range))
+        Loan::new(self.memory, self.extent())
     }
 
     /// The elements, for reading. Waits for launches that write some of them.
@@ -204,10 +217,22 @@ impl<'a, T: Shareable> UnifiedSliceMut<'a, T> {
     /// # Errors
     /// As [`Self::write`].
     pub fn into_guard(self) -> Result<WriteGuard<'a, T>> {
-        self.memory.settle(extent_of::<T>(self.memory, &self.range), Access::Write)?;
+        self.memory.settle(self.extent(), Access::Write)?;
         let base = self.ptr().as_ptr();
         // SAFETY: as in `UnifiedSlice::read`, and the elements are borrowed exclusively, so no launch can be submitted and
         // no other reference exist; launches in flight on them are done.
         Ok(WriteGuard { elements: unsafe { std::slice::from_raw_parts_mut(base, self.len()) } })
+    }
+}
+
+impl<'a, T: Shareable> From<&'a UnifiedVec<T>> for UnifiedSlice<'a, T> {
+    fn from(vec: &'a UnifiedVec<T>) -> Self {
+        vec.all()
+    }
+}
+
+impl<'a, T: Shareable> From<&'a mut UnifiedVec<T>> for UnifiedSliceMut<'a, T> {
+    fn from(vec: &'a mut UnifiedVec<T>) -> Self {
+        vec.all_mut()
     }
 }

@@ -225,11 +225,11 @@ impl<T: Shareable> UnifiedVec<T> {
         Ok(UnifiedSliceMut::new(&self.raw, range))
     }
 
-    fn all(&self) -> UnifiedSlice<'_, T> {
+    pub(crate) fn all(&self) -> UnifiedSlice<'_, T> {
         UnifiedSlice::new(&self.raw, 0..self.len)
     }
 
-    fn all_mut(&mut self) -> UnifiedSliceMut<'_, T> {
+    pub(crate) fn all_mut(&mut self) -> UnifiedSliceMut<'_, T> {
         UnifiedSliceMut::new(&self.raw, 0..self.len)
     }
 

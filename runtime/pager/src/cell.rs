@@ -40,6 +40,8 @@ impl<T> PerSide<T> {
 #[derive(Debug, Default)]
 pub(crate) struct CellState {
     pub(crate) chunk: Chunk,
+    /// How often blocks of it came into use.
+    pub(crate) lives: u32,
     /// Of which allocations its blocks are.
     pub(crate) accounts: Accounts,
     /// Which blocks go back and forth.

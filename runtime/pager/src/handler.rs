@@ -102,31 +102,42 @@ fn serve_all(core: &Core, side: Side) {
 ///
 /// A fault that was read may be over when it is served: others have opened the page since, the thread went on, and
 /// the block was even freed. So a refused thread is woken and asked to fault again, and only what is read after that
-/// counts: nobody comes back from a fault that was over.
+/// counts: nobody comes back from a fault that was over. Nor does a suspicion outlive the memory: what was refused before
+/// blocks of the chunk came into use again says nothing of a touch after they went.
 #[derive(Default)]
 struct Suspects {
     batch: u64,
-    /// (block, batch in which it was refused), the oldest overwritten first.
-    refused: [Option<(Block, u64)>; 16],
+    /// The oldest is overwritten first.
+    refused: [Option<Suspect>; 16],
     next: usize,
+}
+
+/// A block, the batch in which a touch of it was refused, and the lives of its chunk then.
+#[derive(Clone, Copy)]
+struct Suspect {
+    block: Block,
+    batch: u64,
+    lives: u32,
 }
 
 impl Suspects {
     /// Whether a touch of `block` was refused in an earlier batch; if not, notes it.
-    fn confirm(&mut self, block: Block) -> bool {
-        let found = self.refused.iter_mut().find(|entry| entry.is_some_and(|(suspect, _)| suspect == block));
-        match found {
-            Some(entry) if entry.is_some_and(|(_, batch)| batch < self.batch) => {
-                *entry = None;
-                true
-            }
-            Some(_) => false,
-            None => {
-                self.refused[self.next] = Some((block, self.batch));
-                self.next = (self.next + 1) % self.refused.len();
-                false
-            }
+    fn confirm(&mut self, core: &Core, block: Block) -> bool {
+        let lives = core.cells.get(block.chunk()).map_or(0, |cell| cell.lock().lives);
+        let new = Suspect { block, batch: self.batch, lives };
+        let known = self.refused.iter_mut().find(|entry| entry.is_some_and(|suspect| suspect.block == block));
+        let Some(entry) = known else {
+            self.refused[self.next] = Some(new);
+            self.next = (self.next + 1) % self.refused.len();
+            return false;
+        };
+        let confirmed = entry.is_some_and(|old| old.lives == lives && old.batch < self.batch);
+        if confirmed {
+            *entry = None;
+        } else if entry.is_some_and(|old| old.lives != lives) {
+            *entry = Some(new);
         }
+        confirmed
     }
 }
 
@@ -144,7 +155,7 @@ fn serve_pending(
         let Some(offset) = range.offset_of(fault.address) else { return };
         let block = Block::containing(offset);
         let mut confirmed = || {
-            let confirmed = suspects.confirm(block);
+            let confirmed = suspects.confirm(core, block);
             if !confirmed {
                 core.wake(side, block.chunk(), BlockSet::of(block.slot()));
             }
@@ -266,7 +277,7 @@ impl Core {
             Served::Refused(cause) => {
                 // What a look at the block tells, the thread sees for itself if it is still there.
                 if matches!(cause, TouchCause::NotMapped | TouchCause::HostMemoryFull)
-                    && suspects.confirm(Block::containing(offset))
+                    && suspects.confirm(self, Block::containing(offset))
                 {
                     self.complain(self.address(offset), access, cause);
                     self.stand_in_host(offset);

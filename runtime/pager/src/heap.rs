@@ -318,6 +318,7 @@ impl Heap {
         for (chunk, set) in blocks.chunks() {
             let mut state = self.core.settled_host(self.core.cells.get_or_make(chunk));
             state.chunk.allocate(set, starts && chunk == ChunkIndex::containing(blocks.start));
+            state.lives = state.lives.wrapping_add(1);
             self.core.note_spare(chunk, &mut state);
             self.core.watches.note(chunk, &state.chunk, set, Cause::Allocation);
         }

@@ -56,7 +56,10 @@ impl Heap {
         let core = self.core();
         let cell = core.cells.get_or_make(chunk);
         // First, so that nobody gives the host's frames back or takes the device's for all of the chunk.
-        core.settled_host(cell).chunk.share(set, starts);
+        let mut state = core.settled_host(cell);
+        state.chunk.share(set, starts);
+        state.lives = state.lives.wrapping_add(1);
+        drop(state);
         core.shared_blocks.fetch_add(set.count().into(), Ordering::Relaxed);
         // Those that the blocks had in an earlier life.
         core.drop_idle_frames(chunk);
