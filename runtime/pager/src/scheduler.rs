@@ -228,7 +228,8 @@ impl Core {
         self.release_completed(&mut state);
         let lost = self.admit_ready(&mut state);
         drop(state);
-        self.note_loss(lost);
+        // Whoever asks for what completed launches leave must learn that it is lost before it is touched.
+        self.note_loss(lost || self.losing.swap(false, Ordering::SeqCst));
     }
 
     /// Gives up what completed launches hold, without waiting for anybody. Gives whether it is worth trying again to
