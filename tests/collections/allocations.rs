@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 use allocator_api2::alloc::Allocator;
 use allocator_api2::boxed::Box as UnifiedMemoryBox;
-use limosa::{BLOCK, CHUNK, Error, Home, PagerError, ResidencySummary, UnifiedAllocator};
+use limosa::{BLOCK, CHUNK, Error, Home, PagerError, Priority, ResidencySummary, UnifiedAllocator};
 
 use crate::common::failure::{Kit, MIB, turn};
 use crate::common::moves::counted;
@@ -42,6 +42,46 @@ fn what_is_on_the_device_grows_and_shrinks_there() {
         assert_eq!(resizing.cpu_read_faults + resizing.cpu_write_faults, 0, "{way:?}");
         count_to(&mut grown, 2 * MIB_WORDS);
         assert!(is_counted(&grown) && is_counted(&theirs) && other.read().unwrap()[7] == 0, "{way:?}");
+    }
+}
+
+#[test]
+fn what_grows_and_shrinks_keeps_its_name_priority_and_limit() {
+    for way in ALL {
+        let _turn = turn(&format!("growth of what is named, {way:?}"));
+        let Some(kit) = way.kit("growth of what is named", builder()) else { continue };
+        let allocator = kit.heap().named("words").with_priority(Priority::High).with_device_limit(4 * MIB).allocator();
+        let mut grown = words(&allocator, 2 * MIB_WORDS);
+        let start = grown.as_ptr() as u64;
+        let listed = || kit.heap().allocations().into_iter().find(|one| one.range.start.0 == start).unwrap();
+        allocator.prefetch_to_device().unwrap();
+        let prefetched = listed().counters.blocks_prefetched;
+        grown.reserve_exact(6 * MIB_WORDS);
+        assert_eq!(grown.as_ptr() as u64, start, "{way:?}");
+        assert_eq!((listed().range.len, listed().counters.blocks_prefetched), (8 * MIB, prefetched), "{way:?}");
+        count_to(&mut grown, 8 * MIB_WORDS);
+        let last = kit.heap().allocations().into_iter().find(|one| one.range.start.0 == start).unwrap();
+        assert_eq!((last.name.as_deref(), last.priority), (Some("words"), Priority::High), "{way:?}");
+        let over = allocator.prefetch_to_device().unwrap_err().to_string();
+        assert!(over.contains("words") && listed().residency.device <= 4 * MIB, "{way:?}: {over}");
+        // What is cut off counts no more, and what comes again does.
+        for _ in 0..3 {
+            grown.truncate(3 * MIB_WORDS);
+            grown.shrink_to_fit();
+            assert_eq!(listed().range.len, 3 * MIB, "{way:?}");
+            allocator.prefetch_to_device().unwrap();
+            assert_eq!(listed().residency.device, 3 * MIB, "{way:?}");
+            grown.reserve_exact(3 * MIB_WORDS);
+            if grown.as_ptr() as u64 != start {
+                // Its room was given up, so it has moved, and is another allocation.
+                break;
+            }
+            assert!(allocator.prefetch_to_device().is_err(), "{way:?}");
+            count_to(&mut grown, 6 * MIB_WORDS);
+            assert!(listed().residency.device <= 4 * MIB && is_counted(&grown), "{way:?}");
+        }
+        drop(grown);
+        assert!(kit.heap().allocations().iter().all(|one| one.range.start.0 != start), "{way:?}");
     }
 }
 
