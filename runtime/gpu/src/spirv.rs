@@ -381,7 +381,7 @@ mod tests {
             assert_eq!(interface.workgroup, [kernel.workgroup, 1, 1], "{}", kernel.name);
             assert!(interface.argument_bytes >= 16, "{}: {}", kernel.name, interface.argument_bytes);
             assert!(interface.arguments.iter().all(|argument| argument.name.is_some()), "{}", kernel.name);
-            assert_eq!(interface.constants, [], "limosa's own is not told: {}", kernel.name);
+            assert!(interface.constants.iter().all(|one| one.id > 0), "limosa's own is not told: {}", kernel.name);
         }
     }
 
