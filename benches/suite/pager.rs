@@ -44,6 +44,7 @@ impl Pager {
             everything: false,
             undeclared: false,
             after: Vec::new(),
+            behind: Vec::new(),
             keep: Box::new(()),
         };
         // SAFETY: fill writes none of the allocation's words.

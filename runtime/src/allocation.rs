@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use limosa_gpu::GpuError;
 use limosa_model::{Access, Advice, Extent, HostRange, Side};
-use limosa_pager::{AllocationOptions, Heap, Home, PagerError, Residency, ResidencySummary};
+use limosa_pager::{AllocationOptions, Heap, Home, LaunchMark, PagerError, Residency, ResidencySummary};
 
 use crate::pointer::GpuPtr;
 use crate::uses::Uses;
@@ -173,11 +174,23 @@ impl RawAllocation {
         (!Arc::ptr_eq(&self.heap, heap)).then(|| foreign().into())
     }
 
+    /// What a launch that does `access` to `extent` must be behind because nothing is held of this memory; see
+    /// [`Home::Shared`].
+    pub(crate) fn unheld_conflicts(&self, extent: Extent, access: Access) -> Vec<LaunchMark> {
+        match self.home() {
+            Home::Migrating => Vec::new(),
+            Home::Shared => self.uses.conflicts_with(extent, access),
+        }
+    }
+
     /// Waits until the CPU may do `access` to `extent`, a part of it, and makes sure that nothing of that was lost.
     pub(crate) fn settle(&self, extent: Extent, access: Access) -> Result<()> {
-        if let Err(error) = self.uses.wait_for(extent, access) {
+        match self.uses.wait_for(extent, access) {
+            Ok(()) => {}
             // What was lost is told below; what was not may be used.
-            let _ = self.heap.noticed(error);
+            Err(error @ GpuError::DeviceLost) => drop(self.heap.noticed(error)),
+            // A kernel may still be at work.
+            Err(error) => return Err(error.into()),
         }
         self.heap.settle_launches();
         if self.heap.device_lost() {

@@ -187,7 +187,8 @@ impl<'a> Command<'a> {
                 event
             }
             Action::Discard(Part { memory, extent }) => {
-                let event = queue.discard(vec![extent], Arc::clone(&memory), &after)?;
+                let behind = memory.unheld_conflicts(extent, Access::Write);
+                let event = queue.discard(vec![extent], Arc::clone(&memory), &after, behind)?;
                 memory.uses.note(&event.mark(), extent, Access::Write);
                 event
             }
@@ -201,6 +202,9 @@ fn repeat_on(queue: &Queue, source: Source, target: Part, after: Vec<LaunchEvent
     let from = source.part.as_ref().map_or(0, Part::address);
     let words = [target.address(), from, target.extent.len, source.period, source.pattern];
     let groups = kernel.groups_for(target.extent.len.div_ceil(repeat::BYTES))?;
+    let mut behind = target.memory.unheld_conflicts(target.extent, Access::Write);
+    let read = source.part.iter().flat_map(|part| part.memory.unheld_conflicts(part.extent, Access::Read));
+    behind.extend(read);
     let mut keep: Vec<Arc<RawAllocation>> = vec![Arc::clone(&target.memory)];
     keep.extend(source.part.as_ref().map(|part| Arc::clone(&part.memory)));
     let launch = limosa_pager::Launch {
@@ -218,6 +222,7 @@ fn repeat_on(queue: &Queue, source: Source, target: Part, after: Vec<LaunchEvent
         everything: false,
         undeclared: false,
         after,
+        behind,
         keep: Box::new(keep) as Box<dyn Any + Send>,
     };
     // SAFETY: the kernel touches what is declared, which is kept; guards wait for the launch by the marks noted below,

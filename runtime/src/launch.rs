@@ -26,6 +26,16 @@ pub enum Declared {
     Nothing,
 }
 
+impl Declared {
+    fn access(self) -> Option<Access> {
+        match self {
+            Self::Reads => Some(Access::Read),
+            Self::Writes | Self::Overwrites => Some(Access::Write),
+            Self::Nothing => None,
+        }
+    }
+}
+
 /// Memory that a launch uses.
 struct Use {
     memory: Arc<RawAllocation>,
@@ -160,12 +170,6 @@ impl<'a, K: Launchable> Launch<'a, K> {
         Launch { queue, kernel, grid, draft }
     }
 
-    /// No argument: memory that the kernel finds by pointers in other memory.
-    pub fn with<U: Usage>(mut self, loan: Loan<'a, U>) -> Self {
-        loan.declare(&mut self.draft);
-        self
-    }
-
     /// The launch begins only when `event` is over, also one of another queue or context. If that failed, the launch does
     /// not run, and fails with [`crate::PagerError::AfterFailed`].
     pub fn after(self, event: &Event) -> Self {
@@ -213,6 +217,9 @@ impl<'a, K: Launchable> Launch<'a, K> {
             let used = used.iter().filter(|one| one.declared == wanted).map(|one| one.extent);
             used.chain(ranges.iter().filter(|(_, access)| Some(*access) == raw).map(|(extent, _)| *extent)).collect()
         };
+        let behind =
+            used.iter().filter_map(|one| Some(one.memory.unheld_conflicts(one.extent, one.declared.access()?)));
+        let behind = behind.flatten().collect();
         let keep: Vec<_> = used.iter().map(|one| Arc::clone(&one.memory)).collect();
         let launch = limosa_pager::Launch {
             kernel: kernel.inner,
@@ -226,16 +233,15 @@ impl<'a, K: Launchable> Launch<'a, K> {
             everything,
             undeclared: used.iter().any(|one| one.declared == Declared::Nothing),
             after,
+            behind,
             keep: Box::new(keep),
         };
         // SAFETY: what is declared is kept; guards wait for the launch by the marks noted below, and none exists
         // now, since the arguments are borrowed. The rest is the caller's promise.
         let inner = unsafe { self.queue.inner.launch(launch) }.map_err(Error::from)?;
         for Use { memory, extent, declared } in &used {
-            match declared {
-                Declared::Reads => memory.uses.note(&inner.mark(), *extent, Access::Read),
-                Declared::Writes | Declared::Overwrites => memory.uses.note(&inner.mark(), *extent, Access::Write),
-                Declared::Nothing => {}
+            if let Some(access) = declared.access() {
+                memory.uses.note(&inner.mark(), *extent, access);
             }
         }
         Ok(Event { inner })
@@ -258,6 +264,12 @@ impl<'a> Launch<'a> {
     /// The next arguments: a tuple.
     pub fn args(mut self, arguments: impl LaunchArguments<'a>) -> Self {
         arguments.give_all(&mut self.draft);
+        self
+    }
+
+    /// No argument: memory that the kernel finds by pointers in other memory.
+    pub fn with<U: Usage>(mut self, loan: Loan<'a, U>) -> Self {
+        loan.declare(&mut self.draft);
         self
     }
 

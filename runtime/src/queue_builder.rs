@@ -22,8 +22,7 @@ impl<'a> QueueBuilder<'a> {
 
     /// What is submitted later may run beside what was before, or overtake it: order is what
     /// [`after`](crate::Launch::after) and [`Queue::barrier`] say. Launches that conflict by what they declare never run
-    /// at once, in whichever order; memory of [`Home::Shared`](crate::Home::Shared) is held by nobody, so launches on that
-    /// are the program's to order. Default: in order.
+    /// at once, in whichever order. Default: in order.
     pub fn out_of_order(mut self) -> Self {
         self.options.out_of_order = true;
         self

@@ -56,7 +56,10 @@ impl Slabs {
         match self.slabs.entry(number) {
             std::collections::hash_map::Entry::Occupied(slab) => Ok(slab.into_mut()),
             std::collections::hash_map::Entry::Vacant(place) => {
-                let memory = RawAllocation::resizable(heap, CHUNK, CHUNK, 0)?;
+                // A limit is of an allocation of its own: here many share.
+                let mut heap = heap.clone();
+                heap.options.device_limit = None;
+                let memory = RawAllocation::resizable(&heap, CHUNK, CHUNK, 0)?;
                 self.numbers.insert(memory.ptr().address(), number);
                 Ok(place.insert(Slab { memory, used: BlockSet::EMPTY }))
             }

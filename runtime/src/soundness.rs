@@ -13,7 +13,7 @@
 //! | holds a guard of one part of a vector | writes another part | parts do not overlap; in a block that both lie in, the CPU's touch waits |
 //! | forgets an [`Event`](crate::Event), or drops it | is in flight | nothing depends on events: the launch keeps its memory and is waited for by marks of its own |
 //! | drops a vector | is in flight | the launch shares in the ownership; memory is freed, and its address used again, when both are done |
-//! | drops the context or a queue | is in flight | dropping a queue waits; a heap lives as long as any launch or allocation |
+//! | drops the context or a queue | is in flight | what was submitted goes on; a heap lives as long as any launch or allocation, and a queue's end is waited for, by a thread of limosa's where the dropping one may be waited for itself |
 //! | is a callback, or polls an [`Event`](crate::Event) | is in flight | callbacks own what they capture; they reach unified memory by guards, like everybody |
 //! | submits a fill, copy, prefetch or discard | is in flight, or is submitted | a [`Command`](crate::Command) borrows as a launch does; it is noted with the memory and waited for, and its kernel is limosa's own |
 //! | does direct or asynchronous I/O through [`host_pin`](crate::UnifiedVec::host_pin) | is in flight, or is submitted | the pin waits for launches, launches wait for the pin; it borrows the vector mutably |
@@ -30,8 +30,10 @@
 //! | drops a collection of which contents were lost with the device | – | it is leaked where a launch was lent it; [`repair`](crate::Heap::repair) does not make zeros of what may have no such value; other touches raise SIGBUS |
 //! | forks | – | the heap is not inherited: the child's touches raise SIGSEGV |
 //!
-//! Two launches that conflict run one after the other, in the order of submission where they are on one queue, and
-//! each sees what those before it wrote.
+//! Two launches that conflict never run at once: one begins when the other is over. On one in-order queue that is the
+//! order of submission; else events decide, or nobody does. Each sees what those before it wrote. Memory of
+//! [`Home::Shared`](crate::Home::Shared) is not held by launches, so those that conflict over it are put behind each other in
+//! the order of submission, on whatever queues.
 //!
 //! # What is promised with `unsafe`
 //! - [`Launch::submit`](crate::Launch::submit): that the kernel, given these arguments, touches nothing but what was

@@ -42,21 +42,32 @@ impl Uses {
         launches.push(Noted { mark: mark.clone(), extent, access });
     }
 
+    /// The launches in flight that one could not run beside that does `access` to `extent`.
+    pub(crate) fn conflicts_with(&self, extent: Extent, access: Access) -> Vec<LaunchMark> {
+        let mut launches = self.lock();
+        Self::forget_completed(&mut launches);
+        let overlaps = |theirs: Extent| theirs.start < extent.end() && extent.start < theirs.end();
+        let conflicting = launches
+            .iter()
+            .filter(|noted| overlaps(noted.extent) && (access == Access::Write || noted.access == Access::Write));
+        conflicting.map(|noted| noted.mark.clone()).collect()
+    }
+
     /// Waits until the CPU may do `access` to `extent`: for all launches that use some of it, or for those that write.
     ///
     /// # Errors
     /// [`GpuError::DeviceLost`], on which there is nothing to wait for.
     pub(crate) fn wait_for(&self, extent: Extent, access: Access) -> Result<(), GpuError> {
-        let conflicts: Vec<_> = {
-            let mut launches = self.lock();
-            Self::forget_completed(&mut launches);
-            let overlaps = |theirs: Extent| theirs.start < extent.end() && extent.start < theirs.end();
-            let conflicting = launches
-                .iter()
-                .filter(|noted| overlaps(noted.extent) && (access == Access::Write || noted.access == Access::Write));
-            conflicting.map(|noted| noted.mark.clone()).collect()
-        };
+        let conflicts = self.conflicts_with(extent, access);
         // Without the lock: others may note launches or wait, too.
-        conflicts.iter().try_for_each(LaunchMark::wait)
+        let mut waited = Ok(());
+        for mark in &conflicts {
+            match mark.wait() {
+                // The others have nothing to wait for, either, but all must be known to.
+                Err(GpuError::DeviceLost) => waited = Err(GpuError::DeviceLost),
+                other => other?,
+            }
+        }
+        waited
     }
 }

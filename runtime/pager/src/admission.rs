@@ -23,7 +23,7 @@ use crate::core::Core;
 use crate::counters::add;
 use crate::error::PagerError;
 use crate::record::Record;
-use crate::scheduler::{Pending, Queued, Running, State, Work};
+use crate::scheduler::{Pending, Queued, Running, State, Task, Work};
 use crate::tally::Tallied;
 
 /// The part of the budget that launches leave to the faults of one that may touch what it does not declare, and the most
@@ -113,10 +113,11 @@ impl Core {
     }
 
     fn turn(&self, state: &State, at: usize, look: &Look) -> Turn {
-        let Pending { record, queue, after, everything, drains, work, .. } = &state.queued[at].pending;
-        let on_queue = |(_, other): &(Arc<Record>, Arc<Queue>)| Arc::ptr_eq(other, queue);
-        let behind = look.is_behind(queue) || queue.is_ordered() && state.tasks.iter().any(on_queue);
-        if behind || !after.iter().all(|other| other.is_over()) || *drains && !is_first(state, at) {
+        let Pending { record, queue, after, behind, everything, drains, work, .. } = &state.queued[at].pending;
+        let on_queue = |task: &Task| Arc::ptr_eq(&task.queue, queue);
+        let not_next = look.is_behind(queue) || queue.is_ordered() && state.tasks.iter().any(on_queue);
+        let awaits = after.iter().chain(behind).any(|other| !other.is_over());
+        if not_next || awaits || *drains && !is_first(state, at) {
             return Turn::Waits;
         }
         let failed = after.iter().find_map(|other| Some((other.told(), other.failed()?)));
@@ -138,7 +139,7 @@ impl Core {
         self.vram.lock().policy.settled(order);
         match work {
             Work::Task(job) => {
-                state.tasks.push((record, queue));
+                state.tasks.push(Task { order, record, queue });
                 self.notifier.hand_over([job]);
             }
             Work::Nothing | Work::Kernel(_) => self.notifier.hand_over(record.done()),
@@ -205,6 +206,7 @@ impl Core {
                 state.admitted += 1;
                 let place = state.admitted;
                 state.running.push(Running {
+                    order,
                     place,
                     record: Arc::clone(record),
                     timeline: Arc::clone(&timeline),
@@ -278,8 +280,8 @@ impl Core {
         sets.chunks().all(|(chunk, sets)| {
             let holdable = |cell: &Cell| {
                 let blocks = cell.lock();
-                // What a CPU thread waits for is its own first.
-                let own = before.own(chunk) - blocks.parked.host;
+                // Where somebody waits, holds must end some time.
+                let own = if cell.has_sleepers() { BlockSet::EMPTY } else { before.own(chunk) - blocks.parked.host };
                 blocks.chunk.can_hold(sets.reads, sets.writes | sets.overwrites, own)
             };
             self.cells.get(chunk).is_none_or(holdable)
@@ -289,8 +291,10 @@ impl Core {
 
 /// Whether all before it on its queue is over.
 fn is_first(state: &State, at: usize) -> bool {
-    let queue = &state.queued[at].pending.queue;
+    let Queued { order, pending: Pending { queue, .. }, .. } = &state.queued[at];
+    // On an out-of-order queue later ones may have passed.
     let waits = state.queued.iter().take(at).any(|other| Arc::ptr_eq(&other.pending.queue, queue));
-    let runs = state.running.iter().any(|other| Arc::ptr_eq(&other.timeline, queue.timeline()));
-    !waits && !runs && !state.tasks.iter().any(|(_, other)| Arc::ptr_eq(other, queue))
+    let earlier = |other: &Running| other.order < *order && Arc::ptr_eq(&other.timeline, queue.timeline());
+    let task = |other: &Task| other.order < *order && Arc::ptr_eq(&other.queue, queue);
+    !waits && !state.running.iter().any(earlier) && !state.tasks.iter().any(task)
 }

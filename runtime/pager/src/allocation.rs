@@ -120,7 +120,11 @@ pub(crate) struct Accounts(Vec<(BlockSet, Arc<Account>)>);
 
 impl Accounts {
     fn enter(&mut self, blocks: BlockSet, account: Arc<Account>) {
-        self.0.push((blocks, account));
+        // It may have grown within the chunk.
+        match self.0.iter_mut().find(|(_, other)| Arc::ptr_eq(other, &account)) {
+            Some((own, _)) => *own |= blocks,
+            None => self.0.push((blocks, account)),
+        }
     }
 
     /// Takes the accounts of `blocks` out, which are those of whole allocations.
@@ -314,6 +318,8 @@ impl Core {
     /// The allocation that begins at `start` gives up `blocks` at its end.
     pub(crate) fn cut_account(&self, start: u64, blocks: Extent) {
         let Some(account) = self.account_of(start) else { return };
+        // So that nobody is about to enter a frame of theirs.
+        let _frames = self.vram.lock();
         for (chunk, set) in blocks.chunks() {
             let Some(cell) = self.cells.get(chunk) else { continue };
             cell.lock().accounts.cut(set, &account);

@@ -107,10 +107,15 @@ impl Cell {
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// Whether any thread sleeps in [`Self::wait`].
+    pub(crate) fn has_sleepers(&self) -> bool {
+        self.sleepers.load(Ordering::SeqCst) > 0
+    }
+
     /// Blocks were released: wakes those that sleep in [`Self::wait`].
     pub(crate) fn released(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
+        if self.has_sleepers() {
             futex::wake_all(&self.epoch);
         }
     }

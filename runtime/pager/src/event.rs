@@ -2,7 +2,7 @@
 //! it, and being told. It does *not* move anything on: the scheduler and the reaper do.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use limosa_gpu::{Bound, GpuError, Queue};
@@ -11,7 +11,7 @@ use crate::counters::add;
 use crate::error::PagerError;
 use crate::heap::Heap;
 use crate::notifier::Job;
-use crate::record::{Reached, Record};
+use crate::record::{Reached, Record, has_reached};
 
 /// What was submitted, or the application is to end. Dropping it changes nothing for that.
 #[derive(Clone)]
@@ -103,7 +103,8 @@ impl LaunchEvent {
     /// What others need to wait for it; keeps nothing of the application's alive.
     #[must_use]
     pub fn mark(&self) -> LaunchMark {
-        LaunchMark { record: Arc::clone(&self.record) }
+        let queue = self.queue.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        LaunchMark { record: Arc::clone(&self.record), queue }
     }
 
     /// Whether it has completed or failed.
@@ -119,13 +120,20 @@ impl LaunchEvent {
 #[derive(Clone)]
 pub struct LaunchMark {
     record: Arc<Record>,
+    queue: Weak<Queue>,
 }
 
 impl LaunchMark {
-    /// Whether it has completed or failed.
+    /// What one on `queue` must be behind that conflicts with it; nothing if the queue keeps them in order.
+    pub(crate) fn before(self, queue: &Arc<Queue>) -> Option<Arc<Record>> {
+        let in_order = queue.is_ordered() && self.queue.ptr_eq(&Arc::downgrade(queue));
+        (!in_order).then_some(self.record)
+    }
+
+    /// Whether it has completed or failed. While the driver cannot tell, it counts as running.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.record.is_done().unwrap_or(true)
+        has_reached(self.record.is_done())
     }
 
     /// Waits for it.

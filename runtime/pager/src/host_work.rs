@@ -11,7 +11,7 @@ use limosa_model::{Extent, Side};
 
 use crate::core::Core;
 use crate::error::PagerError;
-use crate::event::LaunchEvent;
+use crate::event::{LaunchEvent, LaunchMark};
 use crate::launch::LaunchQueue;
 use crate::notifier::Job;
 use crate::record::Record;
@@ -36,7 +36,7 @@ impl LaunchQueue {
     pub fn marker(&self, marker: Marker, after: &[LaunchEvent]) -> Result<LaunchEvent, PagerError> {
         let name = if marker == Marker::Stops { "the barrier" } else { "the marker" };
         let stops = marker == Marker::Stops;
-        self.submit_host(Record::of_host(name, self.heap().core().id), Work::Nothing, after, stops)
+        self.submit_host(Record::of_host(name, self.heap().core().id), Work::Nothing, after, Vec::new(), stops)
     }
 
     /// Has `extents` brought to `side`; see [`crate::Heap::prefetch_batch`]. `keep` keeps them allocated until then.
@@ -53,13 +53,13 @@ impl LaunchQueue {
     ) -> Result<LaunchEvent, PagerError> {
         self.heap().check_room(side, &self.heap().whole_blocks(&extents)?)?;
         let heap = Arc::clone(self.heap());
-        self.submit_task("the prefetch", after, move || {
+        self.submit_task("the prefetch", after, Vec::new(), move || {
             let _keep = keep;
             heap.prefetch_batch(side, &extents)
         })
     }
 
-    /// Has `extents` discarded; see [`crate::Heap::discard_batch`].
+    /// Has `extents` discarded, behind all of `behind`; see [`crate::Heap::discard_batch`].
     ///
     /// # Errors
     /// As [`Self::prefetch`].
@@ -68,10 +68,11 @@ impl LaunchQueue {
         extents: Vec<Extent>,
         keep: K,
         after: &[LaunchEvent],
+        behind: Vec<LaunchMark>,
     ) -> Result<LaunchEvent, PagerError> {
         self.heap().check_allocated(&extents)?;
         let heap = Arc::clone(self.heap());
-        self.submit_task("the discard", after, move || {
+        self.submit_task("the discard", after, behind, move || {
             let _keep = keep;
             heap.discard_batch(&extents)
         })
@@ -81,6 +82,7 @@ impl LaunchQueue {
         &self,
         name: &str,
         after: &[LaunchEvent],
+        behind: Vec<LaunchMark>,
         task: impl FnOnce() -> Result<(), PagerError> + Send + 'static,
     ) -> Result<LaunchEvent, PagerError> {
         let heap = Arc::clone(self.heap());
@@ -92,7 +94,7 @@ impl LaunchQueue {
             heap.core().finish(&own, result);
         });
         self.heap().core().notifier.expect()?;
-        let submitted = self.submit_host(record, Work::Task(job), after, false);
+        let submitted = self.submit_host(record, Work::Task(job), after, behind, false);
         submitted.inspect_err(|_| self.heap().core().notifier.forgo())
     }
 
@@ -101,14 +103,25 @@ impl LaunchQueue {
         record: Arc<Record>,
         work: Work,
         after: &[LaunchEvent],
+        behind: Vec<LaunchMark>,
         stops: bool,
     ) -> Result<LaunchEvent, PagerError> {
         let (heap, queue) = (Arc::clone(self.heap()), Arc::clone(self.queue()));
         let drains = queue.is_ordered() || matches!(work, Work::Nothing) && after.is_empty();
         let after = heap.wait_list(after)?;
+        let behind = behind.into_iter().filter_map(|mark| mark.before(&queue)).collect();
         let (own, line) = (Arc::clone(&record), Arc::clone(&queue));
         heap.core().drop_discarded();
-        heap.core().submit(Pending { record: own, queue: line, work, after, everything: false, drains, stops })?;
+        heap.core().submit(Pending {
+            record: own,
+            queue: line,
+            work,
+            after,
+            behind,
+            everything: false,
+            drains,
+            stops,
+        })?;
         Ok(LaunchEvent { record, queue: Some(queue), heap })
     }
 }

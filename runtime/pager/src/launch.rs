@@ -13,7 +13,7 @@ use limosa_model::{Access, DeclaredSets, Extent, HostAddr};
 use crate::config::DeviceClass;
 use crate::core::Core;
 use crate::error::{PagerError, TouchCause};
-use crate::event::LaunchEvent;
+use crate::event::{LaunchEvent, LaunchMark};
 use crate::heap::Heap;
 use crate::notifier::Job;
 use crate::profile::Timing;
@@ -46,6 +46,8 @@ pub struct Launch {
     pub undeclared: bool,
     /// What must be over before it begins; if any of it failed, it does not run.
     pub after: Vec<LaunchEvent>,
+    /// What must be over before it begins, whatever becomes of it: conflicts over memory that launches do not hold.
+    pub behind: Vec<LaunchMark>,
     /// Kept until it has completed.
     pub keep: Box<dyn Any + Send>,
 }
@@ -175,7 +177,7 @@ impl LaunchQueue {
         let tallied = Tallied::new(launch.tally, launch.groups);
         let (name, may_fault) = (launch.kernel.name().to_owned(), launch.undeclared || launch.everything);
         let record = Record::new(name, core.id, sets, may_fault, timing, tallied);
-        let Launch { kernel, groups, keep, .. } = launch;
+        let Launch { kernel, groups, behind, keep, .. } = launch;
         let submission = Submission { kernel, groups, arguments, keep, span };
         submission.check()?;
         let after = self.heap.wait_list(&launch.after)?;
@@ -185,6 +187,7 @@ impl LaunchQueue {
             queue: Arc::clone(&self.queue),
             work: Work::Kernel(submission),
             after,
+            behind: behind.into_iter().filter_map(|mark| mark.before(&self.queue)).collect(),
             everything: launch.everything,
             drains: false,
             stops: false,

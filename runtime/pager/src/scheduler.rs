@@ -19,7 +19,7 @@ use crate::config::DeviceClass;
 use crate::core::Core;
 use crate::error::PagerError;
 use crate::notifier::Job;
-use crate::record::{Record, has_reached};
+use crate::record::Record;
 use crate::succession::Succession;
 
 fn own_sets(blocks: BlockSet, access: Access, overwrite: bool) -> ChunkSets {
@@ -59,6 +59,8 @@ pub(crate) struct Pending {
     pub(crate) work: Work,
     /// What must be over before, and not have failed.
     pub(crate) after: Vec<Arc<Record>>,
+    /// What must be over before, whatever became of it.
+    pub(crate) behind: Vec<Arc<Record>>,
     pub(crate) everything: bool,
     /// Whether all before it on its queue must be over.
     pub(crate) drains: bool,
@@ -84,11 +86,20 @@ pub(crate) struct Holds {
 
 /// A launch on the device.
 pub(crate) struct Running {
-    /// Its place in the order in which the device got them.
+    /// Its place in the order of submission.
+    pub(crate) order: LaunchOrder,
+    /// That in the order in which the device got them.
     pub(crate) place: u64,
     pub(crate) record: Arc<Record>,
     pub(crate) timeline: Arc<Timeline>,
     pub(crate) ticket: Ticket,
+}
+
+/// Something that the host does for a queue.
+pub(crate) struct Task {
+    pub(crate) order: LaunchOrder,
+    pub(crate) record: Arc<Record>,
+    pub(crate) queue: Arc<Queue>,
 }
 
 #[derive(Default)]
@@ -101,7 +112,7 @@ pub(crate) struct State {
     /// What the application's own submissions are to reach.
     lent: Vec<(Arc<Record>, Bound)>,
     /// What the host does now for a queue.
-    pub(crate) tasks: Vec<(Arc<Record>, Arc<Queue>)>,
+    pub(crate) tasks: Vec<Task>,
     /// Of the launches known to have completed, that which the device got last, with its place.
     completed: Option<(u64, Bound)>,
     pub(crate) held_blocks: u64,
@@ -147,7 +158,7 @@ impl Scheduler {
     /// What a queue has to do that is not on the device yet.
     pub(crate) fn queued_on(&self, queue: &Arc<Queue>) -> Vec<Arc<Record>> {
         let state = self.lock();
-        let tasks = state.tasks.iter().filter(|(_, other)| Arc::ptr_eq(other, queue)).map(|(record, _)| record);
+        let tasks = state.tasks.iter().filter(|task| Arc::ptr_eq(&task.queue, queue)).map(|task| &task.record);
         let queued = state.queued.iter().map(|queued| &queued.pending);
         let queued = queued.filter(|pending| Arc::ptr_eq(&pending.queue, queue)).map(|pending| &pending.record);
         tasks.chain(queued).map(Arc::clone).collect()
@@ -155,7 +166,7 @@ impl Scheduler {
 
     /// A task of the host's has ended.
     pub(crate) fn finished(&self, record: &Arc<Record>) {
-        self.lock().tasks.retain(|(other, _)| !Arc::ptr_eq(other, record));
+        self.lock().tasks.retain(|task| !Arc::ptr_eq(&task.record, record));
     }
 }
 
@@ -251,7 +262,8 @@ impl Core {
                 // To be noted without the lock; nobody else may ever ask the driver again.
                 self.call_reaper();
             }
-            has_reached(reached)
+            // What a lost device had is failed by who notes the loss.
+            reached.unwrap_or(false)
         };
         state.lent.retain(|(record, (timeline, ticket))| {
             let over = reached(timeline, *ticket);
@@ -468,6 +480,9 @@ impl Core {
             let completed = timeline.reached(ticket).unwrap_or(false);
             let notices = if completed { record.released() } else { record.fail(GpuError::DeviceLost.into()) };
             self.notifier.hand_over(notices);
+        }
+        for (record, _) in std::mem::take(&mut state.lent) {
+            self.notifier.hand_over(record.fail(GpuError::DeviceLost.into()));
         }
         for Queued { order, pending, .. } in std::mem::take(&mut state.queued) {
             self.vram.lock().policy.settled(order);

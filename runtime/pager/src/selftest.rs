@@ -64,6 +64,7 @@ impl Heap {
             everything: false,
             undeclared: false,
             after: Vec::new(),
+            behind: Vec::new(),
             keep: Box::new(()),
         };
         let queue = LaunchQueue::new(self)?;

@@ -4,9 +4,9 @@
 //! must move waits for its turn, since to bring it early would take the room of what is used before. It does *not* let
 //! anybody else in: not the CPU, nor launches of other queues, nor of queues that are out of order.
 //!
-//! Nobody waits longer for it than before. A touch of the CPU's that is parked at a block keeps others from succeeding to
-//! that block, so that it has its chance when what runs is done; and who was submitted before on another queue is looked
-//! at first, as ever.
+//! Where a thread of the CPU's is parked, or one waits to pin, prefetch or discard, nobody succeeds: what runs ends, and
+//! its holds with it. (Who is quicker then, that thread or the next launch, is open, as without succession.) Who was
+//! submitted before on another queue is looked at first, as ever.
 
 use std::collections::HashMap;
 use std::sync::Arc;
