@@ -1,5 +1,6 @@
 //! What launches are given: parts of vectors beside each other, raw ranges, and kernels that are promised once.
 
+#![cfg(feature = "inject")]
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod common;
@@ -8,7 +9,8 @@ use common::failure::{BLOCK_WORDS, Kit, turn};
 use common::gate::Gate;
 use common::views::{ALL, BESIDE_KERNELS};
 use common::{builder, context};
-use limosa::{Access, Error, Event, GpuError, GpuPtr, PagerError, Reads, SafeKernel, UnifiedSliceMut, Writes};
+use limosa::inject::{self, VulkanCall};
+use limosa::{Access, Error, Event, GpuError, GpuPtr, Home, PagerError, Reads, SafeKernel, UnifiedSliceMut, Writes};
 use limosa_shaders::{fill, triad};
 
 type Fill = (Writes<u32>, u64, u32);
@@ -163,5 +165,25 @@ fn raw_ranges_are_held_and_those_outside_the_heap_refused() {
             let refused = unsafe { launch().with_range(outside, count, Access::Read).submit() }.err().unwrap();
             assert!(matches!(refused, Error::Pager(PagerError::NotAllocated { .. })), "{refused}");
         }
+    }
+}
+
+#[test]
+fn a_guard_is_an_error_while_the_driver_cannot_wait_for_a_launch() {
+    let _turn = turn("a_guard_is_an_error");
+    let Some(kit) = Kit::new("a_guard_is_an_error", builder()) else { return };
+    let mut vec = kit.heap().in_home(Home::Shared).vec_zeroed::<u32>(BLOCK_WORDS).unwrap();
+    for call in [VulkanCall::WaitSemaphores, VulkanCall::ReadSemaphore] {
+        let gate = Gate::close(&kit, &kit.queue);
+        kit.fill(&mut vec, 3).unwrap();
+        inject::fail_vulkan(call);
+        if call == VulkanCall::WaitSemaphores {
+            assert!(vec.write().err().unwrap().is_out_of_memory(), "{call:?}");
+        }
+        inject::find_device();
+        gate.open();
+        vec.write().unwrap().fill(9);
+        kit.queue.wait_idle().unwrap();
+        assert!(vec.read().unwrap().iter().all(|word| *word == 9), "{call:?}: a kernel wrote beside a guard");
     }
 }

@@ -433,3 +433,39 @@ fn threads_for_notices_end() {
         wait_until(|| threads() == 0);
     }
 }
+
+#[test]
+fn what_a_lost_device_had_fails_what_waits_for_it_in_another_context() {
+    let _turn = turn("loss elsewhere");
+    for way in BESIDE_KERNELS {
+        let pair = [way.kit("loss elsewhere", builder()), way.kit("loss elsewhere", builder())];
+        let [Some(one), Some(other)] = pair else { continue };
+        let (mut vec, untouched) = (words(&one), words(&one));
+        let gate = Gate::close(&one, &one.queue);
+        let running = one.fill(&mut vec, 1).unwrap();
+        let marker = other.queue.marker([&running]).unwrap();
+        inject::lose_device();
+        // A guard finds the loss; it must not take the launch for done.
+        drop(untouched.read());
+        assert!(marker.wait().is_err() && running.wait().unwrap_err().is_device_lost(), "{way:?}");
+        gate.open();
+        inject::find_device();
+    }
+}
+
+#[test]
+fn a_marker_waits_for_what_was_submitted_before_it_only() {
+    let _turn = turn("marker out of order");
+    for kit in kits("marker out of order", BESIDE_KERNELS) {
+        let queue = kit.context.queue_builder().out_of_order().build().unwrap();
+        let (mut vec, go) = (words(&kit), kit.context.user_event());
+        let fill = queue.fill(&mut vec, 1u32).after(&go.event()).submit().unwrap();
+        let marker = queue.marker([]).unwrap();
+        // It passes both.
+        let gate = Gate::close(&kit, &queue);
+        go.fail("it is not to be");
+        assert!(fill.wait().is_err());
+        marker.wait().unwrap();
+        assert!(gate.is_closed());
+    }
+}

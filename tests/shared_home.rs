@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
+use common::gate::Gate;
+use common::views::BESIDE_KERNELS;
 use limosa::inject::{self, Call};
 use limosa::{Advice, ContextBuilder, FaultMode, Heap, Home, PagerError, Side, UnifiedVec, ViewKind};
 use limosa_shaders::{lookup, stress};
@@ -248,5 +250,33 @@ fn what_shared_homes_had_is_there_for_others() {
             assert!(all_are(&own, 9), "{what}");
         }
         kit.works();
+    }
+}
+
+/// Nothing is held of it, so what conflicts is put in order when it is submitted, on whatever queues.
+#[test]
+fn launches_and_commands_that_conflict_over_shared_memory_come_one_after_the_other() {
+    let _turn = turn("order over shared memory");
+    for way in BESIDE_KERNELS {
+        let Some(kit) = way.kit("order over shared memory", builder()) else { continue };
+        let mut vec = kit.heap().in_home(Home::Shared).vec_zeroed::<u32>(BLOCK_WORDS).unwrap();
+        let mut copy = kit.heap().vec_zeroed::<u32>(BLOCK_WORDS).unwrap();
+        let (other, loose) =
+            (kit.context.queue().unwrap(), kit.context.queue_builder().out_of_order().build().unwrap());
+        // The first copy makes its kernel, for which the software device must be idle.
+        other.copy(&vec, &mut copy).submit().unwrap().wait().unwrap();
+        let gate = Gate::close(&kit, &kit.queue);
+        let before = kit.heap().counters();
+        let admitted = || kit.heap().counters().since(&before).launches;
+        kit.fill(&mut vec, 1).unwrap();
+        assert_eq!(admitted(), 1, "{way:?}");
+        kit.fill_on(&other, &mut vec, 2).unwrap();
+        let discarded = other.discard(&mut vec).submit().unwrap();
+        kit.fill_on(&loose, &mut vec, 3).unwrap();
+        loose.copy(&vec, &mut copy).submit().unwrap();
+        assert_eq!(admitted(), 1, "{way:?}: others wait");
+        assert!(gate.is_closed() && !discarded.is_complete().unwrap());
+        gate.open();
+        assert!(all_are(&copy, 3) && all_are(&vec, 3), "{way:?}");
     }
 }

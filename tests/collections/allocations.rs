@@ -6,11 +6,13 @@ use std::sync::mpsc;
 
 use allocator_api2::alloc::Allocator;
 use allocator_api2::boxed::Box as UnifiedMemoryBox;
-use limosa::{BLOCK, CHUNK, Error, Home, PagerError, Priority, ResidencySummary, UnifiedAllocator};
+use limosa::{
+    BLOCK, CHUNK, Error, Home, HostAddr, HostRange, PagerError, Priority, ResidencySummary, Side, UnifiedAllocator,
+};
 
 use crate::common::failure::{Kit, MIB, turn};
 use crate::common::moves::counted;
-use crate::common::views::{ALL, FAULTING};
+use crate::common::views::{ALL, DECLARED, FAULTING};
 use crate::common::{builder, context};
 use crate::{Words, count_to, is_counted, moved, words};
 
@@ -83,6 +85,25 @@ fn what_grows_and_shrinks_keeps_its_name_priority_and_limit() {
         drop(grown);
         assert!(kit.heap().allocations().iter().all(|one| one.range.start.0 != start), "{way:?}");
     }
+}
+
+#[test]
+fn a_limit_holds_for_what_has_grown_within_a_chunk() {
+    let _turn = turn("growth within a chunk");
+    let Some(kit) = DECLARED.kit("growth within a chunk", builder()) else { return };
+    let allocator = kit.heap().with_device_limit(MIB).allocator();
+    let mut grown = words(&allocator, MIB_WORDS);
+    let start = grown.as_ptr() as u64;
+    grown.reserve_exact(MIB_WORDS);
+    assert_eq!(grown.as_ptr() as u64, start);
+    count_to(&mut grown, 2 * MIB_WORDS);
+    let piece = |at: u64| HostRange { start: HostAddr(start + at * BLOCK), len: 8 * BLOCK };
+    for at in [0, 24, 8, 16, 4] {
+        kit.heap().prefetch_batch(Side::Device, &[piece(at)]).unwrap();
+        let device = allocator.residency_summary().device;
+        assert!((8 * BLOCK..=MIB).contains(&device), "{device}");
+    }
+    assert!(is_counted(&grown));
 }
 
 #[test]
