@@ -84,7 +84,7 @@ impl<C> Lending<'_, C> {
                 kept.mark = Some(event.inner.mark());
                 Ok(Lent { event, kept })
             }
-            Err(error) => Err(Unreturned { error, kept }),
+            Err(error) => Err(Unreturned { error: Box::new(error), kept }),
         }
     }
 }
@@ -116,7 +116,7 @@ impl<C> Lent<C> {
 
 /// Why a launch failed, with what it was lent. As an [`Error`], it drops the value.
 pub struct Unreturned<C> {
-    error: Error,
+    error: Box<Error>,
     kept: Kept<C>,
 }
 
@@ -159,7 +159,7 @@ impl<C> std::error::Error for Unreturned<C> {
 
 impl<C> From<Unreturned<C>> for Error {
     fn from(unreturned: Unreturned<C>) -> Self {
-        unreturned.error
+        *unreturned.error
     }
 }
 
@@ -177,7 +177,7 @@ impl<C> Kept<C> {
         match so_far.and_then(|()| self.settle()).map(|()| self.value.take()) {
             Ok(Some(value)) => Ok(value),
             Ok(None) => unreachable!("the value is here until it is given"),
-            Err(error) => Err(Unreturned { error, kept: self }),
+            Err(error) => Err(Unreturned { error: Box::new(error), kept: self }),
         }
     }
 
