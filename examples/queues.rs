@@ -1,7 +1,6 @@
-//! Two queues and the CPU at once: while a kernel works on one part of the data, the next part is brought to the device;
-//! a second queue adds up the part before. Events keep the order that matters. (Kernels of in-order queues take turns on
-//! the device; and on a software device all share the CPU's cores: the timeline shows the overlap of the prefetches, and
-//! the total gains little by it.)
+//! Two queues and the CPU at once: while a kernel works on one part of the data, the next is brought to the device, and a
+//! second queue adds up the part before. Events keep the order that matters. (Kernels of in-order queues take turns on the
+//! device: the timeline shows how the prefetches overlap them.)
 
 use std::error::Error;
 use std::sync::Arc;
