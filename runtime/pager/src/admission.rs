@@ -24,13 +24,13 @@ use crate::counters::add;
 use crate::error::PagerError;
 use crate::record::Record;
 use crate::scheduler::{Pending, Queued, Running, State, Task, Work};
+use crate::succession::Succession;
 use crate::tally::Tallied;
 
 /// The part of the budget that launches leave to the faults of one that may touch what it does not declare, and the most
 /// bytes of it: two chunks, so that it can copy from one to another.
 pub(crate) const FAULT_SHARE: u64 = 8;
 const FAULT_RESERVE_MAX: u64 = 2 * CHUNK;
-use crate::succession::Succession;
 
 /// How many launches may be given room before one that was submitted earlier on their queue.
 const PASSES_MAX: u32 = 64;
@@ -79,9 +79,9 @@ impl Core {
         while at < state.queued.len() {
             match self.turn(state, at, &look) {
                 Turn::Waits => {
-                    let Pending { queue, stops, .. } = &state.queued[at].pending;
-                    if *stops || queue.is_ordered() {
-                        look.waiting.push(Arc::clone(queue));
+                    let pending = &state.queued[at].pending;
+                    if pending.stops() || pending.queue.is_ordered() {
+                        look.waiting.push(Arc::clone(&pending.queue));
                     }
                     at += 1;
                 }
@@ -113,11 +113,12 @@ impl Core {
     }
 
     fn turn(&self, state: &State, at: usize, look: &Look) -> Turn {
-        let Pending { record, queue, after, behind, everything, drains, work, .. } = &state.queued[at].pending;
+        let pending = &state.queued[at].pending;
+        let Pending { record, queue, after, behind, everything, work } = pending;
         let on_queue = |task: &Task| Arc::ptr_eq(&task.queue, queue);
         let not_next = look.is_behind(queue) || queue.is_ordered() && state.tasks.iter().any(on_queue);
         let awaits = after.iter().chain(behind).any(|other| !other.is_over());
-        if not_next || awaits || *drains && !is_first(state, at) {
+        if not_next || awaits || pending.drains() && !is_first(state, at) {
             return Turn::Waits;
         }
         let failed = after.iter().find_map(|other| Some((other.told(), other.failed()?)));
@@ -142,7 +143,7 @@ impl Core {
                 state.tasks.push(Task { order, record, queue });
                 self.notifier.hand_over([job]);
             }
-            Work::Nothing | Work::Kernel(_) => self.notifier.hand_over(record.done()),
+            Work::Marker(_) | Work::Kernel(_) => self.notifier.hand_over(record.done()),
         }
     }
 

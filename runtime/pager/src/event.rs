@@ -79,7 +79,7 @@ impl LaunchEvent {
     /// Has `job` done when it is over.
     pub(crate) fn notify(&self, job: Job) -> Result<(), PagerError> {
         let core = self.heap.core();
-        core.notifier.expect()?;
+        core.notifier.announce()?;
         match self.record.when_over(job) {
             Some(job) => core.notifier.hand_over([job]),
             // Nobody may be waiting who would find that it is.

@@ -35,8 +35,7 @@ impl LaunchQueue {
     /// [`limosa_gpu::GpuError::DeviceLost`].
     pub fn marker(&self, marker: Marker, after: &[LaunchEvent]) -> Result<LaunchEvent, PagerError> {
         let name = if marker == Marker::Stops { "the barrier" } else { "the marker" };
-        let stops = marker == Marker::Stops;
-        self.submit_host(Record::of_host(name, self.heap().core().id), Work::Nothing, after, Vec::new(), stops)
+        self.submit_host(Record::of_host(name, self.heap().core().id), Work::Marker(marker), after, Vec::new())
     }
 
     /// Has `extents` brought to `side`; see [`crate::Heap::prefetch_batch`]. `keep` keeps them allocated until then.
@@ -93,8 +92,8 @@ impl LaunchQueue {
             let result = catch_unwind(AssertUnwindSafe(task)).unwrap_or_else(panicked);
             heap.core().finish(&own, result);
         });
-        self.heap().core().notifier.expect()?;
-        let submitted = self.submit_host(record, Work::Task(job), after, behind, false);
+        self.heap().core().notifier.announce()?;
+        let submitted = self.submit_host(record, Work::Task(job), after, behind);
         submitted.inspect_err(|_| self.heap().core().notifier.forgo())
     }
 
@@ -104,10 +103,8 @@ impl LaunchQueue {
         work: Work,
         after: &[LaunchEvent],
         behind: Vec<LaunchMark>,
-        stops: bool,
     ) -> Result<LaunchEvent, PagerError> {
         let (heap, queue) = (Arc::clone(self.heap()), Arc::clone(self.queue()));
-        let drains = queue.is_ordered() || matches!(work, Work::Nothing) && after.is_empty();
         let after = heap.wait_list(after)?;
         let behind = behind.into_iter().filter_map(|mark| mark.before(&queue)).collect();
         let (own, line) = (Arc::clone(&record), Arc::clone(&queue));
@@ -119,8 +116,6 @@ impl LaunchQueue {
             after,
             behind,
             everything: false,
-            drains,
-            stops,
         })?;
         Ok(LaunchEvent { record, queue: Some(queue), heap })
     }

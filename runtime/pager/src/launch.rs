@@ -189,8 +189,6 @@ impl LaunchQueue {
             after,
             behind: behind.into_iter().filter_map(|mark| mark.before(&self.queue)).collect(),
             everything: launch.everything,
-            drains: false,
-            stops: false,
         })?;
         Ok(LaunchEvent { record, queue: Some(Arc::clone(&self.queue)), heap: Arc::clone(&self.heap) })
     }
@@ -201,7 +199,7 @@ impl LaunchQueue {
         let core = self.heap.core();
         let record = Record::of_outside(name, core.id);
         record.submitted(Arc::clone(&bound.0), bound.1);
-        core.scheduler.lend(Arc::clone(&record), bound);
+        core.scheduler.await_outside(Arc::clone(&record), bound);
         core.call_reaper();
         LaunchEvent { record, queue: None, heap: Arc::clone(&self.heap) }
     }
@@ -231,7 +229,7 @@ impl Drop for LaunchQueue {
     /// waits in its place.
     fn drop(&mut self) {
         let core = self.heap.core();
-        if core.awaits_application() && core.notifier.expect().is_ok() {
+        if core.awaits_application() && core.notifier.announce().is_ok() {
             let (queue, heap) = (Arc::clone(&self.queue), Arc::clone(&self.heap));
             let wait = move || {
                 let _ = wait_idle(&queue, &heap);

@@ -26,7 +26,7 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 struct State {
     ready: VecDeque<Job>,
     /// Jobs that were announced and have not begun, those that are ready included.
-    expected: usize,
+    announced: usize,
     /// Threads that wait for a job, or are about to.
     idle: usize,
     closed: bool,
@@ -50,20 +50,20 @@ impl Notifier {
     ///
     /// # Errors
     /// [`PagerError::Os`] if there is no thread and none can be had; the job must not be handed over then.
-    pub(crate) fn expect(&self) -> Result<(), PagerError> {
+    pub(crate) fn announce(&self) -> Result<(), PagerError> {
         let mut state = self.shared.lock();
-        state.expected += 1;
+        state.announced += 1;
         if state.idle > 0 {
             return Ok(());
         }
         state.idle += 1;
         drop(state);
-        self.shared.start().inspect_err(|_| self.shared.lock().expected -= 1)
+        self.shared.start().inspect_err(|_| self.shared.lock().announced -= 1)
     }
 
     /// An announced job will not come.
     pub(crate) fn forgo(&self) {
-        self.shared.lock().expected -= 1;
+        self.shared.lock().announced -= 1;
         self.shared.changed.notify_all();
     }
 
@@ -118,15 +118,15 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.ready.pop_front() {
-                state.expected -= 1;
+                state.announced -= 1;
                 state.idle -= 1;
-                let last = state.idle == 0 && state.expected > 0;
+                let last = state.idle == 0 && state.announced > 0;
                 if last {
                     state.idle += 1;
                 }
                 return Some((job, last));
             }
-            let spare = state.closed || state.idle > 1 || state.expected == 0;
+            let spare = state.closed || state.idle > 1 || state.announced == 0;
             if state.closed {
                 state.idle -= 1;
                 return None;
@@ -137,7 +137,7 @@ impl Shared {
             }
             let waited = self.changed.wait_timeout(state, LINGER).unwrap_or_else(PoisonError::into_inner);
             state = waited.0;
-            if waited.1.timed_out() && state.ready.is_empty() && (state.idle > 1 || state.expected == 0) {
+            if waited.1.timed_out() && state.ready.is_empty() && (state.idle > 1 || state.announced == 0) {
                 state.idle -= 1;
                 return None;
             }

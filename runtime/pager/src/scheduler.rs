@@ -18,6 +18,7 @@ use crate::check::Declared;
 use crate::config::DeviceClass;
 use crate::core::Core;
 use crate::error::PagerError;
+use crate::host_work::Marker;
 use crate::notifier::Job;
 use crate::record::Record;
 use crate::succession::Succession;
@@ -38,7 +39,7 @@ pub(crate) enum Work {
     /// By a thread of the notifier's, which was announced to it; ends its record itself.
     Task(Job),
     /// To tell that the turn has come.
-    Nothing,
+    Marker(Marker),
 }
 
 impl Work {
@@ -47,7 +48,7 @@ impl Work {
         match self {
             Self::Kernel(submission) => submission.keep,
             Self::Task(job) => Box::new(job),
-            Self::Nothing => Box::new(()),
+            Self::Marker(_) => Box::new(()),
         }
     }
 }
@@ -62,10 +63,22 @@ pub(crate) struct Pending {
     /// What must be over before, whatever became of it.
     pub(crate) behind: Vec<Arc<Record>>,
     pub(crate) everything: bool,
-    /// Whether all before it on its queue must be over.
-    pub(crate) drains: bool,
+}
+
+impl Pending {
+    /// Whether all before it on its queue must be over: launches are kept in order by the device.
+    pub(crate) fn drains(&self) -> bool {
+        match self.work {
+            Work::Kernel(_) => false,
+            Work::Task(_) => self.queue.is_ordered(),
+            Work::Marker(_) => self.queue.is_ordered() || self.after.is_empty(),
+        }
+    }
+
     /// Whether what is behind it on its queue waits as long as it does, on any queue.
-    pub(crate) stops: bool,
+    pub(crate) fn stops(&self) -> bool {
+        matches!(self.work, Work::Marker(Marker::Stops))
+    }
 }
 
 pub(crate) struct Queued {
@@ -95,6 +108,12 @@ pub(crate) struct Running {
     pub(crate) ticket: Ticket,
 }
 
+impl Running {
+    fn bound(&self) -> Bound {
+        (Arc::clone(&self.timeline), self.ticket)
+    }
+}
+
 /// Something that the host does for a queue.
 pub(crate) struct Task {
     pub(crate) order: LaunchOrder,
@@ -110,7 +129,7 @@ pub(crate) struct State {
     /// In the order in which the device got them.
     pub(crate) running: Vec<Running>,
     /// What the application's own submissions are to reach.
-    lent: Vec<(Arc<Record>, Bound)>,
+    outside: Vec<(Arc<Record>, Bound)>,
     /// What the host does now for a queue.
     pub(crate) tasks: Vec<Task>,
     /// Of the launches known to have completed, that which the device got last, with its place.
@@ -133,20 +152,20 @@ impl Scheduler {
     }
 
     /// The launches on the device, to be waited for.
-    pub(crate) fn running(&self) -> Vec<(Arc<Timeline>, Ticket)> {
-        self.lock().running.iter().map(|one| (Arc::clone(&one.timeline), one.ticket)).collect()
+    pub(crate) fn running(&self) -> Vec<Bound> {
+        self.lock().running.iter().map(Running::bound).collect()
     }
 
     /// All that the device is to reach that somebody here waits for.
     pub(crate) fn awaited(&self) -> Vec<Bound> {
         let state = self.lock();
-        let running = state.running.iter().map(|one| (Arc::clone(&one.timeline), one.ticket));
-        running.chain(state.lent.iter().map(|(_, bound)| bound.clone())).collect()
+        let outside = state.outside.iter().map(|(_, bound)| bound.clone());
+        state.running.iter().map(Running::bound).chain(outside).collect()
     }
 
     /// Takes in what is over when the application's own submissions have reached a value.
-    pub(crate) fn lend(&self, record: Arc<Record>, bound: Bound) {
-        self.lock().lent.push((record, bound));
+    pub(crate) fn await_outside(&self, record: Arc<Record>, bound: Bound) {
+        self.lock().outside.push((record, bound));
     }
 
     /// The number of launches admitted so far, and whether any is on the device.
@@ -265,7 +284,7 @@ impl Core {
             // What a lost device had is failed by who notes the loss.
             reached.unwrap_or(false)
         };
-        state.lent.retain(|(record, (timeline, ticket))| {
+        state.outside.retain(|(record, (timeline, ticket))| {
             let over = reached(timeline, *ticket);
             if over {
                 self.notifier.hand_over(record.released());
@@ -289,7 +308,7 @@ impl Core {
         if let Some(last) = finished.last() {
             // An earlier one may have completed just after it was looked at.
             if state.completed.as_ref().is_none_or(|(place, _)| *place < last.place) {
-                state.completed = Some((last.place, (Arc::clone(&last.timeline), last.ticket)));
+                state.completed = Some((last.place, last.bound()));
             }
             self.ordering_point();
         }
@@ -481,7 +500,7 @@ impl Core {
             let notices = if completed { record.released() } else { record.fail(GpuError::DeviceLost.into()) };
             self.notifier.hand_over(notices);
         }
-        for (record, _) in std::mem::take(&mut state.lent) {
+        for (record, _) in std::mem::take(&mut state.outside) {
             self.notifier.hand_over(record.fail(GpuError::DeviceLost.into()));
         }
         for Queued { order, pending, .. } in std::mem::take(&mut state.queued) {
