@@ -28,10 +28,6 @@ impl Part {
         Self { memory: Arc::clone(slice.memory()), extent: slice.extent() }
     }
 
-    fn of_mut<T: Shareable>(slice: &UnifiedSliceMut<'_, T>) -> Self {
-        Self { memory: Arc::clone(slice.memory()), extent: slice.extent() }
-    }
-
     fn address(&self) -> u64 {
         self.memory.ptr().address() + (self.extent.start - self.memory.extent().start)
     }
@@ -80,7 +76,7 @@ pub struct Command<'a> {
 impl Queue {
     /// Begins to set all elements of `target` to `value`; what it held need not be moved.
     pub fn fill<'a, T: Shareable>(&'a self, target: impl Into<UnifiedSliceMut<'a, T>>, value: T) -> Command<'a> {
-        let target = Part::of_mut(&target.into());
+        let target = Part::of(target.into().shared());
         let source = source_of(&target.memory, value);
         Command::new(self, source.map(|source| Action::Repeat { source, target }))
     }
@@ -99,7 +95,7 @@ impl Queue {
         let part = Part::of(&source);
         let period = part.extent.len;
         let source = Source { part: Some(part), period, pattern: 0 };
-        Command::new(self, Ok(Action::Repeat { source, target: Part::of_mut(&target) }))
+        Command::new(self, Ok(Action::Repeat { source, target: Part::of(target.shared()) }))
     }
 
     /// Begins to bring elements to `side`, by whole blocks of 64 KiB, as [`UnifiedVec::prefetch_to_device`](crate::UnifiedVec::prefetch_to_device) and
@@ -127,7 +123,7 @@ impl Queue {
     /// Begins to forget elements as [`UnifiedVec::discard`](crate::UnifiedVec::discard) does, but without waiting here, and in the queue's order.
     /// Guards wait for it.
     pub fn discard<'a, T: Shareable>(&'a self, part: impl Into<UnifiedSliceMut<'a, T>>) -> Command<'a> {
-        Command::new(self, Ok(Action::Discard(Part::of_mut(&part.into()))))
+        Command::new(self, Ok(Action::Discard(Part::of(part.into().shared()))))
     }
 }
 

@@ -17,17 +17,6 @@ use crate::shareable::Shareable;
 use crate::vec::UnifiedVec;
 use crate::{Error, Result};
 
-/// Where elements of an allocation lie.
-fn extent_of<T>(memory: &RawAllocation, range: &Range<usize>) -> Extent {
-    let size = size_of::<T>() as u64;
-    Extent { start: memory.extent().start + range.start as u64 * size, len: range.len() as u64 * size }
-}
-
-/// The address of the element at the beginning of `range`.
-fn base_of<T>(memory: &RawAllocation, range: &Range<usize>) -> GpuPtr<T> {
-    GpuPtr::from_address(memory.ptr().address()).add(range.start as u64)
-}
-
 /// Elements that others may read, too: [`crate::UnifiedVec::slice`].
 ///
 /// ```
@@ -73,7 +62,7 @@ impl<'a, T: Shareable> UnifiedSlice<'a, T> {
     /// A pointer to the first element, or to where it would be.
     #[must_use]
     pub fn ptr(&self) -> GpuPtr<T> {
-        base_of(self.memory, &self.range)
+        GpuPtr::from_address(self.memory.ptr().address()).add(self.range.start as u64)
     }
 
     pub(crate) fn memory(&self) -> &'a Arc<RawAllocation> {
@@ -81,7 +70,8 @@ impl<'a, T: Shareable> UnifiedSlice<'a, T> {
     }
 
     pub(crate) fn extent(&self) -> Extent {
-        extent_of::<T>(self.memory, &self.range)
+        let (size, start) = (size_of::<T>() as u64, self.range.start as u64);
+        Extent { start: self.memory.extent().start + start * size, len: self.len() as u64 * size }
     }
 
     /// For a launch: the kernel only reads the elements.
@@ -123,33 +113,32 @@ impl<'a, T: Shareable> UnifiedSlice<'a, T> {
 /// # }
 /// ```
 pub struct UnifiedSliceMut<'a, T: Shareable> {
-    memory: &'a Arc<RawAllocation>,
-    range: Range<usize>,
-    elements: PhantomData<&'a mut [T]>,
+    part: UnifiedSlice<'a, T>,
+    exclusive: PhantomData<&'a mut [T]>,
 }
 
 impl<'a, T: Shareable> UnifiedSliceMut<'a, T> {
     /// Of elements that lie in `memory` and are borrowed exclusively.
     pub(crate) fn new(memory: &'a Arc<RawAllocation>, range: Range<usize>) -> Self {
-        Self { memory, range, elements: PhantomData }
+        Self { part: UnifiedSlice::new(memory, range), exclusive: PhantomData }
     }
 
     /// Elements.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.range.len()
+        self.part.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.range.is_empty()
+        self.part.is_empty()
     }
 
     /// A pointer to the first element, or to where it would be.
     #[must_use]
     pub fn ptr(&self) -> GpuPtr<T> {
-        base_of(self.memory, &self.range)
+        self.part.ptr()
     }
 
     /// The first `middle` elements, and the others.
@@ -157,43 +146,36 @@ impl<'a, T: Shareable> UnifiedSliceMut<'a, T> {
     /// # Errors
     /// [`Error::OutOfRange`].
     pub fn split_at(self, middle: usize) -> Result<(Self, Self)> {
-        let at = self.range.start.checked_add(middle).filter(|at| *at <= self.range.end);
+        let UnifiedSlice { memory, range, .. } = &self.part;
+        let at = range.start.checked_add(middle).filter(|at| *at <= range.end);
         let at = at.ok_or(Error::OutOfRange { start: middle, end: self.len(), len: self.len() })?;
-        let (first, second) = (self.range.start..at, at..self.range.end);
-        Ok((Self::new(self.memory, first), Self::new(self.memory, second)))
+        Ok((Self::new(memory, range.start..at), Self::new(memory, at..range.end)))
     }
 
     /// The same elements for a shorter time.
     pub fn reborrow(&mut self) -> UnifiedSliceMut<'_, T> {
-        UnifiedSliceMut::new(self.memory, self.range.clone())
+        UnifiedSliceMut { part: self.part.clone(), exclusive: PhantomData }
     }
 
-    pub(crate) fn memory(&self) -> &'a Arc<RawAllocation> {
-        self.memory
-    }
-
-    pub(crate) fn extent(&self) -> Extent {
-        extent_of::<T>(self.memory, &self.range)
-    }
-
-    fn shared(&self) -> UnifiedSlice<'_, T> {
-        UnifiedSlice::new(self.memory, self.range.clone())
+    /// The same elements for reading, as long as this is borrowed.
+    pub(crate) fn shared(&self) -> &UnifiedSlice<'_, T> {
+        &self.part
     }
 
     /// For a launch: the kernel only reads the elements.
     pub fn reads(&self) -> Loan<'_, Reads<T>> {
-        Loan::new(self.memory, self.extent())
+        self.part.reads()
     }
 
     /// For a launch: the kernel may read and write the elements.
     pub fn writes(self) -> Loan<'a, Writes<T>> {
-        Loan::new(self.memory, self.extent())
+        Loan::new(self.part.memory, self.part.extent())
     }
 
     /// For a launch: the kernel replaces every byte of the elements without reading any before; see
     /// [`crate::UnifiedVec::overwrites`].
     pub fn overwrites(self) -> Loan<'a, Overwrites<T>> {
-        Loan::new(self.memory, self.extent())
+        Loan::new(self.part.memory, self.part.extent())
     }
 
     /// The elements, for reading. Waits for launches that write some of them.
@@ -201,7 +183,7 @@ impl<'a, T: Shareable> UnifiedSliceMut<'a, T> {
     /// # Errors
     /// [`crate::PagerError::Poisoned`] if some were lost with the device.
     pub fn read(&self) -> Result<ReadGuard<'_, T>> {
-        self.shared().read()
+        self.part.read()
     }
 
     /// The elements, for reading and writing. Waits for all launches that use some of them.
@@ -217,7 +199,7 @@ impl<'a, T: Shareable> UnifiedSliceMut<'a, T> {
     /// # Errors
     /// As [`Self::write`].
     pub fn into_guard(self) -> Result<WriteGuard<'a, T>> {
-        self.memory.settle(self.extent(), Access::Write)?;
+        self.part.memory.settle(self.part.extent(), Access::Write)?;
         let base = self.ptr().as_ptr();
         // SAFETY: as in `UnifiedSlice::read`, and the elements are borrowed exclusively, so no launch can be submitted and
         // no other reference exist; launches in flight on them are done.

@@ -2,6 +2,8 @@
 //!
 //! Every example is about block 0 of an allocation of four, whose host frames are not known to be blank.
 
+// long-file: one table, row by row; parts of it would have to be looked for.
+
 use limosa_model::{
     Access::{Read, Write},
     Action::{self, Close, Copy, GiveFrames, Load, Open, Stale, TakeFrames, WriteBack, Zero},

@@ -109,14 +109,7 @@ impl LaunchQueue {
         let behind = behind.into_iter().filter_map(|mark| mark.before(&queue)).collect();
         let (own, line) = (Arc::clone(&record), Arc::clone(&queue));
         heap.core().drop_discarded();
-        heap.core().submit(Pending {
-            record: own,
-            queue: line,
-            work,
-            after,
-            behind,
-            everything: false,
-        })?;
+        heap.core().submit(Pending { record: own, queue: line, work, after, behind, everything: false })?;
         Ok(LaunchEvent { record, queue: Some(queue), heap })
     }
 }

@@ -27,6 +27,7 @@ mod execute;
 mod fault;
 mod handler;
 mod heap;
+mod holds;
 mod host_frames;
 mod host_work;
 mod launch;
