@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * limosa: device memory as pages of the caller's own address space.
+ *
+ * This file is the whole interface of /dev/limosaN to user space, and the only
+ * file that the kernel module shares with programs.
+ */
+#ifndef _UAPI_LINUX_LIMOSA_H
+#define _UAPI_LINUX_LIMOSA_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/**
+ * DOC: General ioctl format
+ *
+ * Every ioctl takes a pointer to one struct, whose first member is its size in
+ * bytes as the caller knows it. The kernel reads a struct that is shorter than
+ * its own as if the rest were zero, and takes a longer one where what it does
+ * not know is zero; so programs and modules of different age go together. It
+ * writes back as many bytes as the caller gave.
+ *
+ * @flags is zero in every struct: no flag is defined yet. Members named
+ * @reserved are zero.
+ *
+ * An open file belongs to the address space (mm) of the process that opened
+ * it, and speaks of that one alone: not of a child's after fork(), and not of
+ * the process's after execve(). A view's file descriptor likewise.
+ *
+ * Addresses and lengths are in bytes and multiples of the page size, which
+ * LIMOSA_CMD_INFO tells. Counts of pages are in pages of that size, also where
+ * 2 MiB were moved as one.
+ *
+ * An error has one meaning, the same for every ioctl:
+ *
+ *  - ENOTTY: there is no such ioctl on this kind of file.
+ *  - E2BIG: the struct is longer than the kernel's, and its end is not zero.
+ *  - EINVAL: an argument is malformed: the size is below that of the struct's
+ *    first version, an address or a length is not a multiple of the page
+ *    size, a length is zero, a range goes past the end of the address space,
+ *    an enumerated value is none of those listed, or @reserved is not zero.
+ *  - EOPNOTSUPP: the call is well-formed, but a flag, or what is asked for, is
+ *    not to be had from this module, device or kernel.
+ *  - EFAULT: memory that the call names is not mapped, or not accessible as
+ *    the call needs it: the struct itself, an array, or an address of a range.
+ *  - EPERM: the file belongs to another address space than the caller's.
+ *  - ENODEV: the device is gone: the driver was unbound from it.
+ *  - ENOMEM: the kernel is out of system memory.
+ *  - ENOSPC: the device is out of memory.
+ *  - EDQUOT: the file's own limit of device memory is reached.
+ *  - EBUSY: there is one already, or what is asked for overlaps it.
+ *  - EINTR: a signal came before the end.
+ *
+ * Where a call works its way along a range, @cursor tells how far it came: the
+ * first address that was not dealt with. The struct is written back with
+ * success and with every error that stops the call on its way, so that calling
+ * again with what is left goes on from there.
+ */
+
+#define LIMOSA_IOCTL_TYPE 0xD1
+
+enum {
+	LIMOSA_CMD_BASE = 0x00,
+	LIMOSA_CMD_INFO = LIMOSA_CMD_BASE,
+	LIMOSA_CMD_LIMIT,
+	LIMOSA_CMD_MIGRATE,
+	LIMOSA_CMD_RESIDENCY,
+	LIMOSA_CMD_COUNTERS,
+	LIMOSA_CMD_VIEW,
+	LIMOSA_CMD_POLICY,
+};
+
+/**
+ * enum limosa_place - where a page of the caller's memory can be
+ * @LIMOSA_PLACE_SYSTEM: in system RAM.
+ * @LIMOSA_PLACE_PRIVATE: in device memory that the CPU does not address
+ *                        (DEVICE_PRIVATE): a CPU access brings the page back.
+ * @LIMOSA_PLACE_COHERENT: in device memory that the CPU addresses
+ *                         (DEVICE_COHERENT): the page stays until it is moved.
+ */
+enum limosa_place {
+	LIMOSA_PLACE_SYSTEM = 0,
+	LIMOSA_PLACE_PRIVATE = 1,
+	LIMOSA_PLACE_COHERENT = 2,
+};
+
+/**
+ * struct limosa_info - ioctl(LIMOSA_INFO), on /dev/limosaN
+ * @size: in: sizeof(struct limosa_info)
+ * @flags: in: zero
+ * @page_size: out: bytes in a page, the unit of addresses and counts
+ * @huge_size: out: bytes that are moved as one where alignment and the kernel
+ *             allow it; zero where the kernel cannot
+ * @private_bytes: out: size of the device's DEVICE_PRIVATE memory, in bytes
+ * @private_free: out: bytes of it that nobody uses now
+ * @coherent_bytes: out: size of the device's DEVICE_COHERENT memory, in bytes
+ * @coherent_free: out: bytes of it that nobody uses now
+ * @limit: out: bytes of device memory, of both kinds together, that this file
+ *         may have in use
+ * @used: out: bytes of device memory that this file has in use now; memory
+ *        that it moved and that a child shares since fork() counts here
+ */
+struct limosa_info {
+	__u32 size;
+	__u32 flags;
+	__u32 page_size;
+	__u32 huge_size;
+	__aligned_u64 private_bytes;
+	__aligned_u64 private_free;
+	__aligned_u64 coherent_bytes;
+	__aligned_u64 coherent_free;
+	__aligned_u64 limit;
+	__aligned_u64 used;
+};
+#define LIMOSA_INFO _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_INFO)
+
+/**
+ * struct limosa_limit - ioctl(LIMOSA_LIMIT), on /dev/limosaN
+ * @size: in: sizeof(struct limosa_limit)
+ * @flags: in: zero
+ * @bytes: in: bytes of device memory, of both kinds together, that this file
+ *         may have in use from now on, rounded down to whole pages. More than
+ *         the administrator grants a file (the module's parameter
+ *         client_limit_mb) is as much as that. A limit below what is in use
+ *         moves nothing: it only keeps more from coming.
+ */
+struct limosa_limit {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 bytes;
+};
+#define LIMOSA_LIMIT _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_LIMIT)
+
+/**
+ * struct limosa_migrate - ioctl(LIMOSA_MIGRATE), on /dev/limosaN
+ * @size: in: sizeof(struct limosa_migrate)
+ * @flags: in: zero
+ * @addr: in: first byte of the range
+ * @len: in: length of the range in bytes; it may span several mappings
+ * @to: in: where to, one of enum limosa_place. To LIMOSA_PLACE_SYSTEM brings
+ *      back the pages of this device, of both kinds.
+ * @reserved: in: zero
+ * @cursor: out: first address that was not dealt with; @addr + @len at the end
+ * @moved: out: pages of [@addr, @cursor) that were moved by this call
+ * @moved_huge: out: how often 2 MiB were moved as one; their pages are in
+ *              @moved, too
+ * @left: out: pages of [@addr, @cursor) that were not moved: they are there
+ *        already, or there is nothing to bring back, or the kernel cannot
+ *        move them (shared or file-backed memory, pages pinned for I/O, under
+ *        I/O, or of another device). LIMOSA_RESIDENCY tells which.
+ *
+ * Memory that was never touched is moved, too: it becomes zeroed memory of the
+ * device. ENOSPC and EDQUOT come with what fitted moved; pages are never
+ * dropped or evicted for others.
+ */
+struct limosa_migrate {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 len;
+	__u32 to;
+	__u32 reserved;
+	__aligned_u64 cursor;
+	__aligned_u64 moved;
+	__aligned_u64 moved_huge;
+	__aligned_u64 left;
+};
+#define LIMOSA_MIGRATE _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_MIGRATE)
+
+/**
+ * DOC: Residency of a page, one byte
+ *
+ * LIMOSA_RESIDENCY writes one byte for each page: one of the first four in its
+ * low bits, with the flags that hold. What is swapped out, or in the private
+ * memory of another device, is absent to this one.
+ */
+#define LIMOSA_RESIDENCY_ABSENT		0x00 /* Nothing is mapped there now. */
+#define LIMOSA_RESIDENCY_SYSTEM		0x01 /* In system RAM. */
+#define LIMOSA_RESIDENCY_PRIVATE	0x02 /* In this device's private memory. */
+#define LIMOSA_RESIDENCY_COHERENT	0x03 /* In this device's coherent memory. */
+#define LIMOSA_RESIDENCY_PLACE		0x0f /* The bits that hold the place. */
+#define LIMOSA_RESIDENCY_WRITABLE	0x10 /* Mapped for writing. */
+#define LIMOSA_RESIDENCY_HUGE		0x20 /* Mapped as part of 2 MiB. */
+
+/**
+ * struct limosa_residency - ioctl(LIMOSA_RESIDENCY), on /dev/limosaN
+ * @size: in: sizeof(struct limosa_residency)
+ * @flags: in: zero
+ * @addr: in: first byte of the range
+ * @len: in: length of the range in bytes
+ * @states: in: address of an array of bytes, one for each page of the range,
+ *          that is written; zero: only the counts are wanted
+ * @cursor: out: first address that was not dealt with; @addr + @len at the end
+ * @absent: out: pages of [@addr, @cursor) that are absent
+ * @in_system: out: pages in system RAM
+ * @in_private: out: pages in this device's private memory
+ * @in_coherent: out: pages in this device's coherent memory
+ *
+ * Nothing is faulted in, moved or kept from moving: the answer is what held at
+ * one moment for each page. Addresses where nothing is mapped are EFAULT.
+ */
+struct limosa_residency {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 len;
+	__aligned_u64 states;
+	__aligned_u64 cursor;
+	__aligned_u64 absent;
+	__aligned_u64 in_system;
+	__aligned_u64 in_private;
+	__aligned_u64 in_coherent;
+};
+#define LIMOSA_RESIDENCY _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_RESIDENCY)
+
+/**
+ * enum limosa_scope - whose events are counted
+ * @LIMOSA_SCOPE_FILE: this open file's, its views included.
+ * @LIMOSA_SCOPE_DEVICE: the device's since the driver was bound to it.
+ */
+enum limosa_scope {
+	LIMOSA_SCOPE_FILE = 0,
+	LIMOSA_SCOPE_DEVICE = 1,
+};
+
+/**
+ * struct limosa_counters - ioctl(LIMOSA_COUNTERS), on /dev/limosaN
+ * @size: in: sizeof(struct limosa_counters)
+ * @flags: in: zero
+ * @scope: in: one of enum limosa_scope
+ * @reserved: in: zero
+ * @pages_to_device: out: pages moved to the device, for whatever reason
+ * @huge_to_device: out: how often 2 MiB of them were moved as one
+ * @pages_to_system: out: pages moved back, for whatever reason
+ * @huge_to_system: out: how often 2 MiB of them were moved as one
+ * @cpu_faults: out: CPU accesses that found a page on the device
+ * @cpu_fault_pages: out: pages that they brought back, fault-around included
+ * @gpu_faults: out: accesses through a view that found no mapping
+ * @gpu_fault_pages: out: pages that they mapped in the view
+ * @gpu_pages_moved: out: pages that they moved to the device first
+ * @gpu_moves_held: out: times that the policy wanted a move and the guard
+ *                  against thrashing left the page where it was
+ * @gpu_moves_full: out: times that the policy wanted a move and the device or
+ *                  the limit was full
+ * @gpu_retries: out: times that a fault began anew, as the memory changed
+ *               under it
+ * @invalidations: out: times that the kernel took mappings back from a view
+ * @pages_evicted: out: pages moved back because the device was unbound
+ *
+ * A page's coming back is counted for the file that moved it to the device.
+ * All count events, and only go up.
+ */
+struct limosa_counters {
+	__u32 size;
+	__u32 flags;
+	__u32 scope;
+	__u32 reserved;
+	__aligned_u64 pages_to_device;
+	__aligned_u64 huge_to_device;
+	__aligned_u64 pages_to_system;
+	__aligned_u64 huge_to_system;
+	__aligned_u64 cpu_faults;
+	__aligned_u64 cpu_fault_pages;
+	__aligned_u64 gpu_faults;
+	__aligned_u64 gpu_fault_pages;
+	__aligned_u64 gpu_pages_moved;
+	__aligned_u64 gpu_moves_held;
+	__aligned_u64 gpu_moves_full;
+	__aligned_u64 gpu_retries;
+	__aligned_u64 invalidations;
+	__aligned_u64 pages_evicted;
+};
+#define LIMOSA_COUNTERS _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_COUNTERS)
+
+/**
+ * enum limosa_policy_kind - what an access through a view does with a page
+ * @LIMOSA_POLICY_MAP: maps it where it is.
+ * @LIMOSA_POLICY_MIGRATE: moves it to the device's private memory first, if it
+ *                         can be moved and has not just come back.
+ */
+enum limosa_policy_kind {
+	LIMOSA_POLICY_MAP = 0,
+	LIMOSA_POLICY_MIGRATE = 1,
+};
+
+/**
+ * struct limosa_view - ioctl(LIMOSA_VIEW), on /dev/limosaN
+ * @size: in: sizeof(struct limosa_view)
+ * @flags: in: zero
+ * @addr: in: first byte of the range of the caller's memory to be mirrored
+ * @len: in: its length in bytes
+ * @policy: in: one of enum limosa_policy_kind, for all of the range
+ * @fd: out: a new file descriptor, close-on-exec: the view
+ *
+ * A view is the device's page table for the range. mmap() of all of @len from
+ * offset 0 with MAP_SHARED, once, outside the range, is its software device:
+ * an access to byte i of the mapping is the device's access to byte i of the
+ * range, with the rights that the range's own mappings give at that moment. An
+ * access that the range does not permit, or where it maps nothing, is SIGSEGV
+ * (or SIGBUS, if the memory behind the range is what is missing). The range
+ * need not be mapped yet. A view cannot be mirrored by a view (SIGSEGV), is
+ * not inherited by fork(), cannot be moved, split, or made part of O_DIRECT.
+ * It goes on in system RAM when the device is gone.
+ */
+struct limosa_view {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 len;
+	__u32 policy;
+	__s32 fd;
+};
+#define LIMOSA_VIEW _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_VIEW)
+
+/**
+ * struct limosa_policy - ioctl(LIMOSA_POLICY), on a view's file descriptor
+ * @size: in: sizeof(struct limosa_policy)
+ * @flags: in: zero
+ * @addr: in: first byte of a part of the mirrored range (not of the mapping)
+ * @len: in: its length in bytes
+ * @policy: in: one of enum limosa_policy_kind, from the next fault on
+ * @reserved: in: zero
+ *
+ * A part outside of the view's range is EFAULT.
+ */
+struct limosa_policy {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 len;
+	__u32 policy;
+	__u32 reserved;
+};
+#define LIMOSA_POLICY _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_POLICY)
+
+#endif /* _UAPI_LINUX_LIMOSA_H */

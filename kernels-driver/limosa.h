@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the parts of the driver know of each other.
+ *
+ *   driver.c   PCI function <-> struct limosa_device: bind, unbind, parameters
+ *   client.c   an open file of /dev/limosaN: ioctls, limit, counters
+ *   vram.c     one range of device memory: struct pages, allocator, charging
+ *   migrate.c  moving pages: to the device, back, on a CPU's fault, at unbind
+ *   mirror.c   a device page table kept equal to a range of a process's memory
+ *   view.c     such a table that is a VMA: the software device's
+ *   query.c    residency
+ *
+ * Locks, outermost first. Nothing of ours is held where core mm is called but
+ * for the device's SRCU, which only delays an unbind:
+ *
+ *   limosa_device.live (SRCU)
+ *     mmap_lock
+ *       folio locks, page table locks (core mm's)
+ *         limosa_mirror.lock    never across an allocation that may reclaim
+ *           page table locks of the view
+ *         limosa_vram.lock      a spinlock; leaf
+ */
+#ifndef _LIMOSA_H
+#define _LIMOSA_H
+
+#include <linux/atomic.h>
+#include <linux/kref.h>
+#include <linux/memremap.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/pci.h>
+#include <linux/spinlock.h>
+#include <linux/srcu.h>
+#include <uapi/linux/limosa.h>
+
+struct limosa_client;
+struct limosa_device;
+
+/* Pages in a folio of 2 MiB, the largest that is moved as one. */
+#define LIMOSA_HUGE_ORDER	(PMD_SHIFT - PAGE_SHIFT)
+#define LIMOSA_HUGE_PAGES	(1UL << LIMOSA_HUGE_ORDER)
+
+/**
+ * enum limosa_counter - what is counted, in the order of struct limosa_counters
+ */
+enum limosa_counter {
+	LIMOSA_PAGES_TO_DEVICE,
+	LIMOSA_HUGE_TO_DEVICE,
+	LIMOSA_PAGES_TO_SYSTEM,
+	LIMOSA_HUGE_TO_SYSTEM,
+	LIMOSA_CPU_FAULTS,
+	LIMOSA_CPU_FAULT_PAGES,
+	LIMOSA_GPU_FAULTS,
+	LIMOSA_GPU_FAULT_PAGES,
+	LIMOSA_GPU_PAGES_MOVED,
+	LIMOSA_GPU_MOVES_HELD,
+	LIMOSA_GPU_MOVES_FULL,
+	LIMOSA_GPU_RETRIES,
+	LIMOSA_INVALIDATIONS,
+	LIMOSA_PAGES_EVICTED,
+	LIMOSA_NR_COUNTERS,
+};
+
+struct limosa_counter_set {
+	atomic64_t count[LIMOSA_NR_COUNTERS];
+};
+
+/* ---------------------------------------------------------------- vram.c */
+
+/**
+ * struct limosa_vram - one range of a device's memory, with struct pages
+ * @device: whose it is
+ * @pgmap: its pages; pgmap.owner is this struct
+ * @bytes: the memory in the kernel's address space: byte i is byte i of the
+ *         range, whatever the pages' own pfns are
+ * @bar_pfn: pfn of the memory itself, which a device (or a view) maps
+ * @first_pfn: pfn of the first struct page; DEVICE_PRIVATE pages stand at
+ *             physical addresses where nothing is
+ * @nr_pages: its size
+ * @lock: protects all below; irq-safe, as pages are freed from anywhere
+ * @nr_free: pages that nobody has
+ *
+ * The allocator hands out single pages and whole, aligned runs of 2 MiB, and
+ * keeps the runs whole as long as it can. Memory handed out holds whatever was
+ * there: who takes it overwrites all of it before it is mapped anywhere.
+ */
+struct limosa_vram {
+	struct limosa_device *device;
+	struct dev_pagemap pgmap;
+	void *bytes;
+	unsigned long bar_pfn;
+	unsigned long first_pfn;
+	unsigned long nr_pages;
+
+	spinlock_t lock;
+	unsigned long nr_free;
+	struct limosa_run *runs;
+	struct list_head whole;
+	struct list_head broken;
+};
+
+int limosa_vram_init(struct limosa_vram *vram, struct limosa_device *device,
+		     enum limosa_place place, resource_size_t offset,
+		     resource_size_t size);
+void limosa_vram_fini(struct limosa_vram *vram);
+
+/**
+ * limosa_vram_alloc() - take a folio and charge it to a client
+ * @vram: from where
+ * @client: who pays, until the folio is freed
+ * @order: 0 or LIMOSA_HUGE_ORDER
+ * @err: set on failure: -ENOSPC, -EDQUOT, -ENODEV (the device is going)
+ *
+ * Return: the first page of a locked folio with one reference, or NULL.
+ */
+struct page *limosa_vram_alloc(struct limosa_vram *vram,
+			       struct limosa_client *client,
+			       unsigned int order, int *err);
+
+/* The vram that a page is of, or NULL if it is not a page of this driver. */
+struct limosa_vram *limosa_page_vram(struct page *page);
+
+static inline unsigned long limosa_page_index(struct limosa_vram *vram,
+					      struct page *page)
+{
+	return page_to_pfn(page) - vram->first_pfn;
+}
+
+/* Where the kernel reads and writes what the page holds. */
+static inline void *limosa_page_bytes(struct limosa_vram *vram,
+				      struct page *page)
+{
+	return vram->bytes + (limosa_page_index(vram, page) << PAGE_SHIFT);
+}
+
+/* What a device maps to reach what the page holds. */
+static inline unsigned long limosa_page_bar_pfn(struct limosa_vram *vram,
+						struct page *page)
+{
+	return vram->bar_pfn + limosa_page_index(vram, page);
+}
+
+/* -------------------------------------------------------------- driver.c */
+
+/**
+ * struct limosa_device - a PCI function that the driver is bound to
+ * @ref: the binding's, and one for each client
+ * @live: readers use the device's memory; unbind waits for them
+ * @gone: set by unbind, read under @live
+ * @vram: indexed by enum limosa_place; a range of no pages where there is none
+ */
+struct limosa_device {
+	struct kref ref;
+	struct pci_dev *pdev;
+	unsigned int index;
+	char name[16];
+	struct miscdevice misc;
+	struct srcu_struct live;
+	bool gone;
+	struct limosa_vram vram[LIMOSA_PLACE_COHERENT + 1];
+	struct limosa_counter_set counters;
+};
+
+/* The device with this number, referenced, or NULL. */
+struct limosa_device *limosa_device_get(unsigned int index);
+void limosa_device_put(struct limosa_device *device);
+
+/* Keeps an unbind from ending until limosa_device_exit(). False: it is gone. */
+bool limosa_device_enter(struct limosa_device *device, int *idx);
+void limosa_device_exit(struct limosa_device *device, int idx);
+
+/* -------------------------------------------------------------- client.c */
+
+/**
+ * struct limosa_client - who pays for device memory: one open file
+ * @ref: the file's, one for each view, and one for each folio charged
+ * @mm: whose memory it speaks of; mmgrab()ed, to be compared, not to be used
+ *      unless current->mm is it
+ * @limit: pages of device memory it may have in use
+ * @used: pages of device memory it has in use
+ * @max_order: the largest folio that is tried for it; the kernel's own tests
+ *             turn large ones off
+ */
+struct limosa_client {
+	struct kref ref;
+	struct limosa_device *device;
+	struct mm_struct *mm;
+	atomic_long_t limit;
+	atomic_long_t used;
+	unsigned int max_order;
+	struct limosa_counter_set counters;
+};
+
+struct limosa_client *limosa_client_create(struct limosa_device *device,
+					   struct mm_struct *mm);
+static inline void limosa_client_get(struct limosa_client *client)
+{
+	kref_get(&client->ref);
+}
+void limosa_client_put(struct limosa_client *client);
+
+/* Counts for the client and its device. */
+void limosa_count(struct limosa_client *client, enum limosa_counter counter,
+		  long by);
+
+/* Whether [addr, addr + len) is a well-formed range: 0, or -EINVAL. */
+int limosa_check_range(u64 addr, u64 len);
+
+/* Reads a size-first struct; @least is the size of its first version. */
+int limosa_read_args(void *args, size_t size, size_t least,
+		     const void __user *from);
+/* Writes back as much of it as the caller knows. */
+int limosa_write_args(const void *args, size_t size, void __user *to);
+
+/* ------------------------------------------------------------- migrate.c */
+
+/**
+ * struct limosa_moved - what a move came to
+ * @next: first address that was not dealt with
+ * @moved: pages that were moved
+ * @moved_huge: how often 2 MiB were moved as one
+ */
+struct limosa_moved {
+	unsigned long next;
+	unsigned long moved;
+	unsigned long moved_huge;
+};
+
+/**
+ * limosa_move_to_device() - move what can be moved to the device
+ * @client: who pays
+ * @mm: whose memory; mmap_lock held for reading
+ * @start: first byte, page aligned
+ * @end: end of the range, page aligned
+ * @place: LIMOSA_PLACE_PRIVATE or LIMOSA_PLACE_COHERENT
+ * @moved: result, added to; valid also on failure
+ *
+ * Works in steps of at most 2 MiB. Does not drop mmap_lock; the ioctl calls it
+ * for 2 MiB at a time.
+ *
+ * Return: 0, -EFAULT (nothing is mapped at @moved->next), -ENOSPC, -EDQUOT,
+ * -ENOMEM, -ENODEV.
+ */
+int limosa_move_to_device(struct limosa_client *client, struct mm_struct *mm,
+			  unsigned long start, unsigned long end,
+			  enum limosa_place place, struct limosa_moved *moved);
+
+/* The same for bringing back this device's pages of both kinds. */
+int limosa_move_to_system(struct limosa_client *client, struct mm_struct *mm,
+			  unsigned long start, unsigned long end,
+			  struct limosa_moved *moved);
+
+/* pgmap->ops->migrate_to_ram: a CPU touched a page of DEVICE_PRIVATE. */
+vm_fault_t limosa_migrate_to_ram(struct vm_fault *vmf);
+
+/* Brings back every page of @vram, whoever has it mapped. Device not live. */
+void limosa_evict_all(struct limosa_vram *vram);
+
+/* -------------------------------------------------------------- mirror.c */
+
+struct limosa_mirror;
+
+/**
+ * struct limosa_mirror_ops - the hooks of a device's page table
+ * @map: write @nr entries from @addr on, out of what hmm_range_fault() found;
+ *       mirror->lock held, the entries are valid as long as it is. Must not
+ *       allocate in a way that reclaims.
+ * @zap: remove the entries of [start, end), which lies within the mirrored
+ *       range, and see to it that the device no longer uses them;
+ *       mirror->lock held. As @map.
+ */
+struct limosa_mirror_ops {
+	int (*map)(struct limosa_mirror *mirror, unsigned long addr,
+		   unsigned long nr, const unsigned long *hmm_pfns, void *arg);
+	void (*zap)(struct limosa_mirror *mirror, unsigned long start,
+		    unsigned long end);
+};
+
+/**
+ * struct limosa_mirror - a device page table for [start, end) of a process
+ * @notifier: tells what changes in the range
+ * @lock: the device page table's: taken by fault and invalidation
+ * @client: for whom
+ */
+struct limosa_mirror {
+	struct mmu_interval_notifier notifier;
+	struct mutex lock;
+	const struct limosa_mirror_ops *ops;
+	struct limosa_client *client;
+	unsigned long start;
+	unsigned long end;
+};
+
+/* Begins mirroring. mmap_lock not held. */
+int limosa_mirror_insert(struct limosa_mirror *mirror,
+			 struct limosa_client *client, unsigned long start,
+			 unsigned long end, const struct limosa_mirror_ops *ops);
+/* Ends it; no zap comes after. mmap_lock not held. */
+void limosa_mirror_remove(struct limosa_mirror *mirror);
+
+/**
+ * limosa_mirror_fault() - have the device's entries made, as the CPU's are
+ * @mirror: whose
+ * @addr: the address that was touched, page aligned
+ * @nr: pages from there on that are wanted; at most LIMOSA_HUGE_PAGES. Only
+ *      the first must be there, the others are mapped if they are present.
+ * @write: the device wants to write to the first
+ * @arg: for ops->map
+ *
+ * mmap_lock held for reading. Pages of the client's own private memory are
+ * mapped where they are, unless they cannot be written there (copy-on-write):
+ * then they come back to be copied.
+ *
+ * Return: 0 when ops->map was called and returned 0, else its error, -EFAULT
+ * (not mapped, or not permitted), -ENOMEM, -EINTR (a fatal signal).
+ */
+int limosa_mirror_fault(struct limosa_mirror *mirror, unsigned long addr,
+			unsigned long nr, bool write, void *arg);
+
+/* The page behind an entry of hmm's, for 2 MiB device folios, too. */
+struct page *limosa_hmm_page(unsigned long hmm_pfn, unsigned long addr);
+
+/* ---------------------------------------------------------------- view.c */
+
+/* ioctl(LIMOSA_VIEW): a new file descriptor, or a negative errno. */
+int limosa_view_create(struct limosa_client *client, unsigned long addr,
+		       unsigned long len, enum limosa_policy_kind policy);
+
+/* --------------------------------------------------------------- query.c */
+
+/* ioctl(LIMOSA_RESIDENCY); fills in the results also on failure. */
+int limosa_query_residency(struct limosa_client *client,
+			   struct limosa_residency *args);
+
+#endif /* _LIMOSA_H */
