@@ -145,10 +145,9 @@ pub(crate) fn debian_archive<'a>(sources: &'a [Source], codename: &str) -> Optio
     best.map(|(source, _)| source)
 }
 
-/// The text of a `.sources` file that gives `suite` from where `archive` is.
-pub(crate) fn sources_file(archive: &Source, suite: &str) -> String {
-    let mut text =
-        "# Written by `cargo xtask setup` of limosa, which needs a newer Mesa than this release has.\n".to_owned();
+/// The text of a `.sources` file that gives `suites` from where `archive` is, and says what of it limosa needs.
+pub(crate) fn sources_file(archive: &Source, suites: &str, needs: &str) -> String {
+    let mut text = format!("# Written by `cargo xtask` of limosa, which needs {needs}.\n");
     let uris: Vec<&str> = archive.uris.iter().map(String::as_str).filter(|uri| !uri.starts_with("cdrom:")).collect();
     let mut field = |name: &str, value: &str| {
         // A value that begins on its second line (a key) has its own line breaks.
@@ -157,7 +156,7 @@ pub(crate) fn sources_file(archive: &Source, suite: &str) -> String {
     };
     field("Types", "deb");
     field("URIs", &uris.join(" "));
-    field("Suites", suite);
+    field("Suites", suites);
     field("Components", "main");
     for (name, value) in [("Signed-By", &archive.signed_by), ("Trusted", &archive.trusted)] {
         if let Some(value) = value {
@@ -170,10 +169,14 @@ pub(crate) fn sources_file(archive: &Source, suite: &str) -> String {
 /// Whether the upstream part of a Debian version (epoch and revision aside) is `least` or newer, number by number. A
 /// release candidate counts as its release.
 pub(crate) fn at_least(version: &str, least: &[u64]) -> bool {
+    numbers(version).as_slice() >= least
+}
+
+/// The numbers of the upstream part of a Debian version.
+pub(crate) fn numbers(version: &str) -> Vec<u64> {
     let upstream = version.split_once(':').map_or(version, |(_, rest)| rest);
     let end = upstream.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(upstream.len());
-    let numbers: Vec<u64> = upstream[..end].split('.').map_while(|number| number.parse().ok()).collect();
-    numbers.as_slice() >= least
+    upstream[..end].split('.').map_while(|number| number.parse().ok()).collect()
 }
 
 /// The installed packages of `dpkg-query --showformat='${Package}\t${db:Status-Status}\t${Version}\n'`, with versions.
@@ -269,7 +272,7 @@ Components: main
                     -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQINBG\n -----END PGP PUBLIC KEY BLOCK-----\n";
         let sources = parse_deb822(text);
         assert_eq!(sources[0].suites, words("bookworm bookworm-updates"));
-        let written = sources_file(&sources[0], "bookworm-backports");
+        let written = sources_file(&sources[0], "bookworm-backports", "this");
         let read = parse_deb822(&written);
         assert_eq!(read[0].signed_by, sources[0].signed_by);
         assert!(written.contains("Signed-By:\n -----BEGIN PGP"), "{written}");
@@ -291,7 +294,7 @@ Components: main
         let archive = debian_archive(&sources, "bookworm").unwrap();
         assert_eq!(archive.uris, ["http://archive.example/debian/"]);
         assert_eq!(archive.signed_by, None);
-        assert!(!sources_file(archive, "bookworm-backports").contains("Signed-By"));
+        assert!(!sources_file(archive, "bookworm-backports", "this").contains("Signed-By"));
     }
 
     #[test]

@@ -48,6 +48,23 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Error> {
     Err(Error::Command { command: shown(command), outcome: status.to_string(), code })
 }
 
+/// Runs the command with all its output in a file, of which the end is shown if it fails.
+pub(crate) fn run_logged(command: &mut Command, log: &Path) -> Result<(), Error> {
+    let failed = || Error::io(format!("cannot write {}", log.display()));
+    let file = std::fs::File::create(log).map_err(failed())?;
+    command.stdin(Stdio::null()).stdout(file.try_clone().map_err(failed())?).stderr(file);
+    let status = command.status().map_err(Error::io(format!("cannot start `{}`", shown(command))))?;
+    if status.success() {
+        return Ok(());
+    }
+    let text = std::fs::read(log).map_err(failed())?;
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    eprintln!("{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Err(Error::Command { command: shown(command), outcome: status.to_string(), code })
+}
+
 /// Runs the command, whose errors still go to the terminal, and returns what it wrote to standard output.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>, Error> {
     let output =

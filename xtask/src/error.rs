@@ -42,9 +42,9 @@ pub(crate) enum Error {
     /// There is no archive from which a backports address could be taken.
     #[error(
         "apt's configuration names no Debian archive for {codename} (main), so there is no address to take \
-         {codename}-backports from. Add {codename}-backports to /etc/apt/sources.list.d and run this again"
+         {suite} from. Add one to /etc/apt/sources.list.d and run this again"
     )]
-    NoArchive { codename: String },
+    NoArchive { codename: String, suite: String },
     /// apt-get was content and the packages are still not there.
     #[error("apt-get reported success, but this is still missing:\n{what}`apt-cache policy` shows what apt can see")]
     StillMissing { what: String },
@@ -57,6 +57,9 @@ pub(crate) enum Error {
     /// The graph cannot be written or does not read back.
     #[error("the graph: {0}")]
     Graph(#[from] crate::graph_codec::CodecError),
+    /// The guest of the kernel shim's tests cannot be made, or what ran in it failed.
+    #[error("the guest: {0}")]
+    Guest(String),
     /// A step of the test failed; the summary names it.
     #[error("step \"{step}\" failed: {cause}")]
     Step { step: &'static str, cause: Box<Error> },

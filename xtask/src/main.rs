@@ -13,6 +13,7 @@ mod graph;
 /// The same file that the command reads the bundled graph with: one description of the format.
 #[path = "../../runtime/cli/src/graph/codec.rs"]
 mod graph_codec;
+mod guest;
 mod layering;
 mod setup;
 mod sources;
@@ -26,13 +27,18 @@ const USAGE: &str = "\
 usage: cargo xtask <verb>
   setup [--no-install]              install what limosa and its tests need of the machine
   demo [--no-install] [-- ARG…]     set up, build and run `limosa demo ARG…`
-  test [--no-install]               set up and run every check and test, and the demo
+  test [--no-install] [--no-guest]  set up and run every check and test, and the demo
+  guest [--no-install] [--accel kvm|tcg] [-- FILTER…]
+                                    the kernel shim's tests, in a virtual machine
+  guest shell [--accel kvm|tcg] [--machine NAME]
+                                    a shell in that machine (leave it with ^D)
   check                             the lints alone: layering, format, clippy, documentation
   bench [--no-install] [-- ARG…]    set up and run the benchmarks (-- --help: what they take)
   bench --check                     run them as little as shows that they run, as `test` does
   shaders [--check]                 make the checked-in SPIR-V anew, or compare it
   graph [--suite NAME] [--output PATH]
                                     make the bundled graph anew from apt's package lists
+--no-guest: without the kernel shim's tests
 --no-install: say what is missing, and fail, instead of installing it";
 
 fn main() -> ExitCode {
@@ -54,7 +60,9 @@ fn dispatch(arguments: &[String]) -> Result<(), Error> {
         }
         Verb::Setup { no_install } => setup::setup(Purpose::Test, no_install),
         Verb::Demo { no_install, rest } => steps::demo(no_install, &rest),
-        Verb::Test { no_install } => steps::test(no_install),
+        Verb::Test { no_install, no_guest } => steps::test(no_install, no_guest),
+        Verb::Guest(options) => guest::test(&options, None),
+        Verb::GuestShell { options, machine } => guest::shell(&options, machine.as_deref()),
         Verb::Check => steps::check(),
         Verb::Bench { no_install, rest } => benches::bench(no_install, &rest),
         Verb::CheckBenches => steps::check_benches(),
@@ -69,7 +77,9 @@ enum Verb {
     Help,
     Setup { no_install: bool },
     Demo { no_install: bool, rest: Vec<String> },
-    Test { no_install: bool },
+    Test { no_install: bool, no_guest: bool },
+    Guest(guest::Options),
+    GuestShell { options: guest::Options, machine: Option<String> },
     Check,
     Bench { no_install: bool, rest: Vec<String> },
     CheckBenches,
@@ -88,7 +98,7 @@ impl Verb {
             None => (own, Vec::new()),
         };
         let mut options = Options { verb, left: own.to_vec() };
-        let takes_rest = matches!(verb.as_str(), "demo" | "bench");
+        let takes_rest = matches!(verb.as_str(), "demo" | "bench" | "guest");
         if !rest.is_empty() && !takes_rest {
             return Err(Error::Usage(format!("`{verb}` takes nothing after `--`")));
         }
@@ -96,7 +106,11 @@ impl Verb {
             "help" | "--help" | "-h" => Self::Help,
             "setup" => Self::Setup { no_install: options.flag("--no-install") },
             "demo" => Self::Demo { no_install: options.flag("--no-install"), rest },
-            "test" => Self::Test { no_install: options.flag("--no-install") },
+            "test" => {
+                let (no_install, no_guest) = (options.flag("--no-install"), options.flag("--no-guest"));
+                Self::Test { no_install, no_guest }
+            }
+            "guest" => Self::guest(&mut options, rest)?,
             "check" => Self::Check,
             "bench" if rest.is_empty() && options.flag("--check") => Self::CheckBenches,
             "bench" => Self::Bench { no_install: options.flag("--no-install"), rest },
@@ -109,6 +123,25 @@ impl Verb {
         };
         options.finish()?;
         Ok(parsed)
+    }
+}
+
+impl Verb {
+    fn guest(options: &mut Options, filters: Vec<String>) -> Result<Self, Error> {
+        let shell = options.flag("shell");
+        let accel = match options.value("--accel")?.as_deref() {
+            None | Some("auto") => None,
+            Some("kvm") => Some(guest::Accel::Kvm),
+            Some("tcg") => Some(guest::Accel::Tcg),
+            Some(other) => return Err(Error::Usage(format!("`--accel` takes kvm, tcg or auto, not `{other}`"))),
+        };
+        let no_install = options.flag("--no-install");
+        if shell && !filters.is_empty() {
+            return Err(Error::Usage("`guest shell` takes nothing after `--`".to_owned()));
+        }
+        let machine = if shell { options.value("--machine")? } else { None };
+        let options = guest::Options { no_install, accel, filters };
+        Ok(if shell { Self::GuestShell { options, machine } } else { Self::Guest(options) })
     }
 }
 
@@ -152,7 +185,10 @@ mod tests {
     #[test]
     fn verbs_and_their_options_are_read() {
         assert_eq!(parse("setup").unwrap(), Verb::Setup { no_install: false });
-        assert_eq!(parse("test --no-install").unwrap(), Verb::Test { no_install: true });
+        assert_eq!(parse("test --no-install").unwrap(), Verb::Test { no_install: true, no_guest: false });
+        let options =
+            guest::Options { accel: Some(guest::Accel::Tcg), filters: vec!["fork".to_owned()], ..Default::default() };
+        assert_eq!(parse("guest --accel tcg -- fork").unwrap(), Verb::Guest(options));
         let rest = vec!["--no-install".to_owned(), "x".to_owned()];
         assert_eq!(parse("demo -- --no-install x").unwrap(), Verb::Demo { no_install: false, rest });
         assert_eq!(parse("shaders --check").unwrap(), Verb::Shaders { check: true });
@@ -165,9 +201,18 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_named() {
-        for line in
-            ["", "jump", "check --no-install", "bench --check -- x", "demo --fast", "test -- x", "graph --output"]
-        {
+        for line in [
+            "",
+            "jump",
+            "guest --accel hvf",
+            "guest shell -- x",
+            "guest --machine m",
+            "check --no-install",
+            "bench --check -- x",
+            "demo --fast",
+            "test -- x",
+            "graph --output",
+        ] {
             let error = parse(line).unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains("usage: cargo xtask"), "{line}");
         }

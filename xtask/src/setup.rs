@@ -19,6 +19,15 @@ pub(crate) enum Purpose {
     Run,
     /// To run the tests, which regenerate SPIR-V and have the driver's use validated.
     Test,
+    /// To boot the guest of the kernel shim's tests.
+    Guest,
+}
+
+impl Purpose {
+    /// Whether what is needed for `other` is needed for this.
+    fn needs(self, other: Self) -> bool {
+        self == other || (self == Self::Test && other == Self::Run)
+    }
 }
 
 struct Package {
@@ -30,7 +39,8 @@ struct Package {
 }
 
 const MESA: &str = "mesa-vulkan-drivers";
-const PACKAGES: [Package; 5] = [
+const QEMU: &str = "qemu-system-x86";
+const PACKAGES: [Package; 9] = [
     Package {
         name: MESA,
         least: &[24],
@@ -46,6 +56,15 @@ const PACKAGES: [Package; 5] = [
         why: "checks limosa's use of Vulkan in the tests",
         purpose: Purpose::Test,
     },
+    Package {
+        name: QEMU,
+        least: &[8],
+        why: "the machine of the kernel shim's guest; QEMU 8 or newer",
+        purpose: Purpose::Guest,
+    },
+    Package { name: "mmdebstrap", least: &[], why: "makes the guest's file systems", purpose: Purpose::Guest },
+    Package { name: "e2fsprogs", least: &[], why: "makes the guest's disks", purpose: Purpose::Guest },
+    Package { name: "xz-utils", least: &[], why: "unpacks the kernel's source", purpose: Purpose::Guest },
 ];
 
 /// A package that is not there, or is too old.
@@ -89,8 +108,7 @@ pub(crate) fn setup(purpose: Purpose, no_install: bool) -> Result<(), Error> {
 }
 
 fn find_missing(purpose: Purpose, os: &OsRelease) -> Result<Vec<Missing>, Error> {
-    let wanted: Vec<&'static Package> =
-        PACKAGES.iter().filter(|package| purpose == Purpose::Test || package.purpose == Purpose::Run).collect();
+    let wanted: Vec<&'static Package> = PACKAGES.iter().filter(|package| purpose.needs(package.purpose)).collect();
     let mut command = Command::new("dpkg-query");
     command.args(["--show", "--showformat=${Package}\\t${db:Status-Status}\\t${Version}\\n"]);
     command.args(wanted.iter().map(|package| package.name));
@@ -115,20 +133,23 @@ fn plan(os: &OsRelease, missing: &[Missing], sources: &[Source]) -> Result<Plan,
         _ if os.id_like.split_whitespace().any(|like| like == "debian" || like == "ubuntu") => false,
         _ => return Err(not_debian(os)),
     };
-    let (mesa, others): (Vec<&Missing>, Vec<&Missing>) = missing.iter().partition(|one| one.package.name == MESA);
+    // What asks for a version is there in an older one.
+    let (newer, others): (Vec<&Missing>, Vec<&Missing>) = missing.iter().partition(|one| !one.package.least.is_empty());
     let mut plan = Plan { backports_file: None, installs: Vec::new() };
-    if from_backports && !mesa.is_empty() {
+    if from_backports && !newer.is_empty() {
         let suite = format!("{}-backports", os.codename);
         if !apt::has_suite(sources, &suite) {
             let archive = apt::debian_archive(sources, &os.codename)
-                .ok_or_else(|| Error::NoArchive { codename: os.codename.clone() })?;
-            plan.backports_file = Some(apt::sources_file(archive, &suite));
+                .ok_or_else(|| Error::NoArchive { codename: os.codename.clone(), suite: suite.clone() })?;
+            let needs = "newer versions of some packages than this release has";
+            plan.backports_file = Some(apt::sources_file(archive, &suite, needs));
         }
         // Alone: the suite that is preferred here would otherwise give its versions of the other packages too.
-        plan.installs.push(vec!["-t".to_owned(), suite, MESA.to_owned()]);
+        let names = newer.iter().map(|one| one.package.name.to_owned());
+        plan.installs.push(["-t".to_owned(), suite].into_iter().chain(names).collect());
     }
     let plain: Vec<String> =
-        others.iter().chain(mesa.iter().filter(|_| !from_backports)).map(|one| one.package.name.to_owned()).collect();
+        others.iter().chain(newer.iter().filter(|_| !from_backports)).map(|one| one.package.name.to_owned()).collect();
     if !plain.is_empty() {
         plan.installs.push(plain);
     }
@@ -170,7 +191,7 @@ fn commands_for_people(plan: &Plan) -> String {
 
 fn install(plan: &Plan, privilege: Privilege) -> Result<(), Error> {
     if let Some(file) = &plan.backports_file {
-        say(&format!("set-up: this release's Mesa is too old; adding its backports as {BACKPORTS_FILE}"));
+        say(&format!("set-up: some packages of this release are too old; adding its backports as {BACKPORTS_FILE}"));
         privilege.write(BACKPORTS_FILE, file)?;
     }
     run(&mut privilege.command("apt-get", &["update"]))?;
@@ -182,7 +203,7 @@ fn install(plan: &Plan, privilege: Privilege) -> Result<(), Error> {
 
 /// How we come by root's rights.
 #[derive(Clone, Copy)]
-enum Privilege {
+pub(crate) enum Privilege {
     Root,
     /// At a terminal sudo may ask for a password.
     SudoAsking,
@@ -190,7 +211,7 @@ enum Privilege {
 }
 
 impl Privilege {
-    fn find() -> Option<Self> {
+    pub(crate) fn find() -> Option<Self> {
         if is_root() {
             return Some(Self::Root);
         }
@@ -208,7 +229,7 @@ impl Privilege {
         }
     }
 
-    fn command(self, program: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(self, program: &str, arguments: &[&str]) -> Command {
         let sudo: &[&str] = match self {
             Self::Root => &[],
             Self::SudoAsking => &["sudo"],
@@ -259,13 +280,13 @@ mod tests {
     }
 
     #[test]
-    fn debian_12_takes_mesa_alone_from_backports() {
+    fn debian_12_takes_what_is_too_old_alone_from_backports() {
         let plan = plan(&os("debian", "", Some(12)), &all_missing(), &archive()).unwrap();
         let file = plan.backports_file.as_ref().unwrap();
         assert!(file.contains("URIs: http://archive.example/debian\nSuites: bookworm-backports\n"), "{file}");
         assert!(file.contains("Signed-By: /k.gpg\n"), "{file}");
-        assert_eq!(plan.installs[0], ["-t", "bookworm-backports", MESA]);
-        assert_eq!(plan.installs[1], ["libvulkan1", "glslang-tools", "spirv-tools", "vulkan-validationlayers"]);
+        assert_eq!(plan.installs[0], ["-t", "bookworm-backports", MESA, QEMU]);
+        assert_eq!(plan.installs[1][..3], ["libvulkan1", "glslang-tools", "spirv-tools"]);
         let commands = commands_for_people(&plan);
         let order = ["cat >", "apt-get update", "-t bookworm-backports mesa", "libvulkan1"];
         let places: Vec<usize> = order.iter().map(|part| commands.find(part).unwrap()).collect();
@@ -278,13 +299,13 @@ mod tests {
         sources.extend(apt::parse_list("deb http://other.example/debian bookworm-backports main\n"));
         let plan = plan(&os("debian", "", Some(12)), &all_missing(), &sources).unwrap();
         assert_eq!(plan.backports_file, None);
-        assert_eq!(plan.installs[0], ["-t", "bookworm-backports", MESA]);
+        assert_eq!(plan.installs[0], ["-t", "bookworm-backports", MESA, QEMU]);
     }
 
     #[test]
-    fn without_mesa_backports_are_not_needed() {
+    fn without_what_is_too_old_backports_are_not_needed() {
         let mut missing = all_missing();
-        missing.remove(0);
+        missing.retain(|one| one.package.least.is_empty());
         let plan = plan(&os("debian", "", Some(12)), &missing, &[]).unwrap();
         assert_eq!((plan.backports_file, plan.installs.len()), (None, 1));
     }

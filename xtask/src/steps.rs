@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::command::{TempDir, cargo, is_root, output, root, run, say, set_mode};
 use crate::error::Error;
 use crate::setup::{Purpose, setup};
-use crate::{benches, layering, sources};
+use crate::{benches, guest, layering, sources};
 
 /// What the machine is meant to have: a test that misses one of these fails instead of skipping.
 const EXPECTED: &str = "lavapipe,userfaultfd,glslang";
@@ -36,7 +36,7 @@ const LINTS: [Step; 4] = [
                 "--workspace",
                 "--all-targets",
                 "--features",
-                "limosa/inject",
+                "limosa/inject,limosa-guest/guest",
                 "--",
                 "-D",
                 "warnings",
@@ -47,20 +47,31 @@ const LINTS: [Step; 4] = [
 ];
 
 // The comparison of the SPIR-V with its sources is one of limosa-shaders' tests.
-const TESTS: [Step; 5] = [
+const TESTS: [Step; 6] = [
     Step { name: "tests, SPIR-V included", action: tests },
     Step { name: "tests as an unprivileged user", action: unprivileged },
     Step { name: "examples", action: |_| examples() },
     Step { name: "benches, as little as shows they run", action: |temp| benches::smoke(temp, &skips_file(temp)) },
     Step { name: "demo", action: |_| demo_run(&[]) },
+    Step {
+        name: "the kernel shim, in its guest",
+        action: |temp| guest::test(&guest::Options::default(), Some(&skips_file(temp))),
+    },
 ];
 
 /// `cargo xtask test`: everything, in the order of how soon it fails.
-pub(crate) fn test(no_install: bool) -> Result<(), Error> {
+pub(crate) fn test(no_install: bool, no_guest: bool) -> Result<(), Error> {
     setup(Purpose::Test, no_install)?;
+    if !no_guest {
+        setup(Purpose::Guest, no_install)?;
+    }
     let [rules, format, clippy, documentation] = &LINTS;
-    let [tests, unprivileged, examples, benches, demo] = &TESTS;
-    run_steps(&[rules, format, clippy, tests, unprivileged, examples, benches, documentation, demo])
+    let [tests, unprivileged, examples, benches, demo, guest] = &TESTS;
+    let mut steps = vec![rules, format, clippy, tests, unprivileged, examples, benches, documentation, demo];
+    if !no_guest {
+        steps.push(guest);
+    }
+    run_steps(&steps)
 }
 
 /// `cargo xtask check`: the lints alone. Nothing is installed for it.
@@ -70,7 +81,7 @@ pub(crate) fn check() -> Result<(), Error> {
 
 /// `cargo xtask bench --check`: the benches' step of the tests alone.
 pub(crate) fn check_benches() -> Result<(), Error> {
-    let [.., benches, _demo] = &TESTS;
+    let [_, _, _, benches, ..] = &TESTS;
     run_steps(&[benches])
 }
 

@@ -1,0 +1,156 @@
+//! The host's end of the channel: hears the guest line by line, and answers what its tests ask. Whether what it hears is
+//! good is not judged here.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::protocol::{Answer, Ask, Event};
+use crate::error::Error;
+
+/// How often who listens looks at the time.
+const TICK: Duration = Duration::from_millis(200);
+/// The most bytes that one request gets.
+const LENGTH_MAX: u64 = 64 << 20;
+
+/// Something heard, or not.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Event(Event),
+    /// Nothing for now.
+    Nothing,
+    /// The guest is gone.
+    End,
+}
+
+/// Where the guest will call.
+pub(super) struct Door {
+    listener: UnixListener,
+    vram: Vec<PathBuf>,
+}
+
+/// The guest on the line.
+pub(super) struct Channel {
+    stream: BufReader<UnixStream>,
+    vram: Vec<PathBuf>,
+    /// The beginning of a line whose end has not come yet.
+    line: Vec<u8>,
+}
+
+impl Door {
+    /// Listens at `path` for a guest with the memory of its devices in `vram`.
+    pub(super) fn open(path: &Path, vram: Vec<PathBuf>) -> Result<Self, Error> {
+        let failed = || Error::io(format!("cannot listen at {}", path.display()));
+        let listener = UnixListener::bind(path).map_err(failed())?;
+        listener.set_nonblocking(true).map_err(failed())?;
+        Ok(Self { listener, vram })
+    }
+
+    /// The channel, once QEMU has called.
+    pub(super) fn accept(&self) -> Result<Option<Channel>, Error> {
+        let stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(cause) if cause.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(cause) => return Err(Error::Io { what: "cannot accept the guest's call".to_owned(), cause }),
+        };
+        let prepared = stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(TICK)));
+        prepared.map_err(Error::io("cannot prepare the guest's channel"))?;
+        Ok(Some(Channel { stream: BufReader::new(stream), vram: self.vram.clone(), line: Vec::new() }))
+    }
+}
+
+impl Channel {
+    /// The next event but for requests, which are answered.
+    pub(super) fn hear(&mut self) -> Result<Heard, Error> {
+        loop {
+            match self.stream.read_until(b'\n', &mut self.line) {
+                Ok(0) => return Ok(Heard::End),
+                Ok(_) => {}
+                Err(cause) if matches!(cause.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Ok(Heard::Nothing);
+                }
+                Err(cause) if cause.kind() == ErrorKind::ConnectionReset => return Ok(Heard::End),
+                Err(cause) => return Err(Error::Io { what: "cannot hear the guest".to_owned(), cause }),
+            }
+            let line = std::mem::take(&mut self.line);
+            match serde_json::from_slice(&line) {
+                Ok(Event::Ask(ask)) => self.answer(&ask).map_err(Error::io("cannot answer the guest"))?,
+                Ok(event) => return Ok(Heard::Event(event)),
+                Err(error) => {
+                    let detail = format!("{error}: {}", String::from_utf8_lossy(&line));
+                    return Err(Error::Output { what: "a line of the guest's".to_owned(), detail });
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, ask: &Ask) -> io::Result<()> {
+        let (head, bytes) = match find(ask, &self.vram) {
+            Ok(bytes) => (Answer::Bytes(bytes.len() as u64), bytes),
+            Err(why) => (Answer::Refused(why), Vec::new()),
+        };
+        let mut text = serde_json::to_vec(&head)?;
+        text.push(b'\n');
+        text.extend(bytes);
+        self.stream.get_mut().write_all(&text)
+    }
+}
+
+/// What a test asks for, or why it cannot have it.
+fn find(ask: &Ask, vram: &[PathBuf]) -> Result<Vec<u8>, String> {
+    let Ask::Vram { device, offset, length } = *ask;
+    let path = vram.get(device).ok_or_else(|| format!("there is no device {device}"))?;
+    if length > LENGTH_MAX {
+        return Err(format!("{length} bytes are more than {LENGTH_MAX}, the most for one request"));
+    }
+    let length = usize::try_from(length).map_err(|error| error.to_string())?;
+    let mut bytes = vec![0; length];
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, offset));
+    match read {
+        Ok(()) => Ok(bytes),
+        Err(_) => Err(format!("{length} bytes from {offset} on lie beyond device {device}'s memory")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::TempDir;
+
+    #[test]
+    fn requests_are_answered_and_events_heard() {
+        let temp = TempDir::new().unwrap();
+        let (socket, vram) = (temp.path().join("socket"), temp.path().join("vram"));
+        std::fs::write(&vram, b"0123456789").unwrap();
+        let door = Door::open(&socket, vec![vram]).unwrap();
+        let mut guest = UnixStream::connect(&socket).unwrap();
+        let mut channel = door.accept().unwrap().unwrap();
+        assert!(matches!(channel.hear().unwrap(), Heard::Nothing));
+        let lines: [&[u8]; 3] = [
+            b"{\"ask\":{\"vram\":{\"device\":0,\"offset\":7,\"length\":3}}}\n",
+            b"{\"ask\":{\"vram\":{\"device\":0,\"offset\":8,\"length\":3}}}\n",
+            b"\"done\"\n\"do",
+        ];
+        lines.iter().for_each(|line| guest.write_all(line).unwrap());
+        assert!(matches!(channel.hear().unwrap(), Heard::Event(Event::Done)));
+        // A line that comes in two parts is one.
+        assert!(matches!(channel.hear().unwrap(), Heard::Nothing));
+        guest.write_all(b"ne\"\n").unwrap();
+        assert!(matches!(channel.hear().unwrap(), Heard::Event(Event::Done)));
+        let mut answers = BufReader::new(guest.try_clone().unwrap());
+        let mut text = String::new();
+        answers.read_line(&mut text).unwrap();
+        assert_eq!(text, "{\"bytes\":3}\n");
+        let mut bytes = [0; 3];
+        io::Read::read_exact(&mut answers, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"789");
+        text.clear();
+        answers.read_line(&mut text).unwrap();
+        assert!(text.starts_with("{\"refused\":") && text.contains("beyond"), "{text}");
+        drop((guest, answers));
+        assert!(matches!(channel.hear().unwrap(), Heard::End));
+    }
+}

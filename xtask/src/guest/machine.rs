@@ -1,0 +1,214 @@
+//! The virtual machine: QEMU's arguments for a machine of the manifest, and by what it is run. It starts nothing but the
+//! question whether KVM works.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::manifest::Machine;
+use super::protocol::{CHANNEL, DATA_SERIAL, PAYLOAD_SERIAL, SWAP_SERIAL};
+use super::roots::root_partition;
+use crate::command::query;
+use crate::error::Error;
+
+pub(super) const QEMU: &str = "qemu-system-x86_64";
+const MEMORY_MIB: u64 = 3072;
+const SWAP: u64 = 1 << 30;
+const DATA: u64 = 1 << 30;
+
+/// By what the guest is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accel {
+    Kvm,
+    Tcg,
+}
+
+impl Accel {
+    /// KVM where it truly works: the device may be there and refuse.
+    pub(super) fn find() -> Self {
+        let mut command = Command::new(QEMU);
+        command.args(["-accel", "kvm", "-machine", "q35", "-cpu", "max", "-nodefaults", "-display", "none", "-S"]);
+        command.args(["-monitor", "stdio"]).stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::piped());
+        let works = command.spawn().is_ok_and(|mut child| {
+            // It says so by coming as far as its monitor; at the end of its input the monitor may stay.
+            let asked =
+                child.stdin.take().is_some_and(|mut stdin| std::io::Write::write_all(&mut stdin, b"quit\n").is_ok());
+            let status = child.wait();
+            asked && status.is_ok_and(|status| status.success())
+        });
+        if works { Self::Kvm } else { Self::Tcg }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+
+    /// How many times longer than on a real processor things may take.
+    pub(super) fn factor(self) -> u32 {
+        match self {
+            Self::Kvm => 1,
+            Self::Tcg => 6,
+        }
+    }
+}
+
+/// The files of one boot: they live in a folder for it.
+pub(super) struct Files {
+    pub(super) kernel: PathBuf,
+    pub(super) root: PathBuf,
+    pub(super) payload: PathBuf,
+    /// What the kernel logs; none: the console is the terminal.
+    pub(super) log: Option<PathBuf>,
+    /// The channel's socket, on which we listen.
+    pub(super) socket: PathBuf,
+    pub(super) swap: PathBuf,
+    pub(super) data: PathBuf,
+    /// The files behind the devices' memory.
+    pub(super) vram: Vec<PathBuf>,
+}
+
+impl Files {
+    /// Makes the empty ones, in `folder` and, where they are memory, in `memory`.
+    pub(super) fn make(&self, machine: &Machine) -> Result<(), Error> {
+        let sizes = machine.vram.iter().map(|size| size << 20);
+        let sparse = self.vram.iter().map(PathBuf::as_path).zip(sizes);
+        for (path, size) in sparse.chain([(self.swap.as_path(), SWAP), (self.data.as_path(), DATA)]) {
+            let made = fs::File::create(path).and_then(|file| file.set_len(size));
+            made.map_err(Error::io(format!("cannot make {}", path.display())))?;
+        }
+        Ok(())
+    }
+}
+
+/// A folder for files that are a device's memory: in memory where there is enough of it, since a disk would be written to
+/// at the speed of the devices.
+pub(super) fn memory_folder(otherwise: &Path, machine: &Machine) -> PathBuf {
+    let needed = machine.vram.iter().sum::<u64>() + 64;
+    let mut df = Command::new("df");
+    let free = query(df.args(["--output=avail", "--block-size=1M", "/dev/shm"])).ok().flatten();
+    let free = free.and_then(|text| text.lines().nth(1)?.trim().parse::<u64>().ok());
+    if free.is_some_and(|free| free >= needed) { PathBuf::from("/dev/shm") } else { otherwise.to_owned() }
+}
+
+/// The command that runs the machine. It dies with us.
+pub(super) fn command(machine: &Machine, files: &Files, accel: Accel, factor: u32) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", QEMU]).args(arguments(machine, files, accel, factor));
+    command
+}
+
+fn arguments(machine: &Machine, files: &Files, accel: Accel, factor: u32) -> Vec<String> {
+    let accelerator = match accel {
+        Accel::Kvm => "kvm",
+        Accel::Tcg => "tcg,thread=multi",
+    };
+    let memory = MEMORY_MIB.to_string();
+    let append = kernel_command_line(machine, factor, files.log.is_none());
+    let mut all: Vec<String> = Vec::new();
+    let mut add = |words: &[&str]| all.extend(words.iter().map(|&word| word.to_owned()));
+    add(&["-accel", accelerator, "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", &memory]);
+    add(&["-nodefaults", "-display", "none", "-no-reboot"]);
+    add(&["-kernel", &files.kernel.to_string_lossy(), "-append", &append]);
+    match &files.log {
+        Some(log) => add(&["-serial", &format!("file:{}", log.display())]),
+        None => add(&["-serial", "mon:stdio"]),
+    }
+    add(&["-device", "virtio-serial-pci"]);
+    add(&["-chardev", &format!("socket,id=channel,path={}", files.socket.display())]);
+    add(&["-device", &format!("virtserialport,chardev=channel,name={CHANNEL}")]);
+    // No run alters the root: what is written goes to a file that is gone with QEMU.
+    add(&disk("root", &files.root, "limosa-root", "pcie.0").each_ref().map(String::as_str));
+    add(&disk("payload", &files.payload, PAYLOAD_SERIAL, "pcie.0").each_ref().map(String::as_str));
+    add(&disk("swap", &files.swap, SWAP_SERIAL, "pcie.0").each_ref().map(String::as_str));
+    // One switch: peer-to-peer DMA below it needs nobody's trust.
+    add(&["-device", "pcie-root-port,id=above,bus=pcie.0,chassis=1", "-device", "x3130-upstream,id=switch,bus=above"]);
+    for (number, (size, file)) in machine.vram.iter().zip(&files.vram).enumerate() {
+        add(&downstream(number).each_ref().map(String::as_str));
+        let file = file.display();
+        add(&["-object", &format!("memory-backend-file,id=vram{number},mem-path={file},size={size}M,share=on")]);
+        add(&["-device", &format!("ivshmem-plain,memdev=vram{number},bus=down{number}")]);
+    }
+    let last = machine.vram.len();
+    add(&downstream(last).each_ref().map(String::as_str));
+    add(&disk("data", &files.data, DATA_SERIAL, &format!("down{last}")).each_ref().map(String::as_str));
+    all
+}
+
+fn disk(id: &str, file: &Path, serial: &str, bus: &str) -> [String; 4] {
+    let file = file.display();
+    [
+        "-drive".to_owned(),
+        format!("if=none,id={id},file={file},format=raw,snapshot=on"),
+        "-device".to_owned(),
+        format!("nvme,drive={id},serial={serial},bus={bus}"),
+    ]
+}
+
+fn downstream(number: usize) -> [String; 2] {
+    let chassis = number + 2;
+    ["-device".to_owned(), format!("xio3130-downstream,id=down{number},bus=switch,chassis={chassis},slot={number}")]
+}
+
+fn kernel_command_line(machine: &Machine, factor: u32, shell: bool) -> String {
+    let mut words = vec![
+        "console=ttyS0".to_owned(),
+        format!("root={} rootwait rw init=/sbin/limosa-first", root_partition()),
+        // An oops does not panic: the log is judged, and the other tests may still tell something.
+        "panic=-1".to_owned(),
+        format!("loglevel={}", if shell { 4 } else { 7 }),
+        format!("sysctl.kernel.hung_task_timeout_secs={}", 60 * factor),
+        "sysctl.kernel.hung_task_warnings=-1".to_owned(),
+        // A soft lockup is told after twice that.
+        format!("sysctl.kernel.watchdog_thresh={}", (10 * factor).min(60)),
+        format!("rcupdate.rcu_cpu_stall_timeout={}", (30 * factor).min(300)),
+    ];
+    words.extend(machine.cmdline.iter().cloned());
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> String {
+        let path = |name: &str| PathBuf::from(format!("/t/{name}"));
+        let files = Files {
+            kernel: path("vmlinuz"),
+            root: path("root"),
+            payload: path("payload"),
+            log: Some(path("log")),
+            socket: path("socket"),
+            swap: path("swap"),
+            data: path("data"),
+            vram: vec![path("vram0"), path("vram1")],
+        };
+        let cmdline = vec!["memmap=0x10000000$0x40000000".to_owned()];
+        let machine = Machine { vram: vec![512, 256], modules: vec![], cmdline };
+        arguments(&machine, &files, Accel::Tcg, 6).join(" ")
+    }
+
+    #[test]
+    fn devices_and_the_data_disk_are_below_one_switch_in_their_order() {
+        let line = line();
+        let parts = [
+            "-device x3130-upstream,id=switch",
+            "-device xio3130-downstream,id=down0,bus=switch",
+            "id=vram0,mem-path=/t/vram0,size=512M,share=on -device ivshmem-plain,memdev=vram0,bus=down0",
+            "id=vram1,mem-path=/t/vram1,size=256M,share=on -device ivshmem-plain,memdev=vram1,bus=down1",
+            "-device nvme,drive=data,serial=limosa-data,bus=down2",
+        ];
+        let places: Vec<usize> = parts.iter().map(|part| line.find(part).unwrap_or_else(|| panic!("{part}"))).collect();
+        assert!(places.is_sorted(), "{line}");
+    }
+
+    #[test]
+    fn no_disk_outlives_a_run_and_the_kernel_gets_what_the_machine_asks() {
+        let line = line();
+        assert_eq!(line.matches("-drive ").count(), line.matches("snapshot=on").count());
+        assert!(line.contains(" memmap=0x10000000$0x40000000 "), "{line}");
+        assert!(line.contains("hung_task_timeout_secs=360 ") && !line.contains("oops=panic"), "{line}");
+    }
+}

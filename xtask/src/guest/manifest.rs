@@ -1,0 +1,140 @@
+//! What kernels-driver/guest/Cargo.toml says of the machines and of the programs that run in them, as cargo reads it. Nothing
+//! is built or booted here.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::protocol::Kind;
+use crate::command::{cargo, output};
+use crate::error::Error;
+
+/// The package with the tests.
+pub(super) const PACKAGE: &str = "limosa-guest";
+/// The machine of who asks for none.
+pub(super) const DEFAULT: &str = "default";
+
+/// `package.metadata.guest`, and the test targets beside it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manifest {
+    /// The machines to boot, by name.
+    pub(super) machines: BTreeMap<String, Machine>,
+    /// Programs that are no test targets: the kernel's own tests.
+    #[serde(default)]
+    pub(super) programs: BTreeMap<String, Settings>,
+    /// What test targets ask for.
+    #[serde(default)]
+    pub(super) tests: BTreeMap<String, Settings>,
+}
+
+/// A machine.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Machine {
+    /// Memory of its devices in MiB, in their order on the bus.
+    pub(super) vram: Vec<u64>,
+    /// What is loaded, with parameters.
+    pub(super) modules: Vec<String>,
+    /// More for the kernel's command line.
+    pub(super) cmdline: Vec<String>,
+}
+
+/// How a program runs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Settings {
+    pub(super) machine: String,
+    /// In seconds, on a real processor.
+    pub(super) limit: u64,
+    /// `root` or `nobody`.
+    pub(super) user: User,
+    pub(super) kind: Kind,
+    pub(super) arguments: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum User {
+    Root,
+    Nobody,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let (machine, arguments) = (DEFAULT.to_owned(), Vec::new());
+        Self { machine, limit: 60, user: User::Root, kind: Kind::Libtest, arguments }
+    }
+}
+
+impl Manifest {
+    /// Reads it.
+    pub(super) fn read() -> Result<Self, Error> {
+        let json = output(&mut cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
+        let wrong = |detail: String| Error::Output { what: format!("the manifest of {PACKAGE}"), detail };
+        let metadata: Value = serde_json::from_slice(&json).map_err(|error| wrong(error.to_string()))?;
+        Self::parse(&metadata).map_err(wrong)
+    }
+
+    fn parse(metadata: &Value) -> Result<Self, String> {
+        let packages = metadata["packages"].as_array().ok_or("no packages")?;
+        let package = packages.iter().find(|package| package["name"] == PACKAGE).ok_or("no such package")?;
+        let own = package["metadata"]["guest"].clone();
+        let mut manifest: Self = serde_json::from_value(own).map_err(|error| error.to_string())?;
+        let targets = package["targets"].as_array().ok_or("no targets")?;
+        let tests = targets.iter().filter(|target| target["kind"] == serde_json::json!(["test"]));
+        let names: Vec<&str> = tests.filter_map(|target| target["name"].as_str()).collect();
+        if let Some(stray) = manifest.tests.keys().find(|name| !names.contains(&name.as_str())) {
+            return Err(format!("settings for `{stray}`, which is no test target"));
+        }
+        for name in names {
+            manifest.tests.entry(name.to_owned()).or_default();
+        }
+        let all = manifest.tests.iter().chain(&manifest.programs);
+        if let Some((name, _)) = all.clone().find(|(_, one)| !manifest.machines.contains_key(&one.machine)) {
+            return Err(format!("`{name}` runs on a machine that is not described"));
+        }
+        Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(guest: &str) -> Result<Manifest, String> {
+        let text = format!(
+            "{{\"packages\":[{{\"name\":\"limosa-guest\",\"metadata\":{{\"guest\":{guest}}},\"targets\":[\
+             {{\"kind\":[\"lib\"],\"name\":\"limosa_guest\"}},{{\"kind\":[\"test\"],\"name\":\"fuzz\"}},\
+             {{\"kind\":[\"test\"],\"name\":\"basic\"}}]}}]}}"
+        );
+        Manifest::parse(&serde_json::from_str(&text).unwrap())
+    }
+
+    #[test]
+    fn a_test_target_without_settings_has_the_usual_ones() {
+        let manifest = parse(
+            r#"{"machines":{"default":{"vram":[512]}},"tests":{"fuzz":{"user":"nobody","limit":200}},
+                "programs":{"hmm-tests":{"kind":"tap"}}}"#,
+        )
+        .unwrap();
+        assert_eq!(manifest.machines[DEFAULT].vram, [512]);
+        assert_eq!((manifest.tests["basic"].limit, manifest.tests["basic"].user), (60, User::Root));
+        assert_eq!((manifest.tests["fuzz"].limit, manifest.tests["fuzz"].user), (200, User::Nobody));
+        assert_eq!(manifest.programs["hmm-tests"].kind, Kind::Tap);
+    }
+
+    #[test]
+    fn what_names_nothing_is_refused() {
+        let machines = r#""machines":{"default":{}}"#;
+        for (guest, word) in [
+            (format!(r#"{{{machines},"tests":{{"fuz":{{}}}}}}"#), "`fuz`"),
+            (format!(r#"{{{machines},"tests":{{"fuzz":{{"machine":"two"}}}}}}"#), "not described"),
+            (format!(r#"{{{machines},"tests":{{"fuzz":{{"limits":3}}}}}}"#), "limits"),
+        ] {
+            let error = parse(&guest).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

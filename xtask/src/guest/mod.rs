@@ -1,0 +1,258 @@
+//! `cargo xtask guest`: the kernel shim's tests, in a virtual machine with the kernel that they are for. Packages are
+//! resolved and unpacked into a cache, modules and tests are built, each machine of the manifest that has tests is booted,
+//! and what its guest says and its kernel logs is judged. Nothing is installed on this machine but QEMU and what makes
+//! disks.
+
+mod boot;
+mod cache;
+mod channel;
+mod log;
+mod machine;
+mod manifest;
+mod modules;
+mod packages;
+mod payload;
+mod report;
+mod roots;
+
+/// The same file that the guest's first process is built with: one description of what both say.
+#[path = "../../../kernels-driver/guest/src/protocol.rs"]
+#[allow(unreachable_pub, dead_code)] // there it is a library's
+mod protocol;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use crate::command::{cargo, output, query, say};
+use crate::error::Error;
+use crate::setup::{Privilege, Purpose, setup};
+use crate::steps::executables;
+
+use boot::{Ended, Parts};
+use cache::Cache;
+pub(crate) use machine::Accel;
+use manifest::{Machine, Manifest, PACKAGE, Settings, User};
+use modules::Toolchain;
+use packages::Archive;
+use protocol::{Kind, Module, Plan, Program};
+use report::Boot;
+
+/// The first process's binary.
+const INIT: &str = "limosa-guest-init";
+/// The uid and gid of "nobody" on every Debian.
+const NOBODY: u32 = 65534;
+
+/// What the user asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Options {
+    pub(crate) no_install: bool,
+    /// By what it is run; none: KVM where it works.
+    pub(crate) accel: Option<Accel>,
+    /// Only tests whose name contains one of these.
+    pub(crate) filters: Vec<String>,
+}
+
+/// `cargo xtask guest`: sets up, runs the tests, and appends what was skipped to `skips`.
+pub(crate) fn test(options: &Options, skips: Option<&Path>) -> Result<(), Error> {
+    setup(Purpose::Guest, options.no_install)?;
+    let built = Built::make()?;
+    let mut boots = Vec::new();
+    for (name, machine) in &built.manifest.machines {
+        let programs = built.programs(name, &options.filters);
+        if !programs.is_empty() {
+            boots.push(built.boot(options, name, machine, programs)?);
+        }
+    }
+    print!("{}", report::summary(&boots));
+    if let Some(skips) = skips {
+        report::write_skips(&boots, skips)?;
+    }
+    report::verdict(&boots)
+}
+
+/// `cargo xtask guest shell`: a shell in the guest with the machine `name`.
+pub(crate) fn shell(options: &Options, name: Option<&str>) -> Result<(), Error> {
+    setup(Purpose::Guest, options.no_install)?;
+    let built = Built::make()?;
+    let name = name.unwrap_or(manifest::DEFAULT);
+    let known: Vec<&str> = built.manifest.machines.keys().map(String::as_str).collect();
+    let machine = built.manifest.machines.get(name);
+    let machine =
+        machine.ok_or_else(|| Error::Usage(format!("no machine `{name}`; there are: {}", known.join(", "))))?;
+    let accel = options.accel.unwrap_or_else(Accel::find);
+    let plan = Plan { shell: true, ..built.plan(machine, Vec::new(), options, accel) };
+    boot::shell(&built.parts(name, machine, &plan, accel, Path::new("")))
+}
+
+/// Everything that boots are made of.
+struct Built {
+    cache: Cache,
+    manifest: Manifest,
+    kernel: PathBuf,
+    root: PathBuf,
+    init: PathBuf,
+    /// The test targets' executables, by name.
+    tests: BTreeMap<String, PathBuf>,
+    /// Modules, and programs that are no test targets.
+    built: Vec<PathBuf>,
+}
+
+impl Built {
+    fn make() -> Result<Self, Error> {
+        let manifest = Manifest::read()?;
+        let privilege = Privilege::find().ok_or_else(|| {
+            Error::Guest("making the guest's file systems takes root, and there is no sudo here".to_owned())
+        })?;
+        let cache = Cache::open(&target_folder()?, privilege)?;
+        let archive = Archive::open(cache.folder().join("apt"))?;
+        let release = archive.newest_kernel()?;
+        say(&format!("guest: the newest kernel is {}", release.name));
+        // Most of it is waiting for the network, but for cargo's part.
+        let (build_root, root, source, kernel, (init, tests)) = thread::scope(|scope| {
+            let build_root = scope.spawn(|| roots::build_root(&cache, &archive, &release, "build", &[]));
+            let root = scope.spawn(|| roots::guest_image(&cache, &archive));
+            let source = scope.spawn(|| modules::kernels_source(&cache, &archive, &release));
+            let kernel = scope.spawn(|| {
+                let packages = [format!("linux-binary-{}", release.name)];
+                let ingredients = [packages[0].clone(), release.version.clone()];
+                cache.entry("kernel", &ingredients, |to| archive.unpack(&release, &packages, to))
+            });
+            let tests = executables_of_the_tests(&manifest);
+            Ok::<_, Error>((joined(build_root)?, joined(root)?, joined(source)?, joined(kernel)?, tests?))
+        })?;
+        let toolchain = Toolchain {
+            root: build_root,
+            build: format!("/lib/modules/{}/build", release.name),
+            objects: cache.folder().join(format!("objects-{}", release.name)),
+        };
+        let built = modules::build(&cache, &toolchain, &source)?;
+        cache.settle(&["build", "root", "source", "kernel"])?;
+        let kernel = kernel.join(format!("usr/lib/modules/{}/vmlinuz", release.name));
+        Ok(Self { cache, manifest, kernel, root, init, tests, built })
+    }
+
+    /// What runs on a machine, as far as the filters can be told to leave it.
+    fn programs(&self, machine: &str, filters: &[String]) -> Vec<Program> {
+        let tests =
+            self.manifest.tests.iter().filter_map(|(name, settings)| Some((name, settings, self.tests.get(name)?)));
+        let others = self.manifest.programs.iter().filter_map(|(name, settings)| {
+            let file = self.built.iter().find(|file| file.file_name().is_some_and(|found| found == name.as_str()))?;
+            Some((name, settings, file))
+        });
+        let here = tests.chain(others).filter(|(_, settings, _)| settings.machine == machine);
+        here.filter(|(name, settings, file)| wanted(name, settings, file, filters))
+            .map(|(name, settings, file)| program(name, settings, file))
+            .collect()
+    }
+
+    fn plan(&self, machine: &Machine, mut programs: Vec<Program>, options: &Options, accel: Accel) -> Plan {
+        let factor = accel.factor();
+        programs.iter_mut().for_each(|program| program.limit *= u64::from(factor));
+        let modules = machine.modules.iter().filter_map(|words| self.module(words)).collect();
+        Plan { modules, programs, filters: options.filters.clone(), shell: false, factor }
+    }
+
+    fn module(&self, words: &str) -> Option<Module> {
+        let mut words = words.split_whitespace().map(str::to_owned);
+        let name = words.next()?;
+        let file = format!("{name}.ko");
+        if !self.built.iter().any(|built| built.file_name().is_some_and(|found| found == file.as_str())) {
+            say(&format!("guest: there is no {file}: no Kbuild file below kernels-driver makes it"));
+            return None;
+        }
+        Some(Module { name, file, parameters: words.collect() })
+    }
+
+    fn parts<'a>(
+        &'a self,
+        name: &'a str,
+        machine: &'a Machine,
+        plan: &'a Plan,
+        accel: Accel,
+        log: &'a Path,
+    ) -> Parts<'a> {
+        let payload =
+            [&self.init].into_iter().chain(&self.built).chain(self.tests.values()).map(PathBuf::as_path).collect();
+        Parts { name, machine, kernel: &self.kernel, root: &self.root, payload, plan, accel, log }
+    }
+
+    /// Boots one machine; once more without KVM if with it the guest says nothing.
+    fn boot(&self, options: &Options, name: &str, machine: &Machine, programs: Vec<Program>) -> Result<Boot, Error> {
+        let accel = options.accel.unwrap_or_else(Accel::find);
+        let log = self.cache.folder().join(format!("{name}.log"));
+        let boot = |accel: Accel| {
+            say(&format!("guest: booting the machine {name} by {}; its log is {}", accel.name(), log.display()));
+            let plan = self.plan(machine, programs.clone(), options, accel);
+            boot::boot(&self.parts(name, machine, &plan, accel, &log))
+        };
+        match boot(accel)? {
+            Ended::Silent(_) if accel == Accel::Kvm && options.accel.is_none() => {
+                say("guest: by KVM it said nothing; once more by TCG");
+                match boot(Accel::Tcg)? {
+                    Ended::Told(boot) | Ended::Silent(boot) => Ok(boot),
+                }
+            }
+            Ended::Told(boot) | Ended::Silent(boot) => Ok(boot),
+        }
+    }
+}
+
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
+    thread.join().unwrap_or_else(|_| Err(Error::Guest("a thread of ours panicked".to_owned())))
+}
+
+fn program(name: &str, settings: &Settings, file: &Path) -> Program {
+    Program {
+        name: name.to_owned(),
+        file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        kind: settings.kind,
+        arguments: settings.arguments.clone(),
+        limit: settings.limit,
+        user: (settings.user == User::Nobody).then_some(NOBODY),
+    }
+}
+
+/// Whether a filter may mean a test of this program, so that no machine is booted for nothing.
+fn wanted(name: &str, settings: &Settings, file: &Path, filters: &[String]) -> bool {
+    let of_list = |filter: &str| {
+        let list = query(Command::new(file).args(["--list", "--format", "terse"])).ok().flatten().unwrap_or_default();
+        list.lines().any(|test| format!("{name}::{}", test.trim_end_matches(": test")).contains(filter))
+    };
+    filters.is_empty()
+        || filters.iter().any(|filter| match settings.kind {
+            Kind::Libtest => of_list(filter),
+            // Only their run tells their tests' names.
+            Kind::Tap | Kind::Plain => name.contains(filter.as_str()) || filter.starts_with(name),
+        })
+}
+
+/// The first process and the tests, built with the features of the whole workspace's tests: with others the runtime would
+/// be built anew.
+fn executables_of_the_tests(manifest: &Manifest) -> Result<(PathBuf, BTreeMap<String, PathBuf>), Error> {
+    let features = format!("inject,{PACKAGE}/guest");
+    let mut build = cargo(&["test", "--workspace", "--no-run", "--features", &features]);
+    build.args(manifest.tests.keys().flat_map(|name| ["--test", name]));
+    let mut plain = cargo(&["build", "--workspace", "--features", &features, "--bin", INIT]);
+    let messages = |build: &mut Command| {
+        let built = output(build.arg("--message-format=json-render-diagnostics"))?;
+        Ok::<_, Error>(String::from_utf8_lossy(&built).into_owned())
+    };
+    let init = executables(&messages(&mut plain)?, "bin").remove(INIT);
+    let init = init.ok_or_else(|| Error::Output {
+        what: "cargo's messages".to_owned(),
+        detail: format!("no executable {INIT}"),
+    })?;
+    let tests = executables(&messages(&mut build)?, "test").into_iter();
+    let tests = tests.filter(|(name, _)| manifest.tests.contains_key(name));
+    Ok((PathBuf::from(init), tests.map(|(name, path)| (name, PathBuf::from(path))).collect()))
+}
+
+/// Where cargo builds.
+fn target_folder() -> Result<PathBuf, Error> {
+    let json = output(&mut cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
+    let metadata: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
+    let folder = metadata["target_directory"].as_str().map(PathBuf::from);
+    folder.ok_or_else(|| Error::Output { what: "`cargo metadata`".to_owned(), detail: "no target folder".to_owned() })
+}
