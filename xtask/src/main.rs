@@ -28,16 +28,16 @@ usage: cargo xtask <verb>
   setup [--no-install]              install what limosa and its tests need of the machine
   demo [--no-install] [-- ARG…]     set up, build and run `limosa demo ARG…`
   test [--no-install] [--no-guest]  set up and run every check and test, and the demo
-  guest [--no-install] [--accel kvm|tcg] [-- FILTER…]
-                                    the kernel shim's tests, in a virtual machine
-  guest shell [--accel kvm|tcg] [--machine NAME]
-                                    a shell in that machine (leave it with ^D)
+  guest [--no-install] [--accel kvm|tcg] [--debug-kernel] [--machine NAME] [-- FILTER…]
+                                    the kernel shim's tests, in virtual machines, or in one of them
+  guest shell [OPTION…]             a shell in such a machine (leave it with ^D)
   check                             the lints alone: layering, format, clippy, documentation
   bench [--no-install] [-- ARG…]    set up and run the benchmarks (-- --help: what they take)
   bench --check                     run them as little as shows that they run, as `test` does
   shaders [--check]                 make the checked-in SPIR-V anew, or compare it
   graph [--suite NAME] [--output PATH]
                                     make the bundled graph anew from apt's package lists
+--debug-kernel: under a kernel that is built to find mistakes, which takes half an hour once
 --no-guest: without the kernel shim's tests
 --no-install: say what is missing, and fail, instead of installing it";
 
@@ -62,7 +62,7 @@ fn dispatch(arguments: &[String]) -> Result<(), Error> {
         Verb::Demo { no_install, rest } => steps::demo(no_install, &rest),
         Verb::Test { no_install, no_guest } => steps::test(no_install, no_guest),
         Verb::Guest(options) => guest::test(&options, None),
-        Verb::GuestShell { options, machine } => guest::shell(&options, machine.as_deref()),
+        Verb::GuestShell(options) => guest::shell(&options),
         Verb::Check => steps::check(),
         Verb::Bench { no_install, rest } => benches::bench(no_install, &rest),
         Verb::CheckBenches => steps::check_benches(),
@@ -79,7 +79,7 @@ enum Verb {
     Demo { no_install: bool, rest: Vec<String> },
     Test { no_install: bool, no_guest: bool },
     Guest(guest::Options),
-    GuestShell { options: guest::Options, machine: Option<String> },
+    GuestShell(guest::Options),
     Check,
     Bench { no_install: bool, rest: Vec<String> },
     CheckBenches,
@@ -135,13 +135,13 @@ impl Verb {
             Some("tcg") => Some(guest::Accel::Tcg),
             Some(other) => return Err(Error::Usage(format!("`--accel` takes kvm, tcg or auto, not `{other}`"))),
         };
-        let no_install = options.flag("--no-install");
+        let (no_install, debug_kernel) = (options.flag("--no-install"), options.flag("--debug-kernel"));
         if shell && !filters.is_empty() {
             return Err(Error::Usage("`guest shell` takes nothing after `--`".to_owned()));
         }
-        let machine = if shell { options.value("--machine")? } else { None };
-        let options = guest::Options { no_install, accel, filters };
-        Ok(if shell { Self::GuestShell { options, machine } } else { Self::Guest(options) })
+        let machine = options.value("--machine")?;
+        let options = guest::Options { no_install, accel, machine, debug_kernel, filters };
+        Ok(if shell { Self::GuestShell(options) } else { Self::Guest(options) })
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
             "jump",
             "guest --accel hvf",
             "guest shell -- x",
-            "guest --machine m",
+            "guest --machine",
             "check --no-install",
             "bench --check -- x",
             "demo --fast",

@@ -20,7 +20,7 @@ use crate::error::Error;
 /// How long a guest may take to its first word, on a real processor.
 const FIRST_WORD: Duration = Duration::from_secs(20);
 /// What a guest has beyond a test's own limit to end it and to tell.
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(90);
 /// How long it may take from its last word to its end.
 const FAREWELL: Duration = Duration::from_secs(20);
 
@@ -109,8 +109,8 @@ impl Running {
             data: temp.path().join("data"),
             vram: vram.clone(),
         };
-        files.make(parts.machine)?;
-        let door = Door::open(&files.socket, vram.clone())?;
+        let memory = files.make(parts.machine)?;
+        let door = Door::open(&files.socket, memory)?;
         let mut command = machine::command(parts.machine, &files, parts.accel, parts.plan.factor);
         if log.is_some() {
             command.stdin(Stdio::null());
@@ -140,16 +140,17 @@ impl Running {
                 Heard::Event(Event::Booted { kernel }) => {
                     say(&format!("guest: {} is up with Linux {kernel}", parts.name));
                     spoke = true;
-                    deadline = Instant::now() + GRACE * parts.plan.factor;
+                    Files::forget_memory(&self.vram);
+                    deadline = Instant::now() + GRACE;
                 }
                 Heard::Event(Event::Started { test, limit }) => {
-                    deadline = Instant::now() + Duration::from_secs(limit) + GRACE * parts.plan.factor;
+                    deadline = Instant::now() + Duration::from_secs(limit) + GRACE;
                     doing = test;
                 }
                 Heard::Event(Event::Finished(test)) => {
                     println!("{}", report::line(&test));
                     boot.tests.push(test);
-                    deadline = Instant::now() + GRACE * parts.plan.factor;
+                    deadline = Instant::now() + GRACE;
                 }
                 Heard::Event(Event::Done) => break,
                 // Requests are the channel's own.
@@ -194,8 +195,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.kill();
-        for file in &self.vram {
-            let _ = fs::remove_file(file);
-        }
+        Files::forget_memory(&self.vram);
     }
 }

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::protocol::{Answer, Ask, Event};
@@ -29,24 +30,24 @@ pub(super) enum Heard {
 /// Where the guest will call.
 pub(super) struct Door {
     listener: UnixListener,
-    vram: Vec<PathBuf>,
+    vram: Arc<[File]>,
 }
 
 /// The guest on the line.
 pub(super) struct Channel {
     stream: BufReader<UnixStream>,
-    vram: Vec<PathBuf>,
+    vram: Arc<[File]>,
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
 }
 
 impl Door {
     /// Listens at `path` for a guest with the memory of its devices in `vram`.
-    pub(super) fn open(path: &Path, vram: Vec<PathBuf>) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path, vram: Vec<File>) -> Result<Self, Error> {
         let failed = || Error::io(format!("cannot listen at {}", path.display()));
         let listener = UnixListener::bind(path).map_err(failed())?;
         listener.set_nonblocking(true).map_err(failed())?;
-        Ok(Self { listener, vram })
+        Ok(Self { listener, vram: vram.into() })
     }
 
     /// The channel, once QEMU has called.
@@ -58,7 +59,7 @@ impl Door {
         };
         let prepared = stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(TICK)));
         prepared.map_err(Error::io("cannot prepare the guest's channel"))?;
-        Ok(Some(Channel { stream: BufReader::new(stream), vram: self.vram.clone(), line: Vec::new() }))
+        Ok(Some(Channel { stream: BufReader::new(stream), vram: Arc::clone(&self.vram), line: Vec::new() }))
     }
 }
 
@@ -100,16 +101,15 @@ impl Channel {
 }
 
 /// What a test asks for, or why it cannot have it.
-fn find(ask: &Ask, vram: &[PathBuf]) -> Result<Vec<u8>, String> {
+fn find(ask: &Ask, vram: &[File]) -> Result<Vec<u8>, String> {
     let Ask::Vram { device, offset, length } = *ask;
-    let path = vram.get(device).ok_or_else(|| format!("there is no device {device}"))?;
+    let file = vram.get(device).ok_or_else(|| format!("there is no device {device}"))?;
     if length > LENGTH_MAX {
         return Err(format!("{length} bytes are more than {LENGTH_MAX}, the most for one request"));
     }
     let length = usize::try_from(length).map_err(|error| error.to_string())?;
     let mut bytes = vec![0; length];
-    let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, offset));
-    match read {
+    match file.read_exact_at(&mut bytes, offset) {
         Ok(()) => Ok(bytes),
         Err(_) => Err(format!("{length} bytes from {offset} on lie beyond device {device}'s memory")),
     }
@@ -125,7 +125,7 @@ mod tests {
         let temp = TempDir::new().unwrap();
         let (socket, vram) = (temp.path().join("socket"), temp.path().join("vram"));
         std::fs::write(&vram, b"0123456789").unwrap();
-        let door = Door::open(&socket, vec![vram]).unwrap();
+        let door = Door::open(&socket, vec![File::open(vram).unwrap()]).unwrap();
         let mut guest = UnixStream::connect(&socket).unwrap();
         let mut channel = door.accept().unwrap().unwrap();
         assert!(matches!(channel.hear().unwrap(), Heard::Nothing));

@@ -79,10 +79,9 @@ pub(super) fn judge(log: &str) -> Vec<Report> {
 /// The reports in words.
 pub(super) fn shown(reports: &[Report]) -> String {
     let shown: Vec<String> = reports.iter().take(SHOWN).map(|report| report.context.clone()).collect();
-    let more: Vec<&str> = reports.iter().skip(SHOWN).map(|report| report.first.as_str()).collect();
     let mut text = shown.join("\n  …\n");
-    if !more.is_empty() {
-        text.push_str(&format!("\n  … and {} more:\n{}", more.len(), more.join("\n")));
+    if reports.len() > SHOWN {
+        text.push_str(&format!("\n  … and {} more", reports.len() - SHOWN));
     }
     text
 }

@@ -1,14 +1,18 @@
 //! The virtual machine: QEMU's arguments for a machine of the manifest, and by what it is run. It starts nothing but the
 //! question whether KVM works.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use super::manifest::Machine;
 use super::protocol::{CHANNEL, DATA_SERIAL, PAYLOAD_SERIAL, SWAP_SERIAL};
 use super::roots::root_partition;
-use crate::command::query;
+use crate::command::{query, say};
 use crate::error::Error;
 
 pub(super) const QEMU: &str = "qemu-system-x86_64";
@@ -24,18 +28,13 @@ pub(crate) enum Accel {
 }
 
 impl Accel {
-    /// KVM where it truly works: the device may be there and refuse.
-    pub(super) fn find() -> Self {
-        let mut command = Command::new(QEMU);
-        command.args(["-accel", "kvm", "-machine", "q35", "-cpu", "max", "-nodefaults", "-display", "none", "-S"]);
-        command.args(["-monitor", "stdio"]).stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::piped());
-        let works = command.spawn().is_ok_and(|mut child| {
-            // It says so by coming as far as its monitor; at the end of its input the monitor may stay.
-            let asked =
-                child.stdin.take().is_some_and(|mut stdin| std::io::Write::write_all(&mut stdin, b"quit\n").is_ok());
-            let status = child.wait();
-            asked && status.is_ok_and(|status| status.success())
-        });
+    /// KVM where it truly works: the device may be there, open, and its guests die at their first instructions. So a
+    /// kernel is booted as far as its first line.
+    pub(super) fn find(kernel: &Path) -> Self {
+        let works = probe(kernel).unwrap_or(false);
+        if !works {
+            say("guest: KVM does not work here; the guest is run by TCG, which is slower");
+        }
         if works { Self::Kvm } else { Self::Tcg }
     }
 
@@ -55,6 +54,49 @@ impl Accel {
     }
 }
 
+/// Whether a kernel gets to its first line under KVM.
+fn probe(kernel: &Path) -> io::Result<bool> {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    if !Path::new("/dev/kvm").exists() {
+        return Ok(false);
+    }
+    let (reader, writer) = io::pipe()?;
+    let mut command = mortal();
+    command.args(["-accel", "kvm", "-machine", "q35", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none"]);
+    command.args(["-no-reboot", "-serial", "stdio", "-append", "console=ttyS0 panic=-1", "-kernel"]).arg(kernel);
+    let mut child = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
+    // It holds the other end of the pipe too.
+    drop(command);
+    let (sender, verdict) = mpsc::channel();
+    thread::spawn(move || {
+        let lines = io::BufReader::new(reader).lines().map_while(Result::ok);
+        sender.send(lines.filter_map(|line| first_word(&line)).next().unwrap_or(false))
+    });
+    let works = verdict.recv_timeout(PATIENCE).unwrap_or(false);
+    // It may have ended by itself.
+    let _ = child.kill();
+    child.wait()?;
+    Ok(works)
+}
+
+/// What a line of QEMU's or of the kernel's says about KVM, if anything.
+fn first_word(line: &str) -> Option<bool> {
+    if line.contains("Linux version") {
+        return Some(true);
+    }
+    ["KVM internal error", "failed to initialize kvm", "Could not access KVM"]
+        .iter()
+        .any(|sign| line.contains(sign))
+        .then_some(false)
+}
+
+/// QEMU, such that it dies with us.
+fn mortal() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", QEMU]);
+    command
+}
+
 /// The files of one boot: they live in a folder for it.
 pub(super) struct Files {
     pub(super) kernel: PathBuf,
@@ -71,15 +113,24 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Makes the empty ones, in `folder` and, where they are memory, in `memory`.
-    pub(super) fn make(&self, machine: &Machine) -> Result<(), Error> {
-        let sizes = machine.vram.iter().map(|size| size << 20);
-        let sparse = self.vram.iter().map(PathBuf::as_path).zip(sizes);
-        for (path, size) in sparse.chain([(self.swap.as_path(), SWAP), (self.data.as_path(), DATA)]) {
-            let made = fs::File::create(path).and_then(|file| file.set_len(size));
-            made.map_err(Error::io(format!("cannot make {}", path.display())))?;
+    /// Makes the empty ones, and gives those that are memory of devices.
+    pub(super) fn make(&self, machine: &Machine) -> Result<Vec<File>, Error> {
+        let make = |path: &Path, size: u64| {
+            let file = File::options().read(true).write(true).create_new(true).open(path);
+            let file = file.and_then(|file| file.set_len(size).map(|()| file));
+            file.map_err(Error::io(format!("cannot make {}", path.display())))
+        };
+        make(&self.swap, SWAP)?;
+        make(&self.data, DATA)?;
+        self.vram.iter().zip(&machine.vram).map(|(path, size)| make(path, size << 20)).collect()
+    }
+
+    /// Removes the names of the devices' memory, which QEMU has opened: the memory goes with who has it open, also if we
+    /// are killed.
+    pub(super) fn forget_memory(vram: &[PathBuf]) {
+        for path in vram {
+            let _ = fs::remove_file(path);
         }
-        Ok(())
     }
 }
 
@@ -93,10 +144,10 @@ pub(super) fn memory_folder(otherwise: &Path, machine: &Machine) -> PathBuf {
     if free.is_some_and(|free| free >= needed) { PathBuf::from("/dev/shm") } else { otherwise.to_owned() }
 }
 
-/// The command that runs the machine. It dies with us.
+/// The command that runs the machine.
 pub(super) fn command(machine: &Machine, files: &Files, accel: Accel, factor: u32) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", QEMU]).args(arguments(machine, files, accel, factor));
+    let mut command = mortal();
+    command.args(arguments(machine, files, accel, factor));
     command
 }
 
@@ -186,8 +237,16 @@ mod tests {
             vram: vec![path("vram0"), path("vram1")],
         };
         let cmdline = vec!["memmap=0x10000000$0x40000000".to_owned()];
-        let machine = Machine { vram: vec![512, 256], modules: vec![], cmdline };
+        let machine = Machine { vram: vec![512, 256], cmdline, ..Machine::default() };
         arguments(&machine, &files, Accel::Tcg, 6).join(" ")
+    }
+
+    #[test]
+    fn kvm_works_if_a_kernel_speaks_and_not_if_qemu_says_so() {
+        assert_eq!(first_word("[    0.000000] Linux version 7.3.4+deb13-cloud-amd64"), Some(true));
+        assert_eq!(first_word("KVM internal error. Suberror: 1"), Some(false));
+        assert_eq!(first_word("qemu-system-x86_64: failed to initialize kvm: Permission denied"), Some(false));
+        assert_eq!(first_word("SeaBIOS (version 1.16.3)"), None);
     }
 
     #[test]

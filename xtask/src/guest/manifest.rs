@@ -39,6 +39,8 @@ pub(super) struct Machine {
     pub(super) modules: Vec<String>,
     /// More for the kernel's command line.
     pub(super) cmdline: Vec<String>,
+    /// Booted only when it is asked for by name: for comparison, not for judging what is ours.
+    pub(super) on_demand: bool,
 }
 
 /// How a program runs.
@@ -51,6 +53,8 @@ pub(super) struct Settings {
     /// `root` or `nobody`.
     pub(super) user: User,
     pub(super) kind: Kind,
+    /// Of a program that is no test target: its file, if it is not called as it is.
+    pub(super) file: Option<String>,
     pub(super) arguments: Vec<String>,
 }
 
@@ -64,7 +68,7 @@ pub(super) enum User {
 impl Default for Settings {
     fn default() -> Self {
         let (machine, arguments) = (DEFAULT.to_owned(), Vec::new());
-        Self { machine, limit: 60, user: User::Root, kind: Kind::Libtest, arguments }
+        Self { machine, limit: 60, user: User::Root, kind: Kind::Libtest, file: None, arguments }
     }
 }
 
@@ -75,6 +79,19 @@ impl Manifest {
         let wrong = |detail: String| Error::Output { what: format!("the manifest of {PACKAGE}"), detail };
         let metadata: Value = serde_json::from_slice(&json).map_err(|error| wrong(error.to_string()))?;
         Self::parse(&metadata).map_err(wrong)
+    }
+
+    /// The machine of a name, or those that are not on demand.
+    pub(super) fn chosen(&self, name: Option<&str>) -> Result<Vec<(&str, &Machine)>, Error> {
+        let all = self.machines.iter().map(|(name, machine)| (name.as_str(), machine));
+        let chosen: Vec<_> =
+            all.filter(|(own, machine)| name.map_or(!machine.on_demand, |name| name == *own)).collect();
+        if chosen.is_empty() {
+            let known: Vec<&str> = self.machines.keys().map(String::as_str).collect();
+            let name = name.unwrap_or("always booted");
+            return Err(Error::Usage(format!("no machine `{name}`; there are: {}", known.join(", "))));
+        }
+        Ok(chosen)
     }
 
     fn parse(metadata: &Value) -> Result<Self, String> {
@@ -115,7 +132,7 @@ mod tests {
     #[test]
     fn a_test_target_without_settings_has_the_usual_ones() {
         let manifest = parse(
-            r#"{"machines":{"default":{"vram":[512]}},"tests":{"fuzz":{"user":"nobody","limit":200}},
+            r#"{"machines":{"default":{"vram":[512]},"peer":{"on_demand":true}},"tests":{"fuzz":{"user":"nobody","limit":200}},
                 "programs":{"hmm-tests":{"kind":"tap"}}}"#,
         )
         .unwrap();
@@ -123,6 +140,9 @@ mod tests {
         assert_eq!((manifest.tests["basic"].limit, manifest.tests["basic"].user), (60, User::Root));
         assert_eq!((manifest.tests["fuzz"].limit, manifest.tests["fuzz"].user), (200, User::Nobody));
         assert_eq!(manifest.programs["hmm-tests"].kind, Kind::Tap);
+        let chosen = |name| manifest.chosen(name).map(|found| found.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        assert_eq!((chosen(None).unwrap(), chosen(Some("peer")).unwrap()), (vec!["default"], vec!["peer"]));
+        assert!(chosen(Some("pear")).unwrap_err().to_string().contains("default, peer"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod boot;
 mod cache;
 mod channel;
+mod debug;
 mod log;
 mod machine;
 mod manifest;
@@ -32,6 +33,7 @@ use crate::steps::executables;
 
 use boot::{Ended, Parts};
 use cache::Cache;
+use debug::DebugKernel;
 pub(crate) use machine::Accel;
 use manifest::{Machine, Manifest, PACKAGE, Settings, User};
 use modules::Toolchain;
@@ -44,12 +46,19 @@ const INIT: &str = "limosa-guest-init";
 /// The uid and gid of "nobody" on every Debian.
 const NOBODY: u32 = 65534;
 
+/// How many times slower the kernel that finds mistakes may be.
+const DEBUG_FACTOR: u32 = 4;
+
 /// What the user asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Options {
     pub(crate) no_install: bool,
     /// By what it is run; none: KVM where it works.
     pub(crate) accel: Option<Accel>,
+    /// Only this machine, which then may be one that is booted on demand.
+    pub(crate) machine: Option<String>,
+    /// Under the kernel that finds mistakes.
+    pub(crate) debug_kernel: bool,
     /// Only tests whose name contains one of these.
     pub(crate) filters: Vec<String>,
 }
@@ -57,12 +66,13 @@ pub(crate) struct Options {
 /// `cargo xtask guest`: sets up, runs the tests, and appends what was skipped to `skips`.
 pub(crate) fn test(options: &Options, skips: Option<&Path>) -> Result<(), Error> {
     setup(Purpose::Guest, options.no_install)?;
-    let built = Built::make()?;
+    let built = Built::make(options)?;
+    let accel = built.accel(options);
     let mut boots = Vec::new();
-    for (name, machine) in &built.manifest.machines {
+    for (name, machine) in built.manifest.chosen(options.machine.as_deref())? {
         let programs = built.programs(name, &options.filters);
         if !programs.is_empty() {
-            boots.push(built.boot(options, name, machine, programs)?);
+            boots.push(built.boot(options, accel, name, machine, programs)?);
         }
     }
     print!("{}", report::summary(&boots));
@@ -72,16 +82,13 @@ pub(crate) fn test(options: &Options, skips: Option<&Path>) -> Result<(), Error>
     report::verdict(&boots)
 }
 
-/// `cargo xtask guest shell`: a shell in the guest with the machine `name`.
-pub(crate) fn shell(options: &Options, name: Option<&str>) -> Result<(), Error> {
+/// `cargo xtask guest shell`: a shell in the guest.
+pub(crate) fn shell(options: &Options) -> Result<(), Error> {
     setup(Purpose::Guest, options.no_install)?;
-    let built = Built::make()?;
-    let name = name.unwrap_or(manifest::DEFAULT);
-    let known: Vec<&str> = built.manifest.machines.keys().map(String::as_str).collect();
-    let machine = built.manifest.machines.get(name);
-    let machine =
-        machine.ok_or_else(|| Error::Usage(format!("no machine `{name}`; there are: {}", known.join(", "))))?;
-    let accel = options.accel.unwrap_or_else(Accel::find);
+    let built = Built::make(options)?;
+    let name = options.machine.as_deref().unwrap_or(manifest::DEFAULT);
+    let (name, machine) = built.manifest.chosen(Some(name))?[0];
+    let accel = built.accel(options);
     let plan = Plan { shell: true, ..built.plan(machine, Vec::new(), options, accel) };
     boot::shell(&built.parts(name, machine, &plan, accel, Path::new("")))
 }
@@ -100,8 +107,12 @@ struct Built {
 }
 
 impl Built {
-    fn make() -> Result<Self, Error> {
-        let manifest = Manifest::read()?;
+    fn make(options: &Options) -> Result<Self, Error> {
+        let mut manifest = Manifest::read()?;
+        if options.debug_kernel {
+            let words = debug::COMMAND_LINE.map(str::to_owned);
+            manifest.machines.values_mut().for_each(|machine| machine.cmdline.extend(words.clone()));
+        }
         let privilege = Privilege::find().ok_or_else(|| {
             Error::Guest("making the guest's file systems takes root, and there is no sudo here".to_owned())
         })?;
@@ -122,15 +133,25 @@ impl Built {
             let tests = executables_of_the_tests(&manifest);
             Ok::<_, Error>((joined(build_root)?, joined(root)?, joined(source)?, joined(kernel)?, tests?))
         })?;
-        let toolchain = Toolchain {
-            root: build_root,
-            build: format!("/lib/modules/{}/build", release.name),
-            objects: cache.folder().join(format!("objects-{}", release.name)),
+        let (toolchain, kernel) = if options.debug_kernel {
+            let debug = DebugKernel::make(&cache, &archive, &release)?;
+            let (kernel, build) = (debug.image(), "/limosa/linux".to_owned());
+            (Toolchain { root: debug.root, build, objects: debug.folder }, kernel)
+        } else {
+            let build = format!("/lib/modules/{}/build", release.name);
+            let objects = cache.folder().join(format!("objects-{}", release.name));
+            let kernel = kernel.join(format!("usr/lib/modules/{}/vmlinuz", release.name));
+            (Toolchain { root: build_root, build, objects }, kernel)
         };
         let built = modules::build(&cache, &toolchain, &source)?;
-        cache.settle(&["build", "root", "source", "kernel"])?;
-        let kernel = kernel.join(format!("usr/lib/modules/{}/vmlinuz", release.name));
+        // The other kernel's stay: who changes between both does not want to wait for them.
+        let kinds: &[&str] = if options.debug_kernel { &["debug", "debug-build"] } else { &["build", "kernel"] };
+        cache.settle(&[kinds, &["root", "source"]].concat())?;
         Ok(Self { cache, manifest, kernel, root, init, tests, built })
+    }
+
+    fn accel(&self, options: &Options) -> Accel {
+        options.accel.unwrap_or_else(|| Accel::find(&self.kernel))
     }
 
     /// What runs on a machine, as far as the filters can be told to leave it.
@@ -138,7 +159,8 @@ impl Built {
         let tests =
             self.manifest.tests.iter().filter_map(|(name, settings)| Some((name, settings, self.tests.get(name)?)));
         let others = self.manifest.programs.iter().filter_map(|(name, settings)| {
-            let file = self.built.iter().find(|file| file.file_name().is_some_and(|found| found == name.as_str()))?;
+            let called = settings.file.as_ref().unwrap_or(name).as_str();
+            let file = self.built.iter().find(|file| file.file_name().is_some_and(|found| found == called))?;
             Some((name, settings, file))
         });
         let here = tests.chain(others).filter(|(_, settings, _)| settings.machine == machine);
@@ -148,7 +170,7 @@ impl Built {
     }
 
     fn plan(&self, machine: &Machine, mut programs: Vec<Program>, options: &Options, accel: Accel) -> Plan {
-        let factor = accel.factor();
+        let factor = accel.factor() * if options.debug_kernel { DEBUG_FACTOR } else { 1 };
         programs.iter_mut().for_each(|program| program.limit *= u64::from(factor));
         let modules = machine.modules.iter().filter_map(|words| self.module(words)).collect();
         Plan { modules, programs, filters: options.filters.clone(), shell: false, factor }
@@ -178,22 +200,30 @@ impl Built {
         Parts { name, machine, kernel: &self.kernel, root: &self.root, payload, plan, accel, log }
     }
 
-    /// Boots one machine; once more without KVM if with it the guest says nothing.
-    fn boot(&self, options: &Options, name: &str, machine: &Machine, programs: Vec<Program>) -> Result<Boot, Error> {
-        let accel = options.accel.unwrap_or_else(Accel::find);
+    /// Boots one machine; once more, without KVM, if the guest does not come up. On a busy machine that happens: no
+    /// code of ours has run by then.
+    fn boot(
+        &self,
+        options: &Options,
+        accel: Accel,
+        name: &str,
+        machine: &Machine,
+        programs: Vec<Program>,
+    ) -> Result<Boot, Error> {
         let log = self.cache.folder().join(format!("{name}.log"));
         let boot = |accel: Accel| {
             say(&format!("guest: booting the machine {name} by {}; its log is {}", accel.name(), log.display()));
             let plan = self.plan(machine, programs.clone(), options, accel);
             boot::boot(&self.parts(name, machine, &plan, accel, &log))
         };
-        match boot(accel)? {
-            Ended::Silent(_) if accel == Accel::Kvm && options.accel.is_none() => {
-                say("guest: by KVM it said nothing; once more by TCG");
-                match boot(Accel::Tcg)? {
-                    Ended::Told(boot) | Ended::Silent(boot) => Ok(boot),
-                }
-            }
+        let first = match boot(accel)? {
+            Ended::Told(boot) => return Ok(boot),
+            Ended::Silent(boot) => boot,
+        };
+        let again = if options.accel.is_none() { Accel::Tcg } else { accel };
+        let faults = first.faults.first().map_or("", String::as_str);
+        say(&format!("guest: it did not come up ({faults}); once more by {}", again.name()));
+        match boot(again)? {
             Ended::Told(boot) | Ended::Silent(boot) => Ok(boot),
         }
     }

@@ -73,8 +73,11 @@ pub(super) fn summary(boots: &[Boot]) -> String {
         for test in boot.tests.iter().filter(|test| matches!(test.outcome, Outcome::Failed(_))) {
             let _ = writeln!(text, "    {}", line(&Finished { output: String::new(), ..test.clone() }).trim_start());
         }
-        for fault in &boot.faults {
-            let _ = writeln!(text, "    {}", fault.lines().next().unwrap_or_default());
+        // A warning that comes a thousand times is one line.
+        let mut faults: Vec<&String> = boot.faults.iter().collect();
+        faults.dedup();
+        for fault in faults {
+            let _ = writeln!(text, "    {fault}");
         }
     }
     text

@@ -89,6 +89,8 @@ fn debootstrap(
     let include = format!("--include={}", packages.join(","));
     let (to_shown, sources) = (to.to_string_lossy(), sources.to_string_lossy());
     let mut arguments = vec!["--mode=root", "--variant=minbase", "--architectures=amd64", &include];
+    // A tree that is cut off in the making is made anew: it need not survive a loss of power.
+    arguments.push("--dpkgopt=force-unsafe-io");
     arguments.extend(options.iter().map(String::as_str));
     arguments.extend(["trixie", &to_shown, &sources]);
     run_logged(&mut cache.privilege().command("mmdebstrap", &arguments), &to.with_extension("log"))

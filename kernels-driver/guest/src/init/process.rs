@@ -18,7 +18,7 @@ const SKIPS: &str = "/run/skips";
 /// How much of an output is told.
 const OUTPUT_MAX: u64 = 64 << 10;
 /// How long a killed process may take to be gone.
-const DEATH: Duration = Duration::from_secs(60);
+const DEATH: Duration = Duration::from_secs(30);
 
 /// How a process ended.
 pub(crate) enum Ending {
