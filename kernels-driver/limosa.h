@@ -5,10 +5,12 @@
  *   driver.c   PCI function <-> struct limosa_device: bind, unbind, parameters
  *   client.c   an open file of /dev/limosaN: ioctls, limit, counters
  *   vram.c     one range of device memory: struct pages, allocator, charging
- *   migrate.c  moving pages: to the device, back, on a CPU's fault, at unbind
+ *   migrate.c  moving pages: to the device, back, at unbind
+ *   fault.c    a CPU touched a page of the device: fault-around along a streak
  *   mirror.c   a device page table kept equal to a range of a process's memory
  *   view.c     such a table that is a VMA: the software device's
  *   query.c    residency
+ *   debug.c    debugfs: what the bench and fault injection need
  *
  * Locks, outermost first. Nothing of ours is held where core mm is called but
  * for the device's SRCU, which only delays an unbind:
@@ -19,6 +21,7 @@
  *         limosa_mirror.lock    never across an allocation that may reclaim
  *           page table locks of the view
  *         limosa_vram.lock      a spinlock; leaf
+ *       limosa_client.streak_lock  a spinlock; leaf
  */
 #ifndef _LIMOSA_H
 #define _LIMOSA_H
@@ -33,6 +36,7 @@
 #include <linux/pci.h>
 #include <linux/spinlock.h>
 #include <linux/srcu.h>
+#include <linux/workqueue.h>
 #include <uapi/linux/limosa.h>
 
 struct limosa_client;
@@ -76,6 +80,8 @@ struct limosa_counter_set {
  * @bytes: the memory in the kernel's address space: byte i is byte i of the
  *         range, whatever the pages' own pfns are
  * @bar_pfn: pfn of the memory itself, which a device (or a view) maps
+ * @region: the physical addresses of DEVICE_PRIVATE pages; in whole sections, so
+ *          it may be larger than the range
  * @first_pfn: pfn of the first struct page; DEVICE_PRIVATE pages stand at
  *             physical addresses where nothing is
  * @nr_pages: its size
@@ -91,6 +97,7 @@ struct limosa_vram {
 	struct dev_pagemap pgmap;
 	void *bytes;
 	unsigned long bar_pfn;
+	struct resource *region;
 	unsigned long first_pfn;
 	unsigned long nr_pages;
 
@@ -104,7 +111,17 @@ struct limosa_vram {
 int limosa_vram_init(struct limosa_vram *vram, struct limosa_device *device,
 		     enum limosa_place place, resource_size_t offset,
 		     resource_size_t size);
+/* No page is in use any more. */
 void limosa_vram_fini(struct limosa_vram *vram);
+
+/* 2 MiB of memory without its struct pages: for the bench. -ENOSPC, index. */
+long limosa_vram_take(struct limosa_vram *vram, unsigned int order);
+void limosa_vram_give(struct limosa_vram *vram, unsigned long index,
+		      unsigned int order);
+
+/* The indices in use of run @run, at most LIMOSA_HUGE_PAGES: how many. */
+unsigned int limosa_vram_used(struct limosa_vram *vram, unsigned long run,
+			      unsigned long *indices);
 
 /**
  * limosa_vram_alloc() - take a folio and charge it to a client
@@ -112,6 +129,8 @@ void limosa_vram_fini(struct limosa_vram *vram);
  * @client: who pays, until the folio is freed
  * @order: 0 or LIMOSA_HUGE_ORDER
  * @err: set on failure: -ENOSPC, -EDQUOT, -ENODEV (the device is going)
+ *
+ * Between limosa_device_enter() and limosa_device_exit().
  *
  * Return: the first page of a locked folio with one reference, or NULL.
  */
@@ -126,6 +145,12 @@ static inline unsigned long limosa_page_index(struct limosa_vram *vram,
 					      struct page *page)
 {
 	return page_to_pfn(page) - vram->first_pfn;
+}
+
+/* Who pays for a page of this driver; as long as the folio has a reference. */
+static inline struct limosa_client *limosa_page_client(struct page *page)
+{
+	return folio_zone_device_data(page_folio(page));
 }
 
 /* Where the kernel reads and writes what the page holds. */
@@ -155,13 +180,16 @@ struct limosa_device {
 	struct kref ref;
 	struct pci_dev *pdev;
 	unsigned int index;
-	char name[16];
+	char name[20];
 	struct miscdevice misc;
 	struct srcu_struct live;
 	bool gone;
 	struct limosa_vram vram[LIMOSA_PLACE_COHERENT + 1];
 	struct limosa_counter_set counters;
+	struct dentry *debugfs;
 };
+
+extern struct workqueue_struct *limosa_wq;
 
 /* The device with this number, referenced, or NULL. */
 struct limosa_device *limosa_device_get(unsigned int index);
@@ -173,6 +201,20 @@ void limosa_device_exit(struct limosa_device *device, int idx);
 
 /* -------------------------------------------------------------- client.c */
 
+#define LIMOSA_NR_STREAKS	8
+
+/**
+ * struct limosa_streak - CPU faults at neighbouring addresses
+ * @lo: first byte of what the last of them brought back
+ * @hi: end of it
+ * @pages: how many pages that was, had nothing clipped it
+ */
+struct limosa_streak {
+	unsigned long lo;
+	unsigned long hi;
+	unsigned long pages;
+};
+
 /**
  * struct limosa_client - who pays for device memory: one open file
  * @ref: the file's, one for each view, and one for each folio charged
@@ -182,6 +224,8 @@ void limosa_device_exit(struct limosa_device *device, int idx);
  * @used: pages of device memory it has in use
  * @max_order: the largest folio that is tried for it; the kernel's own tests
  *             turn large ones off
+ * @streak_lock: protects @streaks, and @oldest_streak, which is replaced next
+ * @release: the last reference may go where nothing may sleep
  */
 struct limosa_client {
 	struct kref ref;
@@ -191,6 +235,12 @@ struct limosa_client {
 	atomic_long_t used;
 	unsigned int max_order;
 	struct limosa_counter_set counters;
+
+	spinlock_t streak_lock;
+	unsigned int oldest_streak;
+	struct limosa_streak streaks[LIMOSA_NR_STREAKS];
+
+	struct work_struct release;
 };
 
 struct limosa_client *limosa_client_create(struct limosa_device *device,
@@ -200,6 +250,8 @@ static inline void limosa_client_get(struct limosa_client *client)
 	kref_get(&client->ref);
 }
 void limosa_client_put(struct limosa_client *client);
+
+extern const struct file_operations limosa_fops;
 
 /* Counts for the client and its device. */
 void limosa_count(struct limosa_client *client, enum limosa_counter counter,
@@ -252,11 +304,52 @@ int limosa_move_to_system(struct limosa_client *client, struct mm_struct *mm,
 			  unsigned long start, unsigned long end,
 			  struct limosa_moved *moved);
 
+/* Brings back every page of @vram, whoever has it mapped. Device not live. */
+void limosa_evict_all(struct limosa_vram *vram);
+
+/* System memory for pages that come back: none of it is worth killing for. */
+#define LIMOSA_GFP_HUGE	(GFP_TRANSHUGE | __GFP_NORETRY)
+#define LIMOSA_GFP_BASE	(GFP_HIGHUSER_MOVABLE | __GFP_RETRY_MAYFAIL | \
+			 __GFP_NOWARN)
+
+/* A locked system folio that holds what the device folio held, or NULL. */
+struct folio *limosa_copy_back(struct page *spage, unsigned int order, gfp_t gfp,
+			       struct vm_area_struct *vma, unsigned long addr);
+
+/**
+ * limosa_count_back() - count what core has moved to the system
+ * @src: migrate_vma.src, after migrate_vma_pages() and before the finalize
+ * @npages: its length
+ * @also: a counter that the pages count in besides LIMOSA_PAGES_TO_SYSTEM
+ * @moved: added to; may be NULL
+ *
+ * Return: pages that were moved
+ */
+unsigned long limosa_count_back(const unsigned long *src, unsigned long npages,
+				enum limosa_counter also,
+				struct limosa_moved *moved);
+
+/* --------------------------------------------------------------- fault.c */
+
 /* pgmap->ops->migrate_to_ram: a CPU touched a page of DEVICE_PRIVATE. */
 vm_fault_t limosa_migrate_to_ram(struct vm_fault *vmf);
 
-/* Brings back every page of @vram, whoever has it mapped. Device not live. */
-void limosa_evict_all(struct limosa_vram *vram);
+/* --------------------------------------------------------------- debug.c */
+
+void limosa_debug_init(void);
+void limosa_debug_exit(void);
+void limosa_debug_add(struct limosa_device *device);
+void limosa_debug_remove(struct limosa_device *device);
+
+#ifdef CONFIG_FAULT_INJECTION
+/* Whether an allocation is to fail, to see what becomes of it. */
+bool limosa_should_fail(void);
+#else
+static inline bool limosa_should_fail(void)
+{
+	return false;
+}
+#endif
 
 /* -------------------------------------------------------------- mirror.c */
 
