@@ -6,7 +6,6 @@
  *
  * It outlives the file: folios on the device and views hold it, too.
  */
-#include <linux/compat.h>
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/sched/mm.h>

@@ -128,10 +128,12 @@ static int limosa_vrams_init(struct limosa_device *device, int nr)
 {
 	resource_size_t start = pci_resource_start(device->pdev, nr);
 	resource_size_t size = pci_resource_len(device->pdev, nr);
-	resource_size_t coherent = min_t(u64, size, (u64)coherent_mb << 20);
+	resource_size_t coherent = size;
 	struct limosa_vram *vram = device->vram;
 	int err;
 
+	if (coherent_mb < size >> 20)
+		coherent = (resource_size_t)coherent_mb << 20;
 	/* Struct pages come for 2 MiB at a time; what is left over is unused. */
 	coherent = ALIGN_DOWN(coherent, PMD_SIZE);
 	size = ALIGN_DOWN(size, PMD_SIZE);

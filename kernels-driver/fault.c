@@ -3,7 +3,7 @@
  * A CPU touched a page of DEVICE_PRIVATE memory: it comes back, and its
  * neighbours with it where the CPU seems to come for them next.
  *
- * A touch beside what an earlier fault brought back, above or below, makes a
+ * A touch right beside what an earlier fault asked for, above or below, makes a
  * streak: each fault of it brings twice as many pages, up to fault_around_max.
  * Any other touch brings one page. Streaks are remembered for each client, the
  * last few of them, so that several threads can have one each.
@@ -54,11 +54,8 @@ static struct limosa_streak *limosa_streak_find(struct limosa_client *client,
 	struct limosa_streak *s;
 
 	for (s = client->streaks; s < client->streaks + LIMOSA_NR_STREAKS; s++) {
-		unsigned long near = s->pages << PAGE_SHIFT;
-
-		*down = addr < s->lo;
-		if (*down ? s->lo - addr <= near :
-			    addr >= s->hi && addr - s->hi < near)
+		*down = addr + PAGE_SIZE == s->lo;
+		if (*down || addr == s->hi)
 			return s;
 	}
 	return NULL;
@@ -97,6 +94,7 @@ static struct limosa_window limosa_window(struct limosa_client *client,
 /* -ENOMEM: there is no memory for the page that was touched. */
 static int limosa_fill_around(struct migrate_vma *m)
 {
+	bool scarce = false;
 	unsigned long i;
 
 	for (i = 0; i < m->npages; i++) {
@@ -104,7 +102,8 @@ static int limosa_fill_around(struct migrate_vma *m)
 		bool touched = spage == m->fault_page;
 		struct folio *folio;
 
-		if (!spage || !(m->src[i] & MIGRATE_PFN_MIGRATE))
+		if (!spage || !(m->src[i] & MIGRATE_PFN_MIGRATE) ||
+		    (scarce && !touched))
 			continue;
 		folio = limosa_copy_back(spage, 0, touched ? GFP_HIGHUSER_MOVABLE :
 					 LIMOSA_GFP_GUESS, m->vma,
@@ -113,6 +112,8 @@ static int limosa_fill_around(struct migrate_vma *m)
 			m->dst[i] = migrate_pfn(folio_pfn(folio));
 		else if (touched)
 			return -ENOMEM;
+		else
+			scarce = true;
 	}
 	return 0;
 }
@@ -130,8 +131,6 @@ static int limosa_fill_huge(struct migrate_vma *m)
 	struct page *spage = migrate_pfn_to_page(m->src[0]);
 	struct folio *folio = NULL;
 
-	if (!spage || !(m->src[0] & MIGRATE_PFN_MIGRATE))
-		return 0;
 	if (limosa_around_max() == LIMOSA_HUGE_PAGES)
 		folio = limosa_copy_back(spage, LIMOSA_HUGE_ORDER,
 					 LIMOSA_GFP_HUGE, m->vma, m->start);
@@ -151,8 +150,8 @@ static int limosa_bring_back(struct vm_fault *vmf, struct limosa_window w,
 			     bool *home)
 {
 	unsigned long touched = (vmf->address - w.start) >> PAGE_SHIFT;
-	unsigned long few[2 * LIMOSA_FEW], *pfns = few;
 	unsigned long nr = (w.end - w.start) >> PAGE_SHIFT;
+	unsigned long few[2 * LIMOSA_FEW], *pfns = few;
 	struct migrate_vma m = {
 		.vma = vmf->vma,
 		.start = w.start,
@@ -161,6 +160,7 @@ static int limosa_bring_back(struct vm_fault *vmf, struct limosa_window w,
 		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
 		.fault_page = vmf->page,
 	};
+	bool huge;
 	int err;
 
 	*home = false;
@@ -171,15 +171,16 @@ static int limosa_bring_back(struct vm_fault *vmf, struct limosa_window w,
 	}
 	m.src = pfns;
 	m.dst = pfns + nr;
-	if (!vmf->pte) {
+	if (!vmf->pte)
 		m.flags |= MIGRATE_VMA_SELECT_COMPOUND;
-		touched = 0;
-	}
 	err = migrate_vma_setup(&m);
 	if (!err && m.cpages) {
-		err = vmf->pte ? limosa_fill_around(&m) : limosa_fill_huge(&m);
+		/* It may be split or gone since the fault was taken. */
+		huge = (m.src[0] & MIGRATE_PFN_COMPOUND) &&
+		       migrate_pfn_to_page(m.src[0]);
+		err = huge ? limosa_fill_huge(&m) : limosa_fill_around(&m);
 		migrate_vma_pages(&m);
-		*home = m.src[touched] & MIGRATE_PFN_MIGRATE;
+		*home = m.src[huge ? 0 : touched] & MIGRATE_PFN_MIGRATE;
 		limosa_count_back(m.src, m.npages, LIMOSA_CPU_FAULT_PAGES, NULL);
 		migrate_vma_finalize(&m);
 	}
