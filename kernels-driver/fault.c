@@ -110,10 +110,9 @@ static int limosa_fill_around(struct migrate_vma *m)
 					 m->start + (i << PAGE_SHIFT));
 		if (folio)
 			m->dst[i] = migrate_pfn(folio_pfn(folio));
-		else if (touched)
+		if (!folio && touched)
 			return -ENOMEM;
-		else
-			scarce = true;
+		scarce |= !folio;
 	}
 	return 0;
 }

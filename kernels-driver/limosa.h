@@ -147,10 +147,13 @@ static inline unsigned long limosa_page_index(struct limosa_vram *vram,
 	return page_to_pfn(page) - vram->first_pfn;
 }
 
-/* Who pays for a page of this driver; as long as the folio has a reference. */
+/*
+ * Who pays for a page of this driver; as long as the folio has a reference.
+ * (folio_zone_device_data() is for DEVICE_PRIVATE alone.)
+ */
 static inline struct limosa_client *limosa_page_client(struct page *page)
 {
-	return folio_zone_device_data(page_folio(page));
+	return page_folio(page)->page.zone_device_data;
 }
 
 /* Where the kernel reads and writes what the page holds. */

@@ -259,7 +259,7 @@ unsigned long limosa_count_back(const unsigned long *src, unsigned long npages,
 		if (!page || !(src[i] & MIGRATE_PFN_MIGRATE))
 			continue;
 		folio = page_folio(page);
-		payer = folio_zone_device_data(folio);
+		payer = limosa_page_client(page);
 		if (client && payer != client) {
 			limosa_count_payer(client, also, &sum);
 			sum = (struct limosa_moved){};
