@@ -9,6 +9,7 @@
  *   fault.c    a CPU touched a page of the device: fault-around along a streak
  *   mirror.c   a device page table kept equal to a range of a process's memory
  *   view.c     such a table that is a VMA: the software device's
+ *   thrash.c   what a view does not move, as it came back too soon
  *   query.c    residency
  *   debug.c    debugfs: what the bench and fault injection need
  *
@@ -396,27 +397,92 @@ int limosa_mirror_insert(struct limosa_mirror *mirror,
 /* Ends it; no zap comes after. mmap_lock not held. */
 void limosa_mirror_remove(struct limosa_mirror *mirror);
 
+/* The most pages that one fault maps: it keeps their entries on the stack. */
+#define LIMOSA_FAULT_PAGES	16
+
 /**
  * limosa_mirror_fault() - have the device's entries made, as the CPU's are
  * @mirror: whose
  * @addr: the address that was touched, page aligned
- * @nr: pages from there on that are wanted; at most LIMOSA_HUGE_PAGES. Only
- *      the first must be there, the others are mapped if they are present.
- * @write: the device wants to write to the first
+ * @start: first page of those to map, page aligned; @addr is one of them. The
+ *         others are mapped if they are present, with the right they have.
+ * @nr: how many, at most LIMOSA_FAULT_PAGES
+ * @write: the device wants to write to @addr
  * @arg: for ops->map
  *
- * mmap_lock held for reading. Pages of the client's own private memory are
+ * mmap_lock held for reading. Pages of the device's own private memory are
  * mapped where they are, unless they cannot be written there (copy-on-write):
  * then they come back to be copied.
  *
- * Return: 0 when ops->map was called and returned 0, else its error, -EFAULT
- * (not mapped, or not permitted), -ENOMEM, -EINTR (a fatal signal).
+ * Return: 0 when ops->map was called and returned 0, else its error, -EFAULT or
+ * -EPERM (not mapped, or not permitted), -ENOMEM, -EINTR (a fatal signal),
+ * -EBUSY (the memory changed for a second on end: let the device try again),
+ * -EAGAIN (a userfaultfd is to provide the page, for which mmap_lock must be
+ * dropped: limosa_mirror_touch_unlocked(), and try again).
  */
 int limosa_mirror_fault(struct limosa_mirror *mirror, unsigned long addr,
-			unsigned long nr, bool write, void *arg);
+			unsigned long start, unsigned long nr, bool write,
+			void *arg);
+
+/**
+ * limosa_mirror_touch() - touch a page as a CPU would
+ * @mirror: one whose range holds it
+ * @addr: its address, page aligned
+ * @write: whether to write
+ *
+ * mmap_lock held for reading; for the unlocked variant not held.
+ *
+ * Return: 0 (the page was there at one moment), -EBUSY (it changed, or took too
+ * long), -EAGAIN (not of the unlocked variant), -EFAULT, -EPERM, -ENOMEM,
+ * -EINTR, as above.
+ */
+int limosa_mirror_touch(struct limosa_mirror *mirror, unsigned long addr,
+			bool write);
+int limosa_mirror_touch_unlocked(struct limosa_mirror *mirror,
+				 unsigned long addr, bool write);
 
 /* The page behind an entry of hmm's, for 2 MiB device folios, too. */
 struct page *limosa_hmm_page(unsigned long hmm_pfn, unsigned long addr);
+
+/* -------------------------------------------------------------- thrash.c */
+
+/**
+ * struct limosa_thrash - which blocks of memory are tossed to and fro
+ * @blocks: a hash table; a collision forgets what was there
+ * @mask: its size less one
+ *
+ * A block of 64 KiB whose pages come back to the system soon after the device
+ * had them moved is held: it stays where it is for a time, in which the device
+ * maps it there. If that happens again after the hold ended, the next is twice
+ * as long. The caller locks.
+ */
+struct limosa_thrash {
+	struct limosa_thrash_block *blocks;
+	unsigned long mask;
+};
+
+int limosa_thrash_init(struct limosa_thrash *thrash, unsigned long bytes);
+void limosa_thrash_fini(struct limosa_thrash *thrash);
+
+/* The device had [start, end) moved to its memory. */
+void limosa_thrash_moved(struct limosa_thrash *thrash, unsigned long start,
+			 unsigned long end);
+
+/*
+ * The device would like to have a page moved that is in system memory: whether
+ * it is to stay there. If not, [@start, @end) around it loses what is held.
+ */
+bool limosa_thrash_holds(struct limosa_thrash *thrash, unsigned long addr,
+			 unsigned long *start, unsigned long *end);
+
+/*
+ * Ends the holds that are over. Calls @ended for each of their blocks, as the
+ * device does not fault on what it has mapped. Returns whether any is left.
+ */
+bool limosa_thrash_expire(struct limosa_thrash *thrash,
+			  void (*ended)(struct limosa_thrash *thrash,
+					unsigned long start,
+					unsigned long end));
 
 /* ---------------------------------------------------------------- view.c */
 
@@ -429,5 +495,24 @@ int limosa_view_create(struct limosa_client *client, unsigned long addr,
 /* ioctl(LIMOSA_RESIDENCY); fills in the results also on failure. */
 int limosa_query_residency(struct limosa_client *client,
 			   struct limosa_residency *args);
+
+/**
+ * limosa_snapshot() - what the CPU's page table holds now
+ * @client: whose device's private pages are to be seen
+ * @mm: mmap_lock held for reading
+ * @start: first byte, page aligned
+ * @end: end of the range, page aligned
+ * @hmm_pfns: an entry for each page
+ *
+ * Nothing keeps the result true: use its numbers, not the pages that they are
+ * of.
+ */
+int limosa_snapshot(struct limosa_client *client, struct mm_struct *mm,
+		    unsigned long start, unsigned long end,
+		    unsigned long *hmm_pfns);
+
+/* Where the page of an entry is; false if there is none. */
+bool limosa_snapshot_place(struct limosa_client *client, unsigned long hmm_pfn,
+			   enum limosa_place *place);
 
 #endif /* _LIMOSA_H */

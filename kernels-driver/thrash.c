@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A guard against thrashing: which blocks of memory a view had moved to the
+ * device, which of them came back too soon, and how long those stay in system
+ * memory, where the device maps them just as well.
+ *
+ * That a page came back is seen when the device faults on it once more and it
+ * is in system memory, though it was moved: a fault is needed to move it again,
+ * and it is the first moment at which knowing is of use. So nothing is done
+ * when the CPU takes it.
+ *
+ * A block is 64 KiB. It is, in turn: unknown; moved at a time; held until a
+ * time, if it was found to be back within thrash_ms of it; and, when the hold
+ * ends, free to be moved again. Each hold that follows such a relapse is twice
+ * as long as the one before, up to thrash_max_ms; a block that stays on the
+ * device for longer than thrash_ms starts afresh.
+ */
+#include <linux/jiffies.h>
+#include <linux/log2.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include "limosa.h"
+
+static unsigned int thrash_ms = 100;
+module_param(thrash_ms, uint, 0644);
+MODULE_PARM_DESC(thrash_ms,
+		 "A page that is back from the device within so many milliseconds of a GPU's access having moved it is thrashing, and is held in system memory for as long, and twice as long each further time. 0: no guard. (100)");
+
+static unsigned int thrash_max_ms = 5000;
+module_param(thrash_max_ms, uint, 0644);
+MODULE_PARM_DESC(thrash_max_ms,
+		 "The longest hold of a thrashing page in milliseconds (5000)");
+
+#define THRASH_SHIFT	16
+#define THRASH_SIZE	(1UL << THRASH_SHIFT)
+#define THRASH_PAGES	(THRASH_SIZE >> PAGE_SHIFT)
+#define THRASH_MIN_BLOCKS	16UL
+#define THRASH_MAX_BLOCKS	1024UL
+
+/**
+ * struct limosa_thrash_block - what is known of 64 KiB
+ * @block: address >> THRASH_SHIFT
+ * @moved_at: when pages of it were moved, in jiffies
+ * @until: end of the hold, in jiffies
+ * @moved: a bit for each page that was moved and not seen in system memory since
+ * @relapses: holds in a row
+ * @held: it is held
+ */
+struct limosa_thrash_block {
+	unsigned long block;
+	unsigned long moved_at;
+	unsigned long until;
+	DECLARE_BITMAP(moved, THRASH_PAGES);
+	u8 relapses;
+	bool held;
+};
+
+int limosa_thrash_init(struct limosa_thrash *thrash, unsigned long bytes)
+{
+	unsigned long nr = clamp(bytes >> THRASH_SHIFT, THRASH_MIN_BLOCKS, THRASH_MAX_BLOCKS);
+
+	nr = roundup_pow_of_two(nr);
+	thrash->mask = nr - 1;
+	thrash->blocks = kvcalloc(nr, sizeof(*thrash->blocks),
+				  GFP_KERNEL_ACCOUNT);
+	return thrash->blocks ? 0 : -ENOMEM;
+}
+
+void limosa_thrash_fini(struct limosa_thrash *thrash)
+{
+	kvfree(thrash->blocks);
+}
+
+/* Neighbouring blocks have neighbouring slots: they do not collide. */
+static struct limosa_thrash_block *limosa_thrash_slot(struct limosa_thrash *thrash,
+						      unsigned long block)
+{
+	return &thrash->blocks[block & thrash->mask];
+}
+
+void limosa_thrash_moved(struct limosa_thrash *thrash, unsigned long start,
+			 unsigned long end)
+{
+	unsigned long addr, first, next;
+
+	for (addr = start; addr < end; addr = next) {
+		unsigned long block = addr >> THRASH_SHIFT;
+		struct limosa_thrash_block *slot =
+			limosa_thrash_slot(thrash, block);
+
+		next = min(end, (block + 1) << THRASH_SHIFT);
+		if (slot->block != block) {
+			if (slot->held)
+				continue;
+			memset(slot, 0, sizeof(*slot));
+			slot->block = block;
+		}
+		first = (addr & (THRASH_SIZE - 1)) >> PAGE_SHIFT;
+		bitmap_set(slot->moved, first, (next - addr) >> PAGE_SHIFT);
+		slot->moved_at = jiffies;
+	}
+}
+
+/* A page that was moved is in system memory: whether that was too soon. */
+static bool limosa_thrash_back(struct limosa_thrash_block *slot)
+{
+	unsigned long limit = msecs_to_jiffies(thrash_ms);
+	unsigned long hold = msecs_to_jiffies(thrash_max_ms);
+
+	bitmap_zero(slot->moved, THRASH_PAGES);
+	if (time_after(jiffies, slot->moved_at + limit)) {
+		slot->relapses = 0;
+		return false;
+	}
+	if (slot->relapses < 16)
+		hold = min(hold, limit << slot->relapses++);
+	slot->until = jiffies + hold;
+	slot->held = true;
+	return true;
+}
+
+bool limosa_thrash_holds(struct limosa_thrash *thrash, unsigned long addr,
+			 unsigned long *start, unsigned long *end)
+{
+	unsigned long block = addr >> THRASH_SHIFT, other;
+	struct limosa_thrash_block *slot = limosa_thrash_slot(thrash, block);
+	unsigned long page = (addr & (THRASH_SIZE - 1)) >> PAGE_SHIFT;
+
+	if (!thrash_ms)
+		return false;
+	if (slot->block == block &&
+	    (slot->held ||
+	     (test_bit(page, slot->moved) && limosa_thrash_back(slot))))
+		return true;
+
+	for (other = *start >> THRASH_SHIFT; other << THRASH_SHIFT < *end; other++) {
+		slot = limosa_thrash_slot(thrash, other);
+		if (slot->block != other || !slot->held)
+			continue;
+		if (other < block)
+			*start = (other + 1) << THRASH_SHIFT;
+		else
+			*end = other << THRASH_SHIFT;
+	}
+	return false;
+}
+
+bool limosa_thrash_expire(struct limosa_thrash *thrash,
+			  void (*ended)(struct limosa_thrash *thrash,
+					unsigned long start,
+					unsigned long end))
+{
+	unsigned long i, start;
+	bool holds = false;
+
+	for (i = 0; i <= thrash->mask; i++) {
+		struct limosa_thrash_block *slot = &thrash->blocks[i];
+
+		if (!slot->held)
+			continue;
+		if (thrash_ms && time_before(jiffies, slot->until)) {
+			holds = true;
+			continue;
+		}
+		slot->held = false;
+		start = slot->block << THRASH_SHIFT;
+		ended(thrash, start, start + THRASH_SIZE);
+	}
+	return holds;
+}
