@@ -452,9 +452,9 @@ struct page *limosa_hmm_page(unsigned long hmm_pfn, unsigned long addr);
  * @mask: its size less one
  *
  * A block of 64 KiB whose pages come back to the system soon after the device
- * had them moved is held: it stays where it is for a time, in which the device
- * maps it there. If that happens again after the hold ended, the next is twice
- * as long. The caller locks.
+ * had them moved, or that cannot be moved, is held: it stays where it is for a
+ * time, in which the device maps it there. If that happens again after the hold
+ * ended, the next is twice as long. The caller locks.
  */
 struct limosa_thrash {
 	struct limosa_thrash_block *blocks;
@@ -468,12 +468,22 @@ void limosa_thrash_fini(struct limosa_thrash *thrash);
 void limosa_thrash_moved(struct limosa_thrash *thrash, unsigned long start,
 			 unsigned long end);
 
+/* The device lost its entries for [start, end). */
+void limosa_thrash_gone(struct limosa_thrash *thrash, unsigned long start,
+			unsigned long end);
+
 /*
  * The device would like to have a page moved that is in system memory: whether
  * it is to stay there. If not, [@start, @end) around it loses what is held.
  */
 bool limosa_thrash_holds(struct limosa_thrash *thrash, unsigned long addr,
 			 unsigned long *start, unsigned long *end);
+
+/*
+ * The device maps a page in system memory that it would like to have: holds it,
+ * if it is not held. False: there is no guard.
+ */
+bool limosa_thrash_stays(struct limosa_thrash *thrash, unsigned long addr);
 
 /*
  * Ends the holds that are over. Calls @ended for each of their blocks, as the

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A guard against thrashing: which blocks of memory a view had moved to the
- * device, which of them came back too soon, and how long those stay in system
- * memory, where the device maps them just as well.
+ * device, which of them came back too soon or could not be moved, and how long
+ * those stay in system memory, where the device maps them just as well.
  *
- * That a page came back is seen when the device faults on it once more and it
- * is in system memory, though it was moved: a fault is needed to move it again,
- * and it is the first moment at which knowing is of use. So nothing is done
- * when the CPU takes it.
+ * When a page goes is seen where the view loses it, that it came back when the
+ * device faults on it once more and it is in system memory. How long it takes
+ * the device to touch it again does not count: the more there is of thrashing,
+ * the longer that is.
  *
  * A block is 64 KiB. It is, in turn: unknown; moved at a time; held until a
- * time, if it was found to be back within thrash_ms of it; and, when the hold
- * ends, free to be moved again. Each hold that follows such a relapse is twice
- * as long as the one before, up to thrash_max_ms; a block that stays on the
- * device for longer than thrash_ms starts afresh.
+ * time, if it was gone within thrash_ms of it, or could not be moved; and, when
+ * the hold ends, free to be moved again. Each hold that follows such a relapse
+ * is twice as long as the one before, up to thrash_max_ms; a block that stays
+ * on the device for longer than thrash_ms starts afresh.
  */
 #include <linux/jiffies.h>
 #include <linux/log2.h>
@@ -42,14 +42,16 @@ MODULE_PARM_DESC(thrash_max_ms,
  * struct limosa_thrash_block - what is known of 64 KiB
  * @block: address >> THRASH_SHIFT
  * @moved_at: when pages of it were moved, in jiffies
+ * @gone_at: when the view last lost any of those, in jiffies
  * @until: end of the hold, in jiffies
  * @moved: a bit for each page that was moved and not seen in system memory since
- * @relapses: holds in a row
+ * @relapses: holds in a row, as far as that counts
  * @held: it is held
  */
 struct limosa_thrash_block {
 	unsigned long block;
 	unsigned long moved_at;
+	unsigned long gone_at;
 	unsigned long until;
 	DECLARE_BITMAP(moved, THRASH_PAGES);
 	u8 relapses;
@@ -102,22 +104,43 @@ void limosa_thrash_moved(struct limosa_thrash *thrash, unsigned long start,
 	}
 }
 
-/* A page that was moved is in system memory: whether that was too soon. */
-static bool limosa_thrash_back(struct limosa_thrash_block *slot)
+void limosa_thrash_gone(struct limosa_thrash *thrash, unsigned long start,
+			unsigned long end)
 {
-	unsigned long limit = msecs_to_jiffies(thrash_ms);
+	unsigned long first = start >> THRASH_SHIFT;
+	unsigned long last = (end - 1) >> THRASH_SHIFT, i;
+
+	/* No slot twice, however large the range. */
+	for (i = 0; i <= thrash->mask && i <= last - first; i++) {
+		struct limosa_thrash_block *slot =
+			limosa_thrash_slot(thrash, first + i);
+
+		if (slot->block >= first && slot->block <= last)
+			slot->gone_at = jiffies;
+	}
+}
+
+static void limosa_thrash_hold(struct limosa_thrash_block *slot)
+{
 	unsigned long hold = msecs_to_jiffies(thrash_max_ms);
 
-	bitmap_zero(slot->moved, THRASH_PAGES);
-	if (time_after(jiffies, slot->moved_at + limit)) {
-		slot->relapses = 0;
-		return false;
-	}
 	if (slot->relapses < 16)
-		hold = min(hold, limit << slot->relapses++);
+		hold = min(hold, msecs_to_jiffies(thrash_ms) << slot->relapses++);
+	bitmap_zero(slot->moved, THRASH_PAGES);
 	slot->until = jiffies + hold;
 	slot->held = true;
-	return true;
+}
+
+/* A page that was moved is in system memory: whether it came back too soon. */
+static bool limosa_thrash_relapse(struct limosa_thrash_block *slot)
+{
+	/* If nobody saw it go, it went at once, or never came. */
+	if (time_before(slot->gone_at,
+			slot->moved_at + msecs_to_jiffies(thrash_ms)))
+		return true;
+	slot->relapses = 0;
+	bitmap_zero(slot->moved, THRASH_PAGES);
+	return false;
 }
 
 bool limosa_thrash_holds(struct limosa_thrash *thrash, unsigned long addr,
@@ -129,9 +152,10 @@ bool limosa_thrash_holds(struct limosa_thrash *thrash, unsigned long addr,
 
 	if (!thrash_ms)
 		return false;
-	if (slot->block == block &&
-	    (slot->held ||
-	     (test_bit(page, slot->moved) && limosa_thrash_back(slot))))
+	if (slot->block == block && !slot->held &&
+	    test_bit(page, slot->moved) && limosa_thrash_relapse(slot))
+		limosa_thrash_hold(slot);
+	if (slot->block == block && slot->held)
 		return true;
 
 	for (other = *start >> THRASH_SHIFT; other << THRASH_SHIFT < *end; other++) {
@@ -144,6 +168,23 @@ bool limosa_thrash_holds(struct limosa_thrash *thrash, unsigned long addr,
 			*end = other << THRASH_SHIFT;
 	}
 	return false;
+}
+
+bool limosa_thrash_stays(struct limosa_thrash *thrash, unsigned long addr)
+{
+	unsigned long block = addr >> THRASH_SHIFT;
+	struct limosa_thrash_block *slot = limosa_thrash_slot(thrash, block);
+
+	if (!thrash_ms)
+		return false;
+	if (slot->held)
+		return true;
+	if (slot->block != block) {
+		memset(slot, 0, sizeof(*slot));
+		slot->block = block;
+	}
+	limosa_thrash_hold(slot);
+	return true;
 }
 
 bool limosa_thrash_expire(struct limosa_thrash *thrash,

@@ -83,6 +83,22 @@ struct limosa_vma_view {
 	unsigned long failed_addr;
 };
 
+/**
+ * struct limosa_access - a fault in the window
+ * @vmf: as core has it
+ * @addr: the page in the mirrored range
+ * @write: whether it is to be written
+ * @migrate: the policy wants it on the device, and the device can take it
+ * @moved: pages around it were moved there for it
+ */
+struct limosa_access {
+	struct vm_fault *vmf;
+	unsigned long addr;
+	bool write;
+	bool migrate;
+	bool moved;
+};
+
 /* All views, so that no window lies in a mirrored range. */
 static LIST_HEAD(limosa_views);
 static DEFINE_SPINLOCK(limosa_views_lock);
@@ -140,12 +156,45 @@ static unsigned long limosa_view_pfn(struct page *page, bool writable)
 	return page_to_pfn(page);
 }
 
+/* The core has changed something; our own zaps do not come here. */
+static void limosa_view_invalidate(struct limosa_mirror *mirror,
+				   unsigned long start, unsigned long end)
+{
+	limosa_thrash_gone(&limosa_mirror_view(mirror)->thrash, start, end);
+	limosa_view_zap(mirror, start, end);
+}
+
+/*
+ * What the policy says of an entry. The page that was accessed is mapped in any
+ * case, but not for ever where it should not be. A neighbour that should move,
+ * too, gets its own fault for it, unless the move failed.
+ */
+static bool limosa_view_may_map(struct limosa_vma_view *view,
+				const struct limosa_access *access,
+				unsigned long addr, unsigned long hmm_pfn)
+{
+	struct limosa_client *client = view->mirror.client;
+	enum limosa_place place;
+
+	if (!limosa_snapshot_place(client, hmm_pfn, &place))
+		return false;
+	if (place != LIMOSA_PLACE_SYSTEM || !access->migrate)
+		return true;
+	if (addr == access->addr) {
+		if (limosa_thrash_stays(&view->thrash, addr))
+			queue_delayed_work(limosa_wq, &view->expire, HOLD_TICK);
+		return true;
+	}
+	return !access->moved;
+}
+
 static int limosa_view_map(struct limosa_mirror *mirror, unsigned long addr,
 			   unsigned long nr, const unsigned long *hmm_pfns,
 			   void *arg)
 {
 	struct limosa_vma_view *view = limosa_mirror_view(mirror);
-	struct vm_fault *vmf = arg;
+	const struct limosa_access *access = arg;
+	struct vm_fault *vmf = access->vmf;
 	struct vm_area_struct *vma = vmf->vma;
 	unsigned long at = view->base + (addr - mirror->start);
 	unsigned long i, mapped = 0;
@@ -158,7 +207,7 @@ static int limosa_view_map(struct limosa_mirror *mirror, unsigned long addr,
 		struct page *page;
 		vm_fault_t ret;
 
-		if (!(hmm_pfns[i] & HMM_PFN_VALID))
+		if (!limosa_view_may_map(view, access, addr, hmm_pfns[i]))
 			continue;
 		if (!(hmm_pfns[i] & HMM_PFN_WRITE))
 			flags &= ~VM_WRITE;
@@ -177,7 +226,7 @@ static int limosa_view_map(struct limosa_mirror *mirror, unsigned long addr,
 
 static const struct limosa_mirror_ops limosa_view_mirror_ops = {
 	.map = limosa_view_map,
-	.zap = limosa_view_zap,
+	.zap = limosa_view_invalidate,
 };
 
 /* Our own zaps come here, too, as CLEAR, with mirror.lock held. */
@@ -296,16 +345,14 @@ static void limosa_plan_extent(struct limosa_vma_view *view,
 }
 
 /* Whether there is anything to move for an access, and what. */
-static bool limosa_plan_make(struct limosa_vma_view *view, struct limosa_plan *plan)
+static bool limosa_plan_make(struct limosa_vma_view *view,
+			     struct limosa_plan *plan,
+			     struct vm_area_struct *vma)
 {
 	struct limosa_client *client = view->mirror.client;
-	struct vm_area_struct *vma = vma_lookup(client->mm, plan->addr);
 	bool held = false, there;
 	unsigned long here;
 
-	if (!vma || (vma->vm_flags & (VM_SHARED | VM_SPECIAL)) ||
-	    is_vm_hugetlb_page(vma))
-		return false;
 	plan->lo = max3(ALIGN_DOWN(plan->addr, PMD_SIZE), vma->vm_start,
 			view->mirror.start);
 	plan->hi = min3(ALIGN(plan->addr + 1, PMD_SIZE), vma->vm_end,
@@ -329,14 +376,13 @@ static bool limosa_plan_make(struct limosa_vma_view *view, struct limosa_plan *p
 		held = limosa_thrash_holds(&view->thrash, plan->addr,
 					   &plan->start, &plan->end);
 	mutex_unlock(&view->mirror.lock);
-	if (held) {
+	if (held)
 		limosa_count(client, LIMOSA_GPU_MOVES_HELD, 1);
-		queue_delayed_work(limosa_wq, &view->expire, HOLD_TICK);
-	}
 	return !held;
 }
 
-static void limosa_plan_carry_out(struct limosa_vma_view *view,
+/* Returns whether anything was moved. */
+static bool limosa_plan_carry_out(struct limosa_vma_view *view,
 				  struct limosa_plan *plan)
 {
 	struct limosa_client *client = view->mirror.client;
@@ -345,7 +391,7 @@ static void limosa_plan_carry_out(struct limosa_vma_view *view,
 
 	if (plan->touch &&
 	    limosa_mirror_touch(&view->mirror, plan->addr, plan->write))
-		return;
+		return false;
 	err = limosa_move_to_device(client, client->mm, plan->start, plan->end,
 				    LIMOSA_PLACE_PRIVATE, &moved);
 	/* In swap? Then it must come from there first. */
@@ -357,36 +403,53 @@ static void limosa_plan_carry_out(struct limosa_vma_view *view,
 	if (err == -ENOSPC || err == -EDQUOT)
 		limosa_count(client, LIMOSA_GPU_MOVES_FULL, 1);
 	if (!moved.moved)
-		return;
+		return false;
 	limosa_count(client, LIMOSA_GPU_PAGES_MOVED, moved.moved);
 	mutex_lock(&view->mirror.lock);
 	limosa_thrash_moved(&view->thrash, plan->start, moved.next);
 	mutex_unlock(&view->mirror.lock);
+	return true;
+}
+
+/* Whether the policy wants a page on the device, and core can bring it there. */
+static struct vm_area_struct *limosa_view_wants(struct limosa_vma_view *view,
+						unsigned long addr)
+{
+	struct limosa_client *client = view->mirror.client;
+	unsigned long start = addr, end = addr + PAGE_SIZE;
+	struct vm_area_struct *vma;
+
+	if (!limosa_view_policy(view, addr, &start, &end) ||
+	    !client->device->vram[LIMOSA_PLACE_PRIVATE].nr_pages)
+		return NULL;
+	vma = vma_lookup(client->mm, addr);
+	if (!vma || (vma->vm_flags & (VM_SHARED | VM_SPECIAL)) ||
+	    is_vm_hugetlb_page(vma))
+		return NULL;
+	return vma;
 }
 
 /* Moves to the device what the policy wants there. It need not succeed. */
-static void limosa_view_move(struct limosa_vma_view *view, unsigned long addr,
-			     bool write)
+static void limosa_view_move(struct limosa_vma_view *view,
+			     struct limosa_access *access)
 {
+	struct vm_area_struct *vma = limosa_view_wants(view, access->addr);
 	struct limosa_device *device = view->mirror.client->device;
-	unsigned long start = addr, end = addr + PAGE_SIZE;
 	struct limosa_plan *plan;
 	int idx;
 
-	if (!limosa_view_policy(view, addr, &start, &end) ||
-	    !device->vram[LIMOSA_PLACE_PRIVATE].nr_pages)
+	if (!vma || !limosa_device_enter(device, &idx))
 		return;
+	access->migrate = true;
 	plan = kmalloc_obj(*plan);
-	if (!plan)
-		return;
-	plan->addr = addr;
-	plan->write = write;
-	if (limosa_device_enter(device, &idx)) {
-		if (limosa_plan_make(view, plan))
-			limosa_plan_carry_out(view, plan);
-		limosa_device_exit(device, idx);
+	if (plan) {
+		plan->addr = access->addr;
+		plan->write = access->write;
+		access->moved = limosa_plan_make(view, plan, vma) &&
+				limosa_plan_carry_out(view, plan);
+		kfree(plan);
 	}
-	kfree(plan);
+	limosa_device_exit(device, idx);
 }
 
 static void limosa_view_hold_ended(struct limosa_thrash *thrash,
@@ -423,10 +486,11 @@ static unsigned long limosa_view_addr(struct limosa_vma_view *view,
 
 /* A page is not to be had: as an access by the CPU would have been answered. */
 static vm_fault_t limosa_view_refuse(struct limosa_vma_view *view,
-				     unsigned long addr, bool write)
+				     const struct limosa_access *access)
 {
-	struct vm_area_struct *vma = vma_lookup(view->mirror.client->mm, addr);
-	vm_flags_t right = write ? VM_WRITE : VM_READ;
+	struct mm_struct *mm = view->mirror.client->mm;
+	struct vm_area_struct *vma = vma_lookup(mm, access->addr);
+	vm_flags_t right = access->write ? VM_WRITE : VM_READ;
 
 	if (!vma || (vma->vm_flags & VM_SPECIAL) || !(vma->vm_flags & right))
 		return VM_FAULT_SIGSEGV;
@@ -452,22 +516,23 @@ static bool limosa_view_failed(struct limosa_vma_view *view, unsigned long addr)
  * is kept for the next time.
  */
 static vm_fault_t limosa_view_wait(struct limosa_vma_view *view,
-				   struct vm_fault *vmf, unsigned long addr,
-				   bool write)
+				   const struct limosa_access *access)
 {
+	struct vm_fault *vmf = access->vmf;
+	unsigned long addr = access->addr;
 	struct file *file;
 	int err;
 
 	if (!(vmf->flags & FAULT_FLAG_ALLOW_RETRY) ||
 	    ((vmf->flags & FAULT_FLAG_TRIED) && limosa_view_failed(view, addr)))
-		return limosa_view_refuse(view, addr, write);
+		return limosa_view_refuse(view, access);
 	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
 		return VM_FAULT_RETRY;
 
 	file = get_file(vmf->vma->vm_file);
 	mmap_read_unlock(vmf->vma->vm_mm);
 	/* From here on the VMA may be gone; the file keeps the view. */
-	err = limosa_mirror_touch_unlocked(&view->mirror, addr, write);
+	err = limosa_mirror_touch_unlocked(&view->mirror, addr, access->write);
 	if (err && err != -EBUSY && err != -EINTR) {
 		mutex_lock(&view->mirror.lock);
 		view->failed = current;
@@ -478,38 +543,49 @@ static vm_fault_t limosa_view_wait(struct limosa_vma_view *view,
 	return VM_FAULT_RETRY;
 }
 
+/* Maps the page, and those around it that one page table of the window holds. */
+static int limosa_view_map_around(struct limosa_vma_view *view,
+				  struct limosa_access *access)
+{
+	unsigned long at = access->vmf->address, addr = access->addr;
+	unsigned long start, end;
+
+	start = max(ALIGN_DOWN(addr, AROUND), view->mirror.start);
+	end = min(ALIGN(addr + 1, AROUND), view->mirror.end);
+	limosa_view_policy(view, addr, &start, &end);
+	start = addr - min(addr - start, at - ALIGN_DOWN(at, PMD_SIZE));
+	end = addr + min(end - addr, ALIGN(at + 1, PMD_SIZE) - at);
+	return limosa_mirror_fault(&view->mirror, addr, start,
+				   (end - start) >> PAGE_SHIFT, access->write,
+				   access);
+}
+
 static vm_fault_t limosa_view_fault(struct vm_fault *vmf)
 {
 	struct limosa_vma_view *view = vmf->vma->vm_private_data;
-	unsigned long addr = limosa_view_addr(view, vmf), start, end;
-	bool write = vmf->flags & FAULT_FLAG_WRITE;
-	int err;
+	struct limosa_access access = {
+		.vmf = vmf,
+		.addr = limosa_view_addr(view, vmf),
+		.write = vmf->flags & FAULT_FLAG_WRITE,
+	};
 
 	limosa_count(view->mirror.client, LIMOSA_GPU_FAULTS, 1);
 	/* A page table, now: under the lock its allocation could reclaim. */
 	if (apply_to_page_range(vmf->vma->vm_mm, vmf->address, PAGE_SIZE, NULL,
 				NULL))
 		return VM_FAULT_OOM;
-	limosa_view_move(view, addr, write);
-
-	/* Neighbours in the same page table, counted in the window. */
-	start = ALIGN_DOWN(vmf->address, AROUND);
-	end = min(start + AROUND, vmf->vma->vm_end);
-	start = max(start, vmf->vma->vm_start);
-	err = limosa_mirror_fault(&view->mirror, addr,
-				  addr - (vmf->address - start),
-				  (end - start) >> PAGE_SHIFT, write, vmf);
-	switch (err) {
+	limosa_view_move(view, &access);
+	switch (limosa_view_map_around(view, &access)) {
 	case 0:
 	case -EBUSY:
 	case -EINTR:
 		return VM_FAULT_NOPAGE;
 	case -EAGAIN:
-		return limosa_view_wait(view, vmf, addr, write);
+		return limosa_view_wait(view, &access);
 	case -ENOMEM:
 		return VM_FAULT_OOM;
 	default:
-		return limosa_view_refuse(view, addr, write);
+		return limosa_view_refuse(view, &access);
 	}
 }
 
