@@ -184,11 +184,15 @@ static int limosa_migrate_step(struct limosa_client *client, u32 to,
 			       unsigned long end, struct limosa_moved *moved)
 {
 	struct mm_struct *mm = client->mm;
-	int err;
+	int err, idx;
 
 	end = min(end, ALIGN(moved->next + 1, PMD_SIZE));
-	if (mmap_read_lock_killable(mm))
+	if (!limosa_device_enter(client->device, &idx))
+		return -ENODEV;
+	if (mmap_read_lock_killable(mm)) {
+		limosa_device_exit(client->device, idx);
 		return -EINTR;
+	}
 	if (to == LIMOSA_PLACE_SYSTEM)
 		err = limosa_move_to_system(client, mm, moved->next, end,
 					    moved);
@@ -196,6 +200,7 @@ static int limosa_migrate_step(struct limosa_client *client, u32 to,
 		err = limosa_move_to_device(client, mm, moved->next, end, to,
 					    moved);
 	mmap_read_unlock(mm);
+	limosa_device_exit(client->device, idx);
 	return err;
 }
 
@@ -236,7 +241,9 @@ static int limosa_ioctl_migrate(struct limosa_client *client, void *data)
  * @size: of its struct
  * @least: of the struct's first version
  * @partial: its struct is written back with errors, too
- * @call: the device is live, and the caller's mm is the client's
+ * @call: the caller's mm is the client's. Holds the device only while it uses
+ *        it, and not across an access to the caller's memory, which may last as
+ *        long as the caller likes: an unbind would wait for it.
  */
 struct limosa_ioctl {
 	unsigned int cmd;
@@ -304,8 +311,8 @@ static long limosa_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return -EPERM;
 	if (!limosa_device_enter(client->device, &idx))
 		return -ENODEV;
-	err = ioctl->call(client, &args);
 	limosa_device_exit(client->device, idx);
+	err = ioctl->call(client, &args);
 	if (err && !ioctl->partial)
 		return err;
 	return limosa_write_args(&args, ioctl->size, user) ?: err;
