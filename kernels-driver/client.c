@@ -236,6 +236,20 @@ static int limosa_ioctl_migrate(struct limosa_client *client, void *data)
 	return err;
 }
 
+static int limosa_ioctl_residency(struct limosa_client *client, void *data)
+{
+	return limosa_query_residency(client, data);
+}
+
+static int limosa_ioctl_view(struct limosa_client *client, void *data)
+{
+	struct limosa_view *args = data;
+
+	args->fd = limosa_view_create(client, args->addr, args->len,
+				      args->policy);
+	return min(args->fd, 0);
+}
+
 /**
  * struct limosa_ioctl - one ioctl of /dev/limosaN
  * @size: of its struct
@@ -268,6 +282,9 @@ static const struct limosa_ioctl limosa_ioctls[] = {
 		     false),
 	LIMOSA_IOCTL(LIMOSA_MIGRATE, limosa_ioctl_migrate, limosa_migrate, left,
 		     true),
+	LIMOSA_IOCTL(LIMOSA_RESIDENCY, limosa_ioctl_residency, limosa_residency,
+		     in_coherent, true),
+	LIMOSA_IOCTL(LIMOSA_VIEW, limosa_ioctl_view, limosa_view, fd, false),
 	LIMOSA_IOCTL(LIMOSA_COUNTERS, limosa_ioctl_counters, limosa_counters,
 		     pages_evicted, false),
 };

@@ -778,7 +778,7 @@ int limosa_view_create(struct limosa_client *client, unsigned long addr,
 	struct limosa_vma_view *view;
 	int err;
 
-	if (policy > LIMOSA_POLICY_MIGRATE || limosa_check_range(addr, len))
+	if (limosa_check_range(addr, len) || policy > LIMOSA_POLICY_MIGRATE)
 		return -EINVAL;
 	view = kzalloc_obj(*view, GFP_KERNEL_ACCOUNT);
 	if (!view)
