@@ -464,9 +464,9 @@ struct limosa_thrash {
 int limosa_thrash_init(struct limosa_thrash *thrash, unsigned long bytes);
 void limosa_thrash_fini(struct limosa_thrash *thrash);
 
-/* The device had [start, end) moved to its memory. */
+/* The device had [start, end) moved to its memory; it took so many jiffies. */
 void limosa_thrash_moved(struct limosa_thrash *thrash, unsigned long start,
-			 unsigned long end);
+			 unsigned long end, unsigned long took);
 
 /* The device lost its entries for [start, end). */
 void limosa_thrash_gone(struct limosa_thrash *thrash, unsigned long start,

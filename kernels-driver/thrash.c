@@ -10,10 +10,12 @@
  * the longer that is.
  *
  * A block is 64 KiB. It is, in turn: unknown; moved at a time; held until a
- * time, if it was gone within thrash_ms of it, or could not be moved; and, when
- * the hold ends, free to be moved again. Each hold that follows such a relapse
- * is twice as long as the one before, up to thrash_max_ms; a block that stays
- * on the device for longer than thrash_ms starts afresh.
+ * time, if it was gone soon after, or could not be moved; and, when the hold
+ * ends, free to be moved again. Soon is within thrash_ms, or sixteen times what
+ * the move took, if that is longer: where moves are slow, they must pay for
+ * longer. A hold lasts as long as soon is, and each that follows such a relapse
+ * twice as long as the one before, up to thrash_max_ms; a block that stays on
+ * the device for longer than that starts afresh.
  */
 #include <linux/jiffies.h>
 #include <linux/log2.h>
@@ -25,7 +27,7 @@
 static unsigned int thrash_ms = 100;
 module_param(thrash_ms, uint, 0644);
 MODULE_PARM_DESC(thrash_ms,
-		 "A page that is back from the device within so many milliseconds of a GPU's access having moved it is thrashing, and is held in system memory for as long, and twice as long each further time. 0: no guard. (100)");
+		 "A page that is back from the device within so many milliseconds (or sixteen times what moving it took) of a GPU's access having moved it is thrashing, and is held in system memory for as long, and twice as long each further time. 0: no guard. (100)");
 
 static unsigned int thrash_max_ms = 5000;
 module_param(thrash_max_ms, uint, 0644);
@@ -35,6 +37,8 @@ MODULE_PARM_DESC(thrash_max_ms,
 #define THRASH_SHIFT	16
 #define THRASH_SIZE	(1UL << THRASH_SHIFT)
 #define THRASH_PAGES	(THRASH_SIZE >> PAGE_SHIFT)
+/* What a move takes to what its pages should at least stay. */
+#define THRASH_COST	16
 #define THRASH_MIN_BLOCKS	16UL
 #define THRASH_MAX_BLOCKS	1024UL
 
@@ -43,6 +47,8 @@ MODULE_PARM_DESC(thrash_max_ms,
  * @block: address >> THRASH_SHIFT
  * @moved_at: when pages of it were moved, in jiffies
  * @gone_at: when the view last lost any of those, in jiffies
+ * @soon: what is too soon to be gone after @moved_at, and how long a first hold
+ *        lasts, in jiffies
  * @until: end of the hold, in jiffies
  * @moved: a bit for each page that was moved and not seen in system memory since
  * @relapses: holds in a row, as far as that counts
@@ -52,6 +58,7 @@ struct limosa_thrash_block {
 	unsigned long block;
 	unsigned long moved_at;
 	unsigned long gone_at;
+	unsigned long soon;
 	unsigned long until;
 	DECLARE_BITMAP(moved, THRASH_PAGES);
 	u8 relapses;
@@ -81,26 +88,40 @@ static struct limosa_thrash_block *limosa_thrash_slot(struct limosa_thrash *thra
 	return &thrash->blocks[block & thrash->mask];
 }
 
-void limosa_thrash_moved(struct limosa_thrash *thrash, unsigned long start,
-			 unsigned long end)
+/* The slot as that of @block, which is new to it; NULL if it is held. */
+static struct limosa_thrash_block *limosa_thrash_claim(struct limosa_thrash *thrash,
+						       unsigned long block)
 {
+	struct limosa_thrash_block *slot = limosa_thrash_slot(thrash, block);
+
+	if (slot->block != block) {
+		if (slot->held)
+			return NULL;
+		memset(slot, 0, sizeof(*slot));
+		slot->block = block;
+		slot->soon = msecs_to_jiffies(thrash_ms);
+	}
+	return slot;
+}
+
+void limosa_thrash_moved(struct limosa_thrash *thrash, unsigned long start,
+			 unsigned long end, unsigned long took)
+{
+	unsigned long soon = max(msecs_to_jiffies(thrash_ms), THRASH_COST * took);
 	unsigned long addr, first, next;
 
 	for (addr = start; addr < end; addr = next) {
 		unsigned long block = addr >> THRASH_SHIFT;
 		struct limosa_thrash_block *slot =
-			limosa_thrash_slot(thrash, block);
+			limosa_thrash_claim(thrash, block);
 
 		next = min(end, (block + 1) << THRASH_SHIFT);
-		if (slot->block != block) {
-			if (slot->held)
-				continue;
-			memset(slot, 0, sizeof(*slot));
-			slot->block = block;
-		}
+		if (!slot)
+			continue;
 		first = (addr & (THRASH_SIZE - 1)) >> PAGE_SHIFT;
 		bitmap_set(slot->moved, first, (next - addr) >> PAGE_SHIFT);
 		slot->moved_at = jiffies;
+		slot->soon = soon;
 	}
 }
 
@@ -125,7 +146,7 @@ static void limosa_thrash_hold(struct limosa_thrash_block *slot)
 	unsigned long hold = msecs_to_jiffies(thrash_max_ms);
 
 	if (slot->relapses < 16)
-		hold = min(hold, msecs_to_jiffies(thrash_ms) << slot->relapses++);
+		hold = min(hold, slot->soon << slot->relapses++);
 	bitmap_zero(slot->moved, THRASH_PAGES);
 	slot->until = jiffies + hold;
 	slot->held = true;
@@ -135,8 +156,7 @@ static void limosa_thrash_hold(struct limosa_thrash_block *slot)
 static bool limosa_thrash_relapse(struct limosa_thrash_block *slot)
 {
 	/* If nobody saw it go, it went at once, or never came. */
-	if (time_before(slot->gone_at,
-			slot->moved_at + msecs_to_jiffies(thrash_ms)))
+	if (time_before(slot->gone_at, slot->moved_at + slot->soon))
 		return true;
 	slot->relapses = 0;
 	bitmap_zero(slot->moved, THRASH_PAGES);
@@ -173,17 +193,13 @@ bool limosa_thrash_holds(struct limosa_thrash *thrash, unsigned long addr,
 bool limosa_thrash_stays(struct limosa_thrash *thrash, unsigned long addr)
 {
 	unsigned long block = addr >> THRASH_SHIFT;
-	struct limosa_thrash_block *slot = limosa_thrash_slot(thrash, block);
+	struct limosa_thrash_block *slot;
 
 	if (!thrash_ms)
 		return false;
-	if (slot->held)
-		return true;
-	if (slot->block != block) {
-		memset(slot, 0, sizeof(*slot));
-		slot->block = block;
-	}
-	limosa_thrash_hold(slot);
+	slot = limosa_thrash_claim(thrash, block);
+	if (slot && !slot->held)
+		limosa_thrash_hold(slot);
 	return true;
 }
 

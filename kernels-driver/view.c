@@ -386,6 +386,7 @@ static bool limosa_plan_carry_out(struct limosa_vma_view *view,
 				  struct limosa_plan *plan)
 {
 	struct limosa_client *client = view->mirror.client;
+	unsigned long began = jiffies;
 	struct limosa_moved moved = {};
 	int err;
 
@@ -406,7 +407,8 @@ static bool limosa_plan_carry_out(struct limosa_vma_view *view,
 		return false;
 	limosa_count(client, LIMOSA_GPU_PAGES_MOVED, moved.moved);
 	mutex_lock(&view->mirror.lock);
-	limosa_thrash_moved(&view->thrash, plan->start, moved.next);
+	limosa_thrash_moved(&view->thrash, plan->start, moved.next,
+			    jiffies - began);
 	mutex_unlock(&view->mirror.lock);
 	return true;
 }
