@@ -9,7 +9,8 @@
  *   fault.c    a CPU touched a page of the device: fault-around along a streak
  *   mirror.c   a device page table kept equal to a range of a process's memory
  *   view.c     such a table that is a VMA: the software device's
- *   thrash.c   what a view does not move, as it came back too soon
+ *   policy.c   where pages of a mirror shall be, and what to move for an access
+ *   thrash.c   what is not moved for now, as it came back too soon
  *   query.c    residency
  *   debug.c    debugfs: what the bench and fault injection need
  *
@@ -29,6 +30,7 @@
 
 #include <linux/atomic.h>
 #include <linux/kref.h>
+#include <linux/maple_tree.h>
 #include <linux/memremap.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
@@ -399,6 +401,7 @@ void limosa_mirror_remove(struct limosa_mirror *mirror);
 
 /* The most pages that one fault maps: it keeps their entries on the stack. */
 #define LIMOSA_FAULT_PAGES	16
+#define LIMOSA_AROUND		(LIMOSA_FAULT_PAGES * PAGE_SIZE)
 
 /**
  * limosa_mirror_fault() - have the device's entries made, as the CPU's are
@@ -493,6 +496,47 @@ bool limosa_thrash_expire(struct limosa_thrash *thrash,
 			  void (*ended)(struct limosa_thrash *thrash,
 					unsigned long start,
 					unsigned long end));
+
+/* -------------------------------------------------------------- policy.c */
+
+/**
+ * struct limosa_policies - where the pages of a mirrored range shall be
+ * @mirror: of which range
+ * @tree: enum limosa_policy_kind of each address
+ * @thrash: what is not to be moved for now; mirror->lock protects it
+ */
+struct limosa_policies {
+	struct limosa_mirror *mirror;
+	struct maple_tree tree;
+	struct limosa_thrash thrash;
+};
+
+/* mirror->start and end are set. limosa_policies_fini() also on failure. */
+int limosa_policies_init(struct limosa_policies *policies,
+			 struct limosa_mirror *mirror,
+			 enum limosa_policy_kind kind);
+void limosa_policies_fini(struct limosa_policies *policies);
+
+int limosa_policies_set(struct limosa_policies *policies, unsigned long start,
+			unsigned long end, enum limosa_policy_kind kind);
+
+/* Whether memory at @addr is to move; cuts [@start, @end) to where it holds. */
+bool limosa_policies_at(struct limosa_policies *policies, unsigned long addr,
+			unsigned long *start, unsigned long *end);
+
+/**
+ * limosa_policies_move() - move for an access what shall be on the device
+ * @policies: of what is accessed
+ * @addr: the page, page aligned
+ * @write: whether it is to be written
+ * @moved: whether it, or what is around it, was moved
+ *
+ * mmap_lock held for reading.
+ *
+ * Return: whether the page is to be on the device, and may be there now.
+ */
+bool limosa_policies_move(struct limosa_policies *policies, unsigned long addr,
+			  bool write, bool *moved);
 
 /* ---------------------------------------------------------------- view.c */
 

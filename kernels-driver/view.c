@@ -38,9 +38,7 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/hmm.h>
-#include <linux/hugetlb.h>
 #include <linux/lockdep.h>
-#include <linux/maple_tree.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
@@ -49,23 +47,19 @@
 
 #include "limosa.h"
 
-/* Around an access so much is mapped, if it is present, and at least moved. */
-#define AROUND		(LIMOSA_FAULT_PAGES * PAGE_SIZE)
-
 /* How often it is looked whether a hold is over. */
 #define HOLD_TICK	(HZ / 10)
 
 /**
  * struct limosa_vma_view - a view
- * @mirror: the device page table; its lock protects @vma, @thrash and @failed*
+ * @mirror: the device page table; its lock protects @vma and @failed*
  * @window_notifier: tells what becomes of the window
  * @node: in limosa_views
  * @mapped: there is, or was, a window; limosa_views_lock
  * @base: first byte of the window; fixed once @mapped
  * @vma: the window's, from the first fault until its page tables go
- * @policies: enum limosa_policy_kind of each address of the range
- * @thrash: what is not to be moved for now
- * @expire: ends what @thrash holds
+ * @policies: what of the range is to be on the device
+ * @expire: ends what their guard against thrashing holds
  * @failed: who last had no page of a userfaultfd
  * @failed_addr: where
  */
@@ -76,8 +70,7 @@ struct limosa_vma_view {
 	bool mapped;
 	unsigned long base;
 	struct vm_area_struct *vma;
-	struct maple_tree policies;
-	struct limosa_thrash thrash;
+	struct limosa_policies policies;
 	struct delayed_work expire;
 	struct task_struct *failed;
 	unsigned long failed_addr;
@@ -160,7 +153,7 @@ static unsigned long limosa_view_pfn(struct page *page, bool writable)
 static void limosa_view_invalidate(struct limosa_mirror *mirror,
 				   unsigned long start, unsigned long end)
 {
-	limosa_thrash_gone(&limosa_mirror_view(mirror)->thrash, start, end);
+	limosa_thrash_gone(&limosa_mirror_view(mirror)->policies.thrash, start, end);
 	limosa_view_zap(mirror, start, end);
 }
 
@@ -181,7 +174,7 @@ static bool limosa_view_may_map(struct limosa_vma_view *view,
 	if (place != LIMOSA_PLACE_SYSTEM || !access->migrate)
 		return true;
 	if (addr == access->addr) {
-		if (limosa_thrash_stays(&view->thrash, addr))
+		if (limosa_thrash_stays(&view->policies.thrash, addr))
 			queue_delayed_work(limosa_wq, &view->expire, HOLD_TICK);
 		return true;
 	}
@@ -256,209 +249,13 @@ static const struct mmu_interval_notifier_ops limosa_window_notifier_ops = {
 	.invalidate = limosa_window_invalidate,
 };
 
-/* ------------------------------------------------------------ the policy */
-
-/* Whether memory at @addr is to move; cuts [@start, @end) to where it holds. */
-static bool limosa_view_policy(struct limosa_vma_view *view, unsigned long addr,
-			       unsigned long *start, unsigned long *end)
-{
-	MA_STATE(mas, &view->policies, addr, addr);
-	void *entry;
-
-	rcu_read_lock();
-	entry = mas_walk(&mas);
-	*start = max(*start, mas.index);
-	*end = min(*end - 1, mas.last) + 1;
-	rcu_read_unlock();
-	return entry && xa_to_value(entry) == LIMOSA_POLICY_MIGRATE;
-}
-
-/**
- * struct limosa_plan - what to move for an access
- * @addr: the page that is accessed
- * @write: whether to write
- * @lo: first byte around @addr of which the same holds: the VMA, the policy, a
- *      2 MiB block
- * @hi: end of it
- * @start: first byte to move
- * @end: end of it
- * @absent: there is no page at @addr, or it is in swap
- * @touch: the page at @addr is first to be touched as by a CPU
- * @hmm_pfns: what was in [@lo, @hi)
- */
-struct limosa_plan {
-	unsigned long addr;
-	bool write;
-	unsigned long lo;
-	unsigned long hi;
-	unsigned long start;
-	unsigned long end;
-	bool absent;
-	bool touch;
-	unsigned long hmm_pfns[LIMOSA_HUGE_PAGES];
-};
-
-static bool limosa_plan_on_device(struct limosa_vma_view *view,
-				  struct limosa_plan *plan, unsigned long addr)
-{
-	unsigned long i = (addr - plan->lo) >> PAGE_SHIFT;
-	enum limosa_place place;
-
-	return limosa_snapshot_place(view->mirror.client, plan->hmm_pfns[i],
-				     &place) && place != LIMOSA_PLACE_SYSTEM;
-}
-
-/*
- * How much to move: 2 MiB if they are one folio, or nothing yet; else 64 KiB,
- * or as much as already lies on the device right before, which doubles it with
- * every fault of a sweep. What is on the device ends it.
- */
-static void limosa_plan_extent(struct limosa_vma_view *view,
-			       struct limosa_plan *plan, bool huge)
-{
-	unsigned long addr = plan->addr, nr = (plan->hi - plan->lo) >> PAGE_SHIFT;
-	unsigned long here = plan->hmm_pfns[(addr - plan->lo) >> PAGE_SHIFT];
-	unsigned long i, before;
-
-	plan->start = plan->lo;
-	plan->end = plan->hi;
-	if (huge && nr == LIMOSA_HUGE_PAGES) {
-		if (hmm_pfn_to_map_order(here) == LIMOSA_HUGE_ORDER)
-			return;
-		for (i = 0; i < nr && !(plan->hmm_pfns[i] & HMM_PFN_VALID); i++)
-			;
-		if (i == nr)
-			return;
-	}
-	for (before = addr; before > plan->lo; before -= PAGE_SIZE)
-		if (!limosa_plan_on_device(view, plan, before - PAGE_SIZE))
-			break;
-	plan->start = addr;
-	plan->end = min(plan->hi, max(ALIGN(addr + 1, AROUND),
-				      addr + (addr - before)));
-	while (plan->start > max(plan->lo, ALIGN_DOWN(addr, AROUND)) &&
-	       !limosa_plan_on_device(view, plan, plan->start - PAGE_SIZE))
-		plan->start -= PAGE_SIZE;
-	for (i = addr + PAGE_SIZE; i < plan->end; i += PAGE_SIZE)
-		if (limosa_plan_on_device(view, plan, i))
-			plan->end = i;
-}
-
-/* Whether there is anything to move for an access, and what. */
-static bool limosa_plan_make(struct limosa_vma_view *view,
-			     struct limosa_plan *plan,
-			     struct vm_area_struct *vma)
-{
-	struct limosa_client *client = view->mirror.client;
-	bool held = false, there;
-	unsigned long here;
-
-	plan->lo = max3(ALIGN_DOWN(plan->addr, PMD_SIZE), vma->vm_start,
-			view->mirror.start);
-	plan->hi = min3(ALIGN(plan->addr + 1, PMD_SIZE), vma->vm_end,
-			view->mirror.end);
-	if (!limosa_view_policy(view, plan->addr, &plan->lo, &plan->hi) ||
-	    limosa_snapshot(client, client->mm, plan->lo, plan->hi,
-			    plan->hmm_pfns))
-		return false;
-	here = plan->hmm_pfns[(plan->addr - plan->lo) >> PAGE_SHIFT];
-	there = limosa_plan_on_device(view, plan, plan->addr);
-	plan->absent = !(here & HMM_PFN_VALID);
-	/* Shared since fork(): it is the copy that is to move. */
-	plan->touch = plan->write && !plan->absent && !(here & HMM_PFN_WRITE) &&
-		      !is_zero_pfn(here & ~HMM_PFN_FLAGS);
-	if ((there && !plan->touch) || (plan->absent && userfaultfd_armed(vma)))
-		return false;
-	limosa_plan_extent(view, plan, !(vma->vm_flags & VM_NOHUGEPAGE));
-
-	mutex_lock(&view->mirror.lock);
-	if (!plan->absent && !there)
-		held = limosa_thrash_holds(&view->thrash, plan->addr,
-					   &plan->start, &plan->end);
-	mutex_unlock(&view->mirror.lock);
-	if (held)
-		limosa_count(client, LIMOSA_GPU_MOVES_HELD, 1);
-	return !held;
-}
-
-/* Returns whether anything was moved. */
-static bool limosa_plan_carry_out(struct limosa_vma_view *view,
-				  struct limosa_plan *plan)
-{
-	struct limosa_client *client = view->mirror.client;
-	unsigned long began = jiffies;
-	struct limosa_moved moved = {};
-	int err;
-
-	if (plan->touch &&
-	    limosa_mirror_touch(&view->mirror, plan->addr, plan->write))
-		return false;
-	err = limosa_move_to_device(client, client->mm, plan->start, plan->end,
-				    LIMOSA_PLACE_PRIVATE, &moved);
-	/* In swap? Then it must come from there first. */
-	if (!err && !moved.moved && plan->absent &&
-	    !limosa_mirror_touch(&view->mirror, plan->addr, plan->write))
-		err = limosa_move_to_device(client, client->mm, plan->start,
-					    plan->end, LIMOSA_PLACE_PRIVATE,
-					    &moved);
-	if (err == -ENOSPC || err == -EDQUOT)
-		limosa_count(client, LIMOSA_GPU_MOVES_FULL, 1);
-	if (!moved.moved)
-		return false;
-	limosa_count(client, LIMOSA_GPU_PAGES_MOVED, moved.moved);
-	mutex_lock(&view->mirror.lock);
-	limosa_thrash_moved(&view->thrash, plan->start, moved.next,
-			    jiffies - began);
-	mutex_unlock(&view->mirror.lock);
-	return true;
-}
-
-/* Whether the policy wants a page on the device, and core can bring it there. */
-static struct vm_area_struct *limosa_view_wants(struct limosa_vma_view *view,
-						unsigned long addr)
-{
-	struct limosa_client *client = view->mirror.client;
-	unsigned long start = addr, end = addr + PAGE_SIZE;
-	struct vm_area_struct *vma;
-
-	if (!limosa_view_policy(view, addr, &start, &end) ||
-	    !client->device->vram[LIMOSA_PLACE_PRIVATE].nr_pages)
-		return NULL;
-	vma = vma_lookup(client->mm, addr);
-	if (!vma || (vma->vm_flags & (VM_SHARED | VM_SPECIAL)) ||
-	    is_vm_hugetlb_page(vma))
-		return NULL;
-	return vma;
-}
-
-/* Moves to the device what the policy wants there. It need not succeed. */
-static void limosa_view_move(struct limosa_vma_view *view,
-			     struct limosa_access *access)
-{
-	struct vm_area_struct *vma = limosa_view_wants(view, access->addr);
-	struct limosa_device *device = view->mirror.client->device;
-	struct limosa_plan *plan;
-	int idx;
-
-	if (!vma || !limosa_device_enter(device, &idx))
-		return;
-	access->migrate = true;
-	plan = kmalloc_obj(*plan);
-	if (plan) {
-		plan->addr = access->addr;
-		plan->write = access->write;
-		access->moved = limosa_plan_make(view, plan, vma) &&
-				limosa_plan_carry_out(view, plan);
-		kfree(plan);
-	}
-	limosa_device_exit(device, idx);
-}
+/* ------------------------------------------------------------ the guard */
 
 static void limosa_view_hold_ended(struct limosa_thrash *thrash,
 				   unsigned long start, unsigned long end)
 {
 	struct limosa_vma_view *view =
-		container_of(thrash, struct limosa_vma_view, thrash);
+		container_of(thrash, struct limosa_vma_view, policies.thrash);
 	struct limosa_mirror *mirror = &view->mirror;
 
 	limosa_view_zap(mirror, max(start, mirror->start),
@@ -472,7 +269,7 @@ static void limosa_view_expire(struct work_struct *work)
 	bool holds;
 
 	mutex_lock(&view->mirror.lock);
-	holds = limosa_thrash_expire(&view->thrash, limosa_view_hold_ended);
+	holds = limosa_thrash_expire(&view->policies.thrash, limosa_view_hold_ended);
 	mutex_unlock(&view->mirror.lock);
 	if (holds)
 		queue_delayed_work(limosa_wq, &view->expire, HOLD_TICK);
@@ -552,9 +349,9 @@ static int limosa_view_map_around(struct limosa_vma_view *view,
 	unsigned long at = access->vmf->address, addr = access->addr;
 	unsigned long start, end;
 
-	start = max(ALIGN_DOWN(addr, AROUND), view->mirror.start);
-	end = min(ALIGN(addr + 1, AROUND), view->mirror.end);
-	limosa_view_policy(view, addr, &start, &end);
+	start = max(ALIGN_DOWN(addr, LIMOSA_AROUND), view->mirror.start);
+	end = min(ALIGN(addr + 1, LIMOSA_AROUND), view->mirror.end);
+	limosa_policies_at(&view->policies, addr, &start, &end);
 	start = addr - min(addr - start, at - ALIGN_DOWN(at, PMD_SIZE));
 	end = addr + min(end - addr, ALIGN(at + 1, PMD_SIZE) - at);
 	return limosa_mirror_fault(&view->mirror, addr, start,
@@ -576,7 +373,8 @@ static vm_fault_t limosa_view_fault(struct vm_fault *vmf)
 	if (apply_to_page_range(vmf->vma->vm_mm, vmf->address, PAGE_SIZE, NULL,
 				NULL))
 		return VM_FAULT_OOM;
-	limosa_view_move(view, &access);
+	access.migrate = limosa_policies_move(&view->policies, access.addr,
+					      access.write, &access.moved);
 	switch (limosa_view_map_around(view, &access)) {
 	case 0:
 	case -EBUSY:
@@ -695,7 +493,7 @@ static int limosa_view_mmap_prepare(struct vm_area_desc *desc)
 static int limosa_view_ioctl_policy(struct limosa_vma_view *view, void __user *user)
 {
 	struct limosa_policy args;
-	unsigned long last;
+	unsigned long end;
 	int err;
 
 	err = limosa_read_args(&args, sizeof(args),
@@ -709,11 +507,10 @@ static int limosa_view_ioctl_policy(struct limosa_vma_view *view, void __user *u
 	if (args.reserved || args.policy > LIMOSA_POLICY_MIGRATE ||
 	    limosa_check_range(args.addr, args.len))
 		return -EINVAL;
-	last = args.addr + args.len - 1;
-	if (args.addr < view->mirror.start || last >= view->mirror.end)
+	end = args.addr + args.len;
+	if (args.addr < view->mirror.start || end > view->mirror.end)
 		return -EFAULT;
-	return mtree_store_range(&view->policies, args.addr, last,
-				 xa_mk_value(args.policy), GFP_KERNEL_ACCOUNT);
+	return limosa_policies_set(&view->policies, args.addr, end, args.policy);
 }
 
 static long limosa_view_ioctl(struct file *file, unsigned int cmd,
@@ -731,8 +528,7 @@ static void limosa_view_free(struct limosa_vma_view *view)
 	spin_lock(&limosa_views_lock);
 	list_del(&view->node);
 	spin_unlock(&limosa_views_lock);
-	limosa_thrash_fini(&view->thrash);
-	mtree_destroy(&view->policies);
+	limosa_policies_fini(&view->policies);
 	kfree(view);
 	limosa_client_put(client);
 }
@@ -763,8 +559,6 @@ static int limosa_view_add(struct limosa_vma_view *view, unsigned long start,
 {
 	int err = 0;
 
-	view->mirror.start = start;
-	view->mirror.end = end;
 	spin_lock(&limosa_views_lock);
 	if (limosa_views_overlap(view, false, start, end))
 		err = -EBUSY;
@@ -789,11 +583,9 @@ int limosa_view_create(struct limosa_client *client, unsigned long addr,
 	view->mirror.client = client;
 	INIT_LIST_HEAD(&view->node);
 	INIT_DELAYED_WORK(&view->expire, limosa_view_expire);
-	mt_init_flags(&view->policies, MT_FLAGS_USE_RCU);
-	err = mtree_store_range(&view->policies, addr, addr + len - 1,
-				xa_mk_value(policy), GFP_KERNEL_ACCOUNT);
-	if (!err)
-		err = limosa_thrash_init(&view->thrash, len);
+	view->mirror.start = addr;
+	view->mirror.end = addr + len;
+	err = limosa_policies_init(&view->policies, &view->mirror, policy);
 	if (!err)
 		err = limosa_view_add(view, addr, addr + len);
 	if (!err)

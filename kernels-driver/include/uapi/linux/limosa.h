@@ -197,7 +197,10 @@ struct limosa_migrate {
  * @in_coherent: out: pages in this device's coherent memory
  *
  * Nothing is faulted in, moved or kept from moving: the answer is what held at
- * one moment for each page. Addresses where nothing is mapped are EFAULT.
+ * one moment for each page. Addresses where nothing is mapped are EFAULT. What
+ * is mapped but cannot be read, or is no memory of the kernel's own, is absent:
+ * PROT_NONE, and devices' own mappings, views among them. Coherent memory of
+ * another device counts as system RAM.
  */
 struct limosa_residency {
 	__u32 size;
@@ -239,7 +242,8 @@ enum limosa_scope {
  * @gpu_fault_pages: out: pages that they mapped in the view
  * @gpu_pages_moved: out: pages that they moved to the device first
  * @gpu_moves_held: out: times that the policy wanted a move and the guard
- *                  against thrashing left the page where it was
+ *                  against thrashing left the page where it was (the module's
+ *                  parameters thrash_ms and thrash_max_ms)
  * @gpu_moves_full: out: times that the policy wanted a move and the device or
  *                  the limit was full
  * @gpu_retries: out: times that a fault began anew, as the memory changed
@@ -275,8 +279,10 @@ struct limosa_counters {
 /**
  * enum limosa_policy_kind - what an access through a view does with a page
  * @LIMOSA_POLICY_MAP: maps it where it is.
- * @LIMOSA_POLICY_MIGRATE: moves it to the device's private memory first, if it
- *                         can be moved and has not just come back.
+ * @LIMOSA_POLICY_MIGRATE: moves it to the device's private memory first, with
+ *                         what is around it, if it can be moved and has not
+ *                         just come back; else maps it where it is, and tries
+ *                         again later.
  */
 enum limosa_policy_kind {
 	LIMOSA_POLICY_MAP = 0,
@@ -293,14 +299,25 @@ enum limosa_policy_kind {
  * @fd: out: a new file descriptor, close-on-exec: the view
  *
  * A view is the device's page table for the range. mmap() of all of @len from
- * offset 0 with MAP_SHARED, once, outside the range, is its software device:
- * an access to byte i of the mapping is the device's access to byte i of the
- * range, with the rights that the range's own mappings give at that moment. An
- * access that the range does not permit, or where it maps nothing, is SIGSEGV
- * (or SIGBUS, if the memory behind the range is what is missing). The range
- * need not be mapped yet. A view cannot be mirrored by a view (SIGSEGV), is
- * not inherited by fork(), cannot be moved, split, or made part of O_DIRECT.
- * It goes on in system RAM when the device is gone.
+ * offset 0 with MAP_SHARED is its software device: an access to byte i of the
+ * mapping is the device's access to byte i of the range, with the rights that
+ * the range's own mappings give at that moment, less those that the mapping
+ * itself was not given. An access that the range does not permit, or where it
+ * maps nothing, is SIGSEGV (or SIGBUS, if it is permitted, but the memory behind
+ * the range is what is missing). The range need not be mapped yet.
+ *
+ * A view is mapped once, also if it is unmapped again: a second mmap() is EBUSY.
+ * EINVAL: the mapping is private, or not of all of the view. EPERM: the file
+ * belongs to another address space, or the mapping is to be executable.
+ *
+ * A view cannot be mirrored by a view: EBUSY, from this call if the range
+ * overlaps the mapping of a view, from mmap() if the mapping overlaps the range
+ * of one, its own included. The addresses of a mapping count as long as its
+ * view's file is open, or mapped.
+ *
+ * The mapping is not inherited by fork(), cannot be moved, split (so it is
+ * protected and unmapped as a whole), or made part of O_DIRECT. It does not need
+ * the file descriptor, and goes on in system RAM when the device is gone.
  */
 struct limosa_view {
 	__u32 size;
