@@ -15,7 +15,8 @@
  *   debug.c    debugfs: what the bench and fault injection need
  *
  * Locks, outermost first. Nothing of ours is held where core mm is called but
- * for the device's SRCU, which only delays an unbind:
+ * for the device's SRCU, which only delays an unbind; so a view's fault may
+ * enter it with mmap_lock held, too:
  *
  *   limosa_device.live (SRCU)
  *     mmap_lock
@@ -24,6 +25,7 @@
  *           page table locks of the view
  *         limosa_vram.lock      a spinlock; leaf
  *       limosa_client.streak_lock  a spinlock; leaf
+ *       limosa_views_lock     a spinlock; leaf
  */
 #ifndef _LIMOSA_H
 #define _LIMOSA_H
