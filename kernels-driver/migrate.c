@@ -515,3 +515,4 @@ void limosa_evict_all(struct limosa_vram *vram)
 	}
 	kvfree(pfns);
 }
+EXPORT_SYMBOL_FOR_MODULES(limosa_evict_all, "limosa-dmirror");
