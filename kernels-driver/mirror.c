@@ -140,6 +140,7 @@ int limosa_mirror_touch_unlocked(struct limosa_mirror *mirror,
 	return hmm_range_fault_unlocked_timeout(&range,
 			msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT));
 }
+EXPORT_SYMBOL_FOR_MODULES(limosa_mirror_touch_unlocked, "limosa-dmirror");
 
 /*
  * One try: reads what is there now, and maps it if the page at @addr is as
