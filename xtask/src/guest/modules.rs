@@ -35,8 +35,8 @@ const TAKEN: [&str; 10] = [
     "tools/testing/selftests/lib.mk",
 ];
 
-/// The kernel's own driver and test of HMM, built.
-const KERNELS_TESTS: &str = "\
+/// The kernel's own driver and test of HMM, built, and what measures that driver beside the shim.
+const TEST_PROGRAMS: &str = "\
 mkdir -p /limosa/test_hmm
 cd /limosa/test_hmm
 cp -u /limosa/source/lib/test_hmm.c /limosa/source/lib/test_hmm_uapi.h .
@@ -45,6 +45,8 @@ make -C $BUILD M=$PWD CC=gcc-14 CONFIG_DEBUG_INFO_BTF_MODULES= modules
 cd /limosa/source/tools/testing/selftests/mm
 gcc-14 -O2 -D_GNU_SOURCE= -U_FORTIFY_SOURCE -I/limosa/source -I.. -I. -I../../../include \
     -o /limosa/hmm-tests hmm-tests.c vm_util.c hugepage_settings.c -lpthread -lm
+cd /limosa/kernels-driver/tests
+gcc-14 -O2 -Wall -Wextra -I/limosa/source/lib -o /limosa/dmirror-bench dmirror-bench.c
 ";
 
 /// Downloads the kernel's source and takes the tests of it.
@@ -81,12 +83,12 @@ pub(super) fn build(cache: &Cache, toolchain: &Toolchain, source: &Path) -> Resu
     let copied = objects.join("source");
     fs::create_dir_all(objects).map_err(Error::io(format!("cannot make {}", objects.display())))?;
     copy(&[&source.join("."), &copied])?;
-    let script = format!("BUILD={}\n{KERNELS_TESTS}", toolchain.build);
-    run_logged(&mut within(cache, &toolchain.root, objects, &script), &objects.join("kernels-tests.log"))?;
-
     let ours = root().join("kernels-driver");
     let shim = objects.join("kernels-driver");
     copy(&[&ours.join("."), &shim])?;
+    let script = format!("BUILD={}\n{TEST_PROGRAMS}", toolchain.build);
+    run_logged(&mut within(cache, &toolchain.root, objects, &script), &objects.join("test-programs.log"))?;
+
     let mut folders = Vec::new();
     with_kbuild(&ours, &mut folders)?;
     // Companions use what the shim exports: outer folders come first.
@@ -98,7 +100,8 @@ pub(super) fn build(cache: &Cache, toolchain: &Toolchain, source: &Path) -> Resu
         let folder = folder.to_string_lossy().trim_end_matches('/').to_owned();
         say(&format!("guest: building the modules of kernels-driver/{}", inside.display()));
         let script = format!(
-            "make -C {} M={folder} CC=gcc-14 W=1 CONFIG_DEBUG_INFO_BTF_MODULES= KBUILD_EXTRA_SYMBOLS='{}' modules",
+            "make -C {} M={folder} CC=gcc-14 W=1 CONFIG_DEBUG_INFO_BTF_MODULES= LINUX_LIB=/limosa/source/lib \
+             KBUILD_EXTRA_SYMBOLS='{}' modules",
             toolchain.build,
             symbols.join(" ")
         );
@@ -106,7 +109,7 @@ pub(super) fn build(cache: &Cache, toolchain: &Toolchain, source: &Path) -> Resu
         // The compiler's warnings are to be seen: nothing is logged away.
         output(&mut within(cache, &toolchain.root, objects, &script))?;
     }
-    let mut built = vec![objects.join("hmm-tests")];
+    let mut built = vec![objects.join("hmm-tests"), objects.join("dmirror-bench")];
     with_extension(&shim, "ko", &mut built)?;
     with_extension(&objects.join("test_hmm"), "ko", &mut built)?;
     Ok(built)
