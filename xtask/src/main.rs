@@ -35,6 +35,7 @@ usage: cargo xtask <verb>
   bench [--no-install] [-- ARG…]    set up and run the benchmarks (-- --help: what they take)
   bench --check                     run them as little as shows that they run, as `test` does
   shaders [--check]                 make the checked-in SPIR-V anew, or compare it
+  bindings [--check]                make the checked-in bindings of the kernel module's header anew, or compare them
   graph [--suite NAME] [--output PATH]
                                     make the bundled graph anew from apt's package lists
 --debug-kernel: under a kernel that is built to find mistakes, which takes half an hour once
@@ -67,6 +68,7 @@ fn dispatch(arguments: &[String]) -> Result<(), Error> {
         Verb::Bench { no_install, rest } => benches::bench(no_install, &rest),
         Verb::CheckBenches => steps::check_benches(),
         Verb::Shaders { check } => steps::shaders(check),
+        Verb::Bindings { check } => steps::bindings(check),
         Verb::Graph { suite, output } => graph::generate(&suite, output.as_deref().map(Path::new)),
     }
 }
@@ -84,6 +86,7 @@ enum Verb {
     Bench { no_install: bool, rest: Vec<String> },
     CheckBenches,
     Shaders { check: bool },
+    Bindings { check: bool },
     Graph { suite: String, output: Option<String> },
 }
 
@@ -115,6 +118,7 @@ impl Verb {
             "bench" if rest.is_empty() && options.flag("--check") => Self::CheckBenches,
             "bench" => Self::Bench { no_install: options.flag("--no-install"), rest },
             "shaders" => Self::Shaders { check: options.flag("--check") },
+            "bindings" => Self::Bindings { check: options.flag("--check") },
             "graph" => Self::Graph {
                 suite: options.value("--suite")?.unwrap_or_else(|| graph::SUITE.to_owned()),
                 output: options.value("--output")?,
@@ -192,6 +196,7 @@ mod tests {
         let rest = vec!["--no-install".to_owned(), "x".to_owned()];
         assert_eq!(parse("demo -- --no-install x").unwrap(), Verb::Demo { no_install: false, rest });
         assert_eq!(parse("shaders --check").unwrap(), Verb::Shaders { check: true });
+        assert_eq!(parse("bindings").unwrap(), Verb::Bindings { check: false });
         assert_eq!(parse("bench --check").unwrap(), Verb::CheckBenches);
         let rest = vec!["--quick".to_owned()];
         assert_eq!(parse("bench -- --quick").unwrap(), Verb::Bench { no_install: false, rest });

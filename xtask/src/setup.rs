@@ -40,7 +40,7 @@ struct Package {
 
 const MESA: &str = "mesa-vulkan-drivers";
 const QEMU: &str = "qemu-system-x86";
-const PACKAGES: [Package; 9] = [
+const PACKAGES: [Package; 10] = [
     Package {
         name: MESA,
         least: &[24],
@@ -50,6 +50,12 @@ const PACKAGES: [Package; 9] = [
     Package { name: "libvulkan1", least: &[], why: "the Vulkan loader", purpose: Purpose::Run },
     Package { name: "glslang-tools", least: &[], why: "regenerates the SPIR-V of the shaders", purpose: Purpose::Test },
     Package { name: "spirv-tools", least: &[], why: "validates that SPIR-V", purpose: Purpose::Test },
+    Package {
+        name: "libclang1",
+        least: &[],
+        why: "reads the kernel module's header for its bindings in Rust",
+        purpose: Purpose::Test,
+    },
     Package {
         name: "vulkan-validationlayers",
         least: &[],
@@ -286,7 +292,7 @@ mod tests {
         assert!(file.contains("URIs: http://archive.example/debian\nSuites: bookworm-backports\n"), "{file}");
         assert!(file.contains("Signed-By: /k.gpg\n"), "{file}");
         assert_eq!(plan.installs[0], ["-t", "bookworm-backports", MESA, QEMU]);
-        assert_eq!(plan.installs[1][..3], ["libvulkan1", "glslang-tools", "spirv-tools"]);
+        assert_eq!(plan.installs[1][..4], ["libvulkan1", "glslang-tools", "spirv-tools", "libclang1"]);
         let commands = commands_for_people(&plan);
         let order = ["cat >", "apt-get update", "-t bookworm-backports mesa", "libvulkan1"];
         let places: Vec<usize> = order.iter().map(|part| commands.find(part).unwrap()).collect();

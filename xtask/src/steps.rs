@@ -1,4 +1,4 @@
-//! The steps of `cargo xtask test`, `check`, `demo` and `shaders`: what runs in which order, and what is said
+//! The steps of `cargo xtask test`, `check`, `demo`, `shaders` and `bindings`: what runs in which order, and what is said
 //! of it. The tests themselves are in the crates; this file knows only how they are run.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::setup::{Purpose, setup};
 use crate::{benches, guest, layering, sources};
 
 /// What the machine is meant to have: a test that misses one of these fails instead of skipping.
-const EXPECTED: &str = "lavapipe,userfaultfd,glslang";
+const EXPECTED: &str = "lavapipe,userfaultfd,glslang,libclang";
 /// The uid and gid of "nobody" on every Debian.
 const UNPRIVILEGED: &str = "65534";
 
@@ -46,9 +46,10 @@ const LINTS: [Step; 4] = [
     Step { name: "documentation", action: |_| documentation() },
 ];
 
-// The comparison of the SPIR-V with its sources is one of limosa-shaders' tests.
+// The comparison of the SPIR-V with its sources is one of limosa-shaders' tests, that of the bindings with the header one of
+// limosa-os'.
 const TESTS: [Step; 6] = [
-    Step { name: "tests, SPIR-V included", action: tests },
+    Step { name: "tests, SPIR-V and bindings included", action: tests },
     Step { name: "tests as an unprivileged user", action: unprivileged },
     Step { name: "examples", action: |_| examples() },
     Step { name: "benches, as little as shows they run", action: |temp| benches::smoke(temp, &skips_file(temp)) },
@@ -97,6 +98,13 @@ pub(crate) fn demo(no_install: bool, arguments: &[String]) -> Result<(), Error> 
 pub(crate) fn shaders(check: bool) -> Result<(), Error> {
     let (name, value) = if check { ("LIMOSA_EXPECT", "glslang") } else { ("LIMOSA_REGENERATE", "1") };
     run(cargo(&["test", "--package", "limosa-shaders", "--test", "spirv"]).env(name, value))
+}
+
+/// `cargo xtask bindings`: makes the checked-in bindings of the kernel module's header anew, or with `check` compares them
+/// with it.
+pub(crate) fn bindings(check: bool) -> Result<(), Error> {
+    let (name, value) = if check { ("LIMOSA_EXPECT", "libclang") } else { ("LIMOSA_REGENERATE", "1") };
+    run(cargo(&["test", "--package", "limosa-os", "--test", "bindings"]).env(name, value))
 }
 
 fn demo_run(arguments: &[String]) -> Result<(), Error> {

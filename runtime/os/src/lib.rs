@@ -1,7 +1,7 @@
 //! Everything that limosa asks of Linux, and all unsafe code that asking takes.
 //!
 //! Reservations of address space, memory files in huge pages, fault windows on userfaultfd, fault delivery by signal,
-//! futexes, and what `limosa doctor` says about a machine. An errno becomes a meaning here and goes no further up.
+//! futexes, the kernel module's client, and what `limosa doctor` says about a machine. An errno becomes a meaning here and goes no further up.
 //! The crate does *not* know block states, policies, or Vulkan.
 
 pub mod copy;
@@ -13,6 +13,7 @@ mod mapping;
 mod memfile;
 pub mod pagemap;
 mod reservation;
+pub mod shim;
 pub mod signal;
 mod uffd;
 mod wakeup;

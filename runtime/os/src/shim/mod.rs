@@ -1,0 +1,133 @@
+//! The client of the kernel module limosa (`kernels-driver/`): pages of this process's memory in a device's memory, and
+//! page tables of the device's that follow this process's own. Without the module there is no `/dev/limosaN`, and
+//! [`devices`] is empty. It does *not* decide what moves when, or know Vulkan.
+//!
+//! # What is safe
+//! Everything here, on any address. To move a page changes where its bytes are and never what they are: the kernel takes
+//! the mapping away, copies, maps the copy, and whoever touches the page meanwhile waits in its page fault. So a move
+//! races with no access, and breaks no reference or guard, of this process or of a device; that an address is mapped is
+//! for the kernel to check, and it moves memory of this process alone. A [`View`] shows memory a second time: it hands
+//! out addresses, and to use one takes a raw pointer and the promise that goes with it.
+//!
+//! # Processes
+//! The module answers the process that opened the device, and no child of it: [`ShimError::OtherProcess`]. Open the
+//! device anew in the child. What is on the device is memory all the same: a child shares and copies it as any other.
+//!
+//! # Example
+//! ```
+//! use limosa_os::shim::{self, Place, Shim};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let Some(number) = shim::devices().first().copied() else { return Ok(()) }; // the module is not loaded
+//! let device = Shim::open(number)?;
+//! let page = device.info()?.page_size;
+//! let numbers: Vec<u32> = (0..1 << 20).collect();
+//! let range = shim::whole_pages(&numbers, page);
+//! let moved = device.migrate(range, Place::Private)?;
+//! println!("{} pages moved: {:?}", moved.moved, device.residency(range)?.pages);
+//! assert_eq!(numbers[77_777], 77_777); // the CPU's access brings a page back
+//! # Ok(())
+//! # }
+//! ```
+
+mod call;
+mod counters;
+mod error;
+mod info;
+mod migrate;
+mod residency;
+pub mod uapi;
+mod view;
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use limosa_model::{HostAddr, HostRange};
+
+pub use counters::{Counters, Scope};
+pub use error::ShimError;
+pub use info::{DeviceMemory, Info};
+pub use migrate::{MigrateError, Migrated, Place};
+pub use residency::{PageCounts, PageState, Residency};
+pub use view::{Policy, View};
+
+/// An open device of the module's, `/dev/limosaN`. Memory that it moved stays where it is when this is dropped.
+#[derive(Debug)]
+pub struct Shim {
+    file: File,
+}
+
+impl Shim {
+    /// Opens `/dev/limosaN`.
+    ///
+    /// # Errors
+    /// [`ShimError::Absent`], [`ShimError::Forbidden`], [`ShimError::NoShim`].
+    pub fn open(number: u32) -> Result<Self, ShimError> {
+        Self::open_path(format!("/dev/limosa{number}"))
+    }
+
+    /// Opens the device at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_path(path: impl AsRef<Path>) -> Result<Self, ShimError> {
+        let path = path.as_ref();
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let shim = Self { file: file.map_err(|error| ShimError::opening(path, error))? };
+        match shim.info() {
+            Err(ShimError::Failed { .. }) => Err(ShimError::NoShim { path: path.into() }),
+            Err(error) => Err(error),
+            Ok(_) => Ok(shim),
+        }
+    }
+}
+
+impl AsFd for Shim {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// The numbers of the devices that are there, in order. That one is there does not say that this user may open it.
+#[must_use]
+pub fn devices() -> Vec<u32> {
+    let entries = fs::read_dir("/dev").into_iter().flatten().flatten();
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix("limosa")?.parse().ok();
+    let mut numbers: Vec<u32> = entries.filter_map(number).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// The pages of `page_size` bytes that lie within `slice` as a whole: what can be moved without its neighbours. The range
+/// is empty where there are none.
+#[must_use]
+pub fn whole_pages<T>(slice: &[T], page_size: u64) -> HostRange {
+    let start = slice.as_ptr().addr() as u64;
+    let end = start + size_of_val(slice) as u64;
+    let (first, last) = (start.next_multiple_of(page_size), end / page_size * page_size);
+    HostRange { start: HostAddr(first), len: last.saturating_sub(first) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_device_of_the_module_is_named() {
+        assert!(matches!(Shim::open(u32::MAX), Err(ShimError::Absent { .. })));
+        let null = Shim::open_path("/dev/null").unwrap_err();
+        assert!(null.to_string().contains("/dev/null"), "{null}");
+        assert!(matches!(null, ShimError::NoShim { .. }));
+    }
+
+    #[test]
+    fn whole_pages_exclude_what_is_shared_with_neighbours() {
+        let bytes = vec![0u8; 3 << 12];
+        let start = bytes.as_ptr().addr() as u64;
+        let range = whole_pages(&bytes, 1 << 12);
+        assert!(range.start.0 >= start && range.start.0 + range.len <= start + (3 << 12));
+        assert!(range.len >= 2 << 12 && range.start.0.is_multiple_of(1 << 12));
+        assert_eq!(whole_pages(&bytes[..100], 1 << 12).len, 0);
+    }
+}
