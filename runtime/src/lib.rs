@@ -88,8 +88,9 @@ pub use limosa_model::{
 #[cfg(feature = "inject")]
 pub use limosa_pager::inject;
 pub use limosa_pager::{
-    Allocation, AllocationCounters, Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, FaultMode, Faults, Home,
-    KernelCounters, Machine, Profile, Residency, ResidencySummary, Share, ViewKind, WATCHES_MAX, Whereabouts,
+    Allocation, AllocationCounters, Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, DeviceMemory, FaultMode, Faults,
+    Home, KernelCounters, KernelShim, Machine, Profile, Residency, ResidencySummary, Share, ShimDevice, ShimError,
+    ShimInfo, ViewKind, WATCHES_MAX, Whereabouts,
 };
 pub use pin::HostPin;
 pub use pointer::GpuPtr;

@@ -225,9 +225,21 @@ fn doctor_writes_json_with_its_keys() {
     let usable = has_device("cli_doctor");
     let output = limosa(&["doctor", "--json"]).output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    for key in ["limosa_version", "devices", "device_problem", "host_engine", "huge_pages", "machine", "defaults"] {
+    for key in [
+        "limosa_version",
+        "devices",
+        "device_problem",
+        "host_engine",
+        "huge_pages",
+        "kernel_shim",
+        "machine",
+        "defaults",
+    ] {
         assert!(report.get(key).is_some(), "{key}");
     }
+    let shim = &report["kernel_shim"];
+    let there = shim["devices"].as_array().is_some_and(|devices| !devices.is_empty());
+    assert!(there == shim["problem"].is_null(), "devices, or why there are none: {shim}");
     assert!(report["not_built_yet"].as_array().is_some_and(|parts| !parts.is_empty()));
     if !usable {
         return;

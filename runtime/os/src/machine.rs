@@ -1,11 +1,13 @@
 //! What this machine allows: the facts behind `limosa doctor` and the defaults of limits. It changes nothing.
 
 use std::fs;
+use std::path::Path;
 
 use limosa_model::CHUNK;
 
 use crate::error::OsError;
 use crate::memfile::{Backing, HugePages, MemoryFile};
+use crate::shim::{self, Info, Shim, ShimError};
 use crate::uffd::{Delivery, Userfaultfd};
 
 /// How userfaultfd can be used here.
@@ -19,6 +21,41 @@ pub enum Faults {
     None(OsError),
 }
 
+/// A device of the kernel module's, `/dev/limosaN`.
+#[derive(Debug)]
+pub struct ShimDevice {
+    /// Its number.
+    pub number: u32,
+    /// What it offers, or why this user cannot use it.
+    pub offers: Result<Info, ShimError>,
+}
+
+/// The kernel module, as far as this machine has it.
+#[derive(Debug)]
+pub enum KernelShim {
+    /// Its devices, of which there is at least one.
+    Devices(Vec<ShimDevice>),
+    /// None; why, with the remedy.
+    None(String),
+}
+
+impl KernelShim {
+    fn probe() -> Self {
+        let look = |number| ShimDevice { number, offers: Shim::open(number).and_then(|shim| shim.info()) };
+        let devices: Vec<ShimDevice> = shim::devices().into_iter().map(look).collect();
+        if !devices.is_empty() {
+            return Self::Devices(devices);
+        }
+        let why = if Path::new("/sys/module/limosa").exists() {
+            "the kernel module limosa is loaded, but bound to no device; remedy: bind it to a PCI function with a memory \
+             BAR, see kernels-driver/README.md"
+        } else {
+            "the kernel module limosa is not loaded; remedy: build and load it, see kernels-driver/README.md"
+        };
+        Self::None(why.into())
+    }
+}
+
 /// What there is.
 #[derive(Debug)]
 pub struct Machine {
@@ -28,6 +65,8 @@ pub struct Machine {
     pub faults: Faults,
     /// The pages that heaps get.
     pub backing: Result<Backing, OsError>,
+    /// The kernel module.
+    pub shim: KernelShim,
     /// RAM in bytes.
     pub memory_total: u64,
     /// RAM that can be had without swapping, in bytes.
@@ -68,6 +107,7 @@ impl Machine {
             faults,
             backing: MemoryFile::create("the probe", CHUNK, CHUNK, HugePages::Always)
                 .map(|file| file.backing().clone()),
+            shim: KernelShim::probe(),
             memory_total: meminfo("MemTotal:"),
             memory_available: meminfo("MemAvailable:"),
             map_count_max: Self::map_count_max(),

@@ -15,7 +15,7 @@ mod report;
 mod text;
 
 use report::{
-    Defaults, Device, HostEngine, HugePages, Limits, MachineFacts, NotBuilt, Problem, Report, Translation, View,
+    Defaults, Device, HostEngine, HugePages, Limits, MachineFacts, NotBuilt, Problem, Report, Shim, Translation, View,
 };
 
 /// Looks, and writes the report. The exit status is 0 if a context can be opened.
@@ -56,6 +56,7 @@ fn examine() -> Report {
         device_problem,
         host_engine: HostEngine::of(&machine.faults),
         huge_pages: HugePages::of(&machine.backing),
+        kernel_shim: Shim::of(machine.shim),
         machine: MachineFacts {
             kernel: machine.kernel,
             processors: machine.processors,

@@ -1,6 +1,6 @@
 //! What to do about an error that keeps a context from opening. The reason is the error's own text.
 
-use limosa::{Error, GpuError, OsError, PagerError};
+use limosa::{Error, GpuError, OsError, PagerError, ShimError};
 
 /// The remedy, for people.
 pub(super) fn of(error: &Error) -> &'static str {
@@ -26,6 +26,15 @@ fn of_gpu(error: &GpuError) -> &'static str {
         GpuError::Import { .. } => "use a device whose driver has VK_EXT_external_memory_host, as Mesa's has",
         GpuError::OutOfMemory { .. } => "free memory",
         _ => "install another version of the device's driver",
+    }
+}
+
+pub(super) fn of_shim(error: &ShimError) -> &'static str {
+    match error {
+        ShimError::Forbidden { .. } => "give the user access to the device file: its group, or a udev rule",
+        ShimError::Absent { .. } | ShimError::DeviceGone => "bind the module to the device again",
+        ShimError::NoShim { .. } => "remove what has taken the name",
+        _ => "report this: doctor knows no remedy for it",
     }
 }
 

@@ -1,6 +1,6 @@
 //! What doctor found, in the form of its JSON: names of fields are names of keys, and stay. Keys may be added.
 
-use limosa::{Adapter, Backing, Faults, OsError};
+use limosa::{Adapter, Backing, DeviceMemory, Faults, KernelShim, OsError};
 use serde::Serialize;
 
 use crate::device::kind_word;
@@ -17,6 +17,7 @@ pub(super) struct Report {
     pub(super) device_problem: Option<Problem>,
     pub(super) host_engine: HostEngine,
     pub(super) huge_pages: HugePages,
+    pub(super) kernel_shim: Shim,
     pub(super) machine: MachineFacts,
     pub(super) defaults: Defaults,
     pub(super) not_built_yet: &'static [NotBuilt],
@@ -101,6 +102,34 @@ pub(super) struct HugePages {
     pub(super) problem: Option<Problem>,
 }
 
+/// The kernel module.
+#[derive(Debug, Serialize)]
+pub(super) struct Shim {
+    pub(super) devices: Vec<ShimDevice>,
+    /// Why there are none.
+    pub(super) problem: Option<Problem>,
+}
+
+/// A device of the kernel module's.
+#[derive(Debug, Serialize)]
+pub(super) struct ShimDevice {
+    pub(super) path: String,
+    /// What it offers, if it can be used.
+    pub(super) offers: Option<ShimOffer>,
+    pub(super) problem: Option<Problem>,
+}
+
+/// Bytes of each kind of device memory, and of what is moved as one (0: pages only).
+#[derive(Debug, Serialize)]
+pub(super) struct ShimOffer {
+    pub(super) private_bytes: u64,
+    pub(super) private_free_bytes: u64,
+    pub(super) coherent_bytes: u64,
+    pub(super) coherent_free_bytes: u64,
+    pub(super) limit_bytes: u64,
+    pub(super) huge_bytes: u64,
+}
+
 /// The machine itself.
 #[derive(Debug, Serialize)]
 pub(super) struct MachineFacts {
@@ -130,7 +159,10 @@ pub(super) struct NotBuilt {
 impl NotBuilt {
     pub(super) const ALL: &[Self] = &[
         Self { part: "streaming", meaning: "file data straight into unified memory" },
-        Self { part: "shim", meaning: "the kernel module: any malloc'ed pointer, on the kernel's own page tables" },
+        Self {
+            part: "shim",
+            meaning: "contexts on the kernel module: any malloc'ed pointer, on the kernel's own page tables",
+        },
         Self { part: "p2p", meaning: "DMA from NVMe to device memory without a copy in RAM" },
     ];
 }
@@ -196,6 +228,47 @@ impl HugePages {
     }
 }
 
+impl Shim {
+    pub(super) fn of(shim: KernelShim) -> Self {
+        match shim {
+            KernelShim::Devices(devices) => {
+                Self { devices: devices.into_iter().map(ShimDevice::of).collect(), problem: None }
+            }
+            KernelShim::None(text) => Self { devices: Vec::new(), problem: Some(Problem::split(&text)) },
+        }
+    }
+}
+
+impl ShimDevice {
+    fn of(device: limosa::ShimDevice) -> Self {
+        let path = format!("/dev/limosa{}", device.number);
+        match device.offers {
+            Ok(limosa::ShimInfo {
+                huge_size,
+                private: DeviceMemory { bytes: private_bytes, free: private_free_bytes },
+                coherent: DeviceMemory { bytes: coherent_bytes, free: coherent_free_bytes },
+                limit: limit_bytes,
+                ..
+            }) => {
+                let huge_bytes = huge_size.unwrap_or(0);
+                let offers = ShimOffer {
+                    private_bytes,
+                    private_free_bytes,
+                    coherent_bytes,
+                    coherent_free_bytes,
+                    limit_bytes,
+                    huge_bytes,
+                };
+                Self { path, offers: Some(offers), problem: None }
+            }
+            Err(error) => {
+                let remedy = super::remedy::of_shim(&error).to_owned();
+                Self { path, offers: None, problem: Some(Problem { reason: with_causes(&error), remedy }) }
+            }
+        }
+    }
+}
+
 impl Problem {
     /// From the library's text, which has the remedy at its end.
     fn split(text: &str) -> Self {
@@ -207,6 +280,28 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_of_the_shim_say_what_they_offer_or_why_not() {
+        let info = limosa::ShimInfo {
+            page_size: 4096,
+            huge_size: Some(2 << 20),
+            private: DeviceMemory { bytes: 512, free: 256 },
+            coherent: DeviceMemory { bytes: 0, free: 0 },
+            limit: 128,
+            used: 0,
+        };
+        let path = "/dev/limosa1".into();
+        let offers = [Ok(info), Err(limosa::ShimError::Forbidden { path })];
+        let devices = (0..).zip(offers).map(|(number, offers)| limosa::ShimDevice { number, offers });
+        let shim = Shim::of(KernelShim::Devices(devices.collect()));
+        let offer = shim.devices[0].offers.as_ref().unwrap();
+        assert_eq!((offer.private_bytes, offer.private_free_bytes, offer.huge_bytes), (512, 256, 2 << 20));
+        let problem = shim.devices[1].problem.as_ref().unwrap();
+        assert!(problem.reason.contains("/dev/limosa1") && problem.remedy.contains("access"), "{problem:?}");
+        let none = Shim::of(KernelShim::None("it is not there; remedy: load it".into()));
+        assert_eq!(none.problem.unwrap().remedy, "load it");
+    }
 
     #[test]
     fn remedies_are_split_from_reasons() {

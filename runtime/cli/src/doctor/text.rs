@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::report::{Device, Problem, Report};
+use super::report::{Device, Problem, Report, Shim, ShimOffer};
 use crate::table::Table;
 use crate::units::{bytes, count};
 
@@ -20,6 +20,11 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "{}", machine_table(report))?;
     for problem in [&report.host_engine.problem, &report.huge_pages.problem].into_iter().flatten() {
+        writeln!(out, "{}", problem_lines(problem))?;
+    }
+    writeln!(out, "{}", shim_table(&report.kernel_shim))?;
+    let of_devices = report.kernel_shim.devices.iter().filter_map(|device| device.problem.as_ref());
+    for problem in report.kernel_shim.problem.iter().chain(of_devices) {
         writeln!(out, "{}", problem_lines(problem))?;
     }
     let mut table = Table::of_text("Not built yet");
@@ -77,6 +82,30 @@ fn device_table(device: &Device) -> Table {
     };
     table.row("import", [alignment]);
     table
+}
+
+fn shim_table(shim: &Shim) -> Table {
+    let mut table = Table::of_text("Kernel shim");
+    if shim.devices.is_empty() {
+        table.row("devices", ["none: everything else works without".to_owned()]);
+    }
+    for device in &shim.devices {
+        let offers = device.offers.as_ref().map_or_else(|| "cannot be used".to_owned(), offers);
+        table.row(&device.path, [offers]);
+    }
+    table
+}
+
+fn offers(offer: &ShimOffer) -> String {
+    let kind = |name: &str, all, free| format!("{} {name} ({} free)", bytes(all), bytes(free));
+    let private = kind("private", offer.private_bytes, offer.private_free_bytes);
+    let coherent = kind("coherent", offer.coherent_bytes, offer.coherent_free_bytes);
+    let at_once = if offer.huge_bytes == 0 {
+        "pages only".to_owned()
+    } else {
+        format!("up to {} at once", bytes(offer.huge_bytes))
+    };
+    format!("{private}, {coherent}; at most {} a file; moves {at_once}", bytes(offer.limit_bytes))
 }
 
 fn machine_table(report: &Report) -> Table {
