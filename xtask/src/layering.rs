@@ -36,7 +36,11 @@ const LAYERS: [Layer; 11] = [
         tests_use: &["limosa", "limosa-pager", "limosa-gpu", "limosa-model", "limosa-shaders"],
     },
     // The shim's tests, and what they need of the guest that they run in.
-    Layer { name: "limosa-guest", uses: &[], tests_use: &["limosa", "limosa-os", "limosa-gpu", "limosa-shaders"] },
+    Layer {
+        name: "limosa-guest",
+        uses: &[],
+        tests_use: &["limosa", "limosa-os", "limosa-gpu", "limosa-model", "limosa-shaders"],
+    },
     Layer { name: "xtask", uses: &[], tests_use: &[] },
 ];
 
@@ -195,7 +199,7 @@ mod tests {
         "limosa: limosa-pager limosa-gpu limosa-model ~limosa-shaders ~limosa-os ~libc ~ash",
         "limosa-cli: limosa limosa-shaders clap",
         "limosa-benches: wgpu ~limosa ~limosa-pager ~limosa-gpu ~limosa-model ~limosa-shaders ~ash ~libc",
-        "limosa-guest: serde ~limosa ~limosa-os ~limosa-gpu ~limosa-shaders ~libc",
+        "limosa-guest: serde ~limosa ~limosa-os ~limosa-gpu ~limosa-model ~limosa-shaders ~libc",
         "xtask: serde_json",
     ];
 
