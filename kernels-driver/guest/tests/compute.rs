@@ -51,8 +51,11 @@ fn a_kernel_computes_on_vectors_of_plain_malloc() {
     let kernel = gpu.kernel(triad::KERNEL);
     for policy in [Policy::Map, Policy::Migrate] {
         view.set_policy(range, policy).unwrap();
+        // Away from where the view has it, and what the CPU writes is back.
+        for vector in [&a, &b] {
+            shim.migrate(whole_pages(vector, PAGE), Place::Private).unwrap();
+        }
         a.fill(0.0);
-        shim.migrate(whole_pages(&b, PAGE), Place::Private).unwrap();
         let since = Since::now(&shim);
         // The last word is the f32 3.0, and padding.
         let factor = u64::from(3f32.to_bits());

@@ -6,13 +6,14 @@ mod common;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use common::child::{Child, in_child, signal_of};
 use common::memory::{Memory, PAGE, page_bytes, word_at};
 use common::{device, freed_to, open, until};
 use limosa_guest::host;
 use limosa_os::shim::uapi::{LIMOSA_INFO, LIMOSA_MIGRATE, LIMOSA_PLACE_PRIVATE, limosa_info, limosa_migrate};
-use limosa_os::shim::{Place, Policy, Scope, ShimError};
+use limosa_os::shim::{Place, Policy, Scope, Shim, ShimError};
 
 #[test]
 fn a_process_that_exits_gives_its_device_memory_back() {
@@ -154,17 +155,19 @@ extern "C" fn tick(_: i32) {
     TICKS.fetch_add(1, Ordering::SeqCst);
 }
 
-/// Has a signal come each millisecond from now on, which interrupts system calls.
-fn interrupt_often() {
-    let every = libc::timeval { tv_sec: 0, tv_usec: 1000 };
-    let timer = libc::itimerval { it_interval: every, it_value: every };
+/// Interrupts the system calls of `thread` about each millisecond, until `done`.
+fn interrupt_often(thread: libc::pthread_t, done: &AtomicBool) {
     // SAFETY: the handler only counts; without SA_RESTART system calls are interrupted.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         let handler: extern "C" fn(i32) = tick;
         action.sa_sigaction = handler as usize;
-        assert_eq!(libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()), 0);
-        assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), 0);
+        assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
+    }
+    while !done.load(Ordering::Relaxed) {
+        // SAFETY: the thread is there until it has said that it is done.
+        unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 
@@ -173,12 +176,28 @@ fn a_signal_stops_a_move_with_a_cursor_from_which_it_goes_on() {
     const PAGES: usize = 16 << 10;
     let shim = device();
     let memory = Memory::pages(PAGES);
-    interrupt_often();
+    let done = AtomicBool::new(false);
+    // SAFETY: a question about this thread.
+    let here = unsafe { libc::pthread_self() };
+    std::thread::scope(|scope| {
+        scope.spawn(|| interrupt_often(here, &done));
+        let interrupted = move_by_hand(&shim, &memory);
+        // The client goes on by itself.
+        let back = shim.migrate(memory.range(), Place::System).unwrap();
+        let states = shim.residency(memory.range()).unwrap().states;
+        done.store(true, Ordering::Relaxed);
+        assert!(interrupted > 0, "{} signals and no EINTR", TICKS.load(Ordering::SeqCst));
+        assert_eq!((back.moved, back.left, states.len()), (PAGES as u64, 0, PAGES));
+    });
+}
+
+/// Moves all of `memory` by raw calls, each from where the last one stopped; how many stopped.
+fn move_by_hand(shim: &Shim, memory: &Memory) -> u32 {
     let (mut interrupted, mut moved, mut at) = (0, 0, memory.range().start.0);
     let end = at + memory.range().len;
     while at < end {
-        let mut migrate =
-            limosa_migrate { size: 64, addr: at, len: end - at, to: LIMOSA_PLACE_PRIVATE, ..Default::default() };
+        let place = LIMOSA_PLACE_PRIVATE;
+        let mut migrate = limosa_migrate { size: 64, addr: at, len: end - at, to: place, ..Default::default() };
         // SAFETY: the request's own struct; it moves memory of the test's own.
         let result = unsafe { libc::ioctl(shim.as_fd().as_raw_fd(), LIMOSA_MIGRATE.into(), &raw mut migrate) };
         if result != 0 {
@@ -190,12 +209,8 @@ fn a_signal_stops_a_move_with_a_cursor_from_which_it_goes_on() {
         moved += migrate.moved;
         at = migrate.cursor;
     }
-    assert_eq!(moved, PAGES as u64);
-    assert!(interrupted > 0, "{} signals and no EINTR", TICKS.load(Ordering::SeqCst));
-    // The client goes on by itself.
-    let back = shim.migrate(memory.range(), Place::System).unwrap();
-    assert_eq!((back.moved, back.left), (PAGES as u64, 0));
-    assert_eq!(shim.residency(memory.range()).unwrap().states.len(), PAGES);
+    assert_eq!(moved, memory.page_count() as u64);
+    interrupted
 }
 
 #[test]
