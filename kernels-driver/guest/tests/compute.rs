@@ -76,9 +76,9 @@ fn a_kernel_computes_on_vectors_of_plain_malloc() {
 
 #[test]
 fn a_kernel_and_cpu_threads_add_to_the_same_counts_while_pages_move() {
-    const LAUNCHES: u64 = 4;
+    const LAUNCHES: u64 = 2;
     let shim = device();
-    let bytes: Vec<u8> = (0..COUNT * 2).map(|i| u8::try_from(i * i % 251).unwrap()).collect();
+    let bytes: Vec<u8> = (0..COUNT).map(|i| u8::try_from(i * i % 251).unwrap()).collect();
     let counts: Vec<AtomicU64> = (0..histogram::COUNTS).map(|_| AtomicU64::new(0)).collect();
     let range = around(&[(address(&bytes), bytes.len()), (address(&counts), histogram::COUNTS * 8)]);
     let view = shim.view(range, Policy::Map).unwrap();

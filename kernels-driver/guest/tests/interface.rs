@@ -333,7 +333,7 @@ fn memory_of_a_kind_that_the_device_lacks_is_not_supported() {
     let shim = open(1);
     let memory = Memory::pages(4);
     if shim.info().unwrap().coherent.bytes > 0 {
-        let _none = common::Parameter::set("coherent_mb", "0");
+        let _none = common::parameter("coherent_mb", "0");
         let device = limosa_guest::device::list().unwrap().swap_remove(1);
         device.unbind().unwrap();
         device.bind("limosa").unwrap();

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use common::child::Child;
 use common::memory::{Memory, PAGE};
-use common::{Parameter, device, open, stopped};
+use common::{Setting, device, open, parameter, stopped};
 use limosa_os::shim::{Place, ShimError};
 
 #[test]
@@ -91,7 +91,7 @@ fn under_a_limit_two_mebibytes_go_as_far_as_it_allows() {
 fn no_file_gets_more_than_the_administrator_grants() {
     let before = device().info().unwrap();
     assert_eq!(before.limit, before.private.bytes + before.coherent.bytes);
-    let granted = Parameter::set("client_limit_mb", "1");
+    let granted = parameter("client_limit_mb", "1");
     let shim = device();
     assert_eq!(shim.info().unwrap().limit, 1 << 20);
     shim.limit(u64::MAX).unwrap();
@@ -123,9 +123,11 @@ fn a_child_that_shares_device_memory_is_counted_for_who_moved_it() {
     common::until("the limit is free again", || shim.info().unwrap().used == 0);
 }
 
+const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
+
 #[test]
 fn out_of_system_memory_a_move_back_stops_and_loses_nothing() {
-    const PAGES: usize = 384 << 8; // 384 MiB
+    const PAGES: usize = 160 << 8; // 160 MiB
     const FILLED: usize = 1000;
     let shim = device();
     // Else the test's own code goes first when memory is short, and comes back from disk for each step.
@@ -136,21 +138,10 @@ fn out_of_system_memory_a_move_back_stops_and_loses_nothing() {
     memory.fill_part(PAGES - FILLED, FILLED, 1);
     assert_eq!(shim.migrate(memory.range(), Place::Private).unwrap().moved, PAGES as u64);
     swap(false);
-    // Takes all but 100 MiB for itself, and is the first to be killed.
-    let mut balloon = Child::start(|parent| {
-        std::fs::write("/proc/self/oom_score_adj", "1000").unwrap();
-        let available = meminfo("MemAvailable:") - (100 << 20);
-        let taken = Memory::pages(usize::try_from(available).unwrap() / PAGE);
-        // SAFETY: memory of the child's own.
-        let locked = unsafe { libc::mlock(taken.at(0).cast(), taken.page_count() * PAGE) };
-        assert_eq!(locked, 0, "{}", std::io::Error::last_os_error());
-        parent.tell();
-        parent.wait();
-    });
-    balloon.wait();
+    // All but 60 MiB goes into pages that nobody uses, and that nothing takes back.
+    let huge_pages = Setting::set(HUGE_PAGES, &((meminfo("MemAvailable:") - (60 << 20)) >> 21).to_string());
     let result = shim.migrate(memory.range(), Place::System);
-    balloon.kill();
-    let _killed = balloon.ended();
+    drop(huge_pages);
     swap(true);
     let error = stopped(result, |cause| matches!(cause, ShimError::OutOfMemory));
     let pages = shim.residency(memory.range()).unwrap().pages;

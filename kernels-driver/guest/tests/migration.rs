@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
 use common::memory::{HUGE, Memory, PAGE, memory_file};
-use common::{Parameter, Since, device, open, stopped};
+use common::{Since, device, open, parameter, stopped};
 use limosa_guest::host;
 use limosa_os::shim::{Migrated, Place, Scope, Shim, ShimError};
 
@@ -191,7 +191,7 @@ fn a_touch_brings_two_mebibytes_back_as_one() {
 
 #[test]
 fn two_mebibytes_are_split_when_the_cpu_touches_a_part_and_fault_around_is_less() {
-    let _sixteen = Parameter::set("fault_around_max", "16");
+    let _sixteen = parameter("fault_around_max", "16");
     let shim = device();
     let memory = Memory::huge(2);
     memory.fill(1);

@@ -72,23 +72,27 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A parameter of the module, which is as before when this is dropped.
-pub struct Parameter {
+/// A file of the kernel's that holds a setting, which is as before when this is dropped.
+pub struct Setting {
     path: String,
     before: String,
 }
 
-impl Parameter {
-    pub fn set(name: &str, value: &str) -> Self {
-        let path = format!("/sys/module/limosa/parameters/{name}");
-        let before = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, value).unwrap();
-        Self { path, before }
+impl Setting {
+    pub fn set(path: &str, value: &str) -> Self {
+        let before = std::fs::read_to_string(path).unwrap();
+        std::fs::write(path, value).unwrap();
+        Self { path: path.to_owned(), before }
     }
 }
 
-impl Drop for Parameter {
+impl Drop for Setting {
     fn drop(&mut self) {
         std::fs::write(&self.path, self.before.trim()).unwrap();
     }
+}
+
+/// A parameter of the module, until the answer is dropped.
+pub fn parameter(name: &str, value: &str) -> Setting {
+    Setting::set(&format!("/sys/module/limosa/parameters/{name}"), value)
 }
