@@ -1,0 +1,195 @@
+//! The threads: who they are, that they go on, and what has been done in all.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::arena::Arena;
+use crate::raw::random::Random;
+use crate::{accessor, disturb, lavapipe, owner, secret, trap};
+
+macro_rules! ops {
+    ($($name:ident $text:literal)*) => {
+        /// What can be done.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Op { $($name),* }
+        const OPS: &[&str] = &[$($text),*];
+    };
+}
+ops! {
+    Look "look" Write "write" Count "count"
+    Rewrite "rewrite" Discard "discard" Fresh "fresh to device" Unmap "munmap" Move "mremap" MoveLeaving "mremap leaving"
+    Fork "fork" DirectIo "O_DIRECT" OwnView "own view"
+    Migrate "MIGRATE" Policy "POLICY" Limit "LIMIT" Query "query" Protect "mprotect" Lock "mlock" PageOut "MADV_PAGEOUT"
+    Cold "MADV_COLD" Populate "MADV_POPULATE_READ" Collapse "MADV_COLLAPSE" Merge "KSM" Huge "huge pages" Remote "process_madvise"
+    Compact "compaction" Signal "signals" Kernel "kernel" Secret "secret"
+}
+
+/// Agents at most.
+const MOST: usize = 32;
+
+/// What all agents see.
+pub struct Shared {
+    /// The memory.
+    pub arena: Arena,
+    /// What all choices follow from.
+    pub seed: u64,
+    stop: AtomicBool,
+    steps: [AtomicU64; MOST],
+    threads: [AtomicI32; MOST],
+    done: [(AtomicU64, AtomicU64); OPS.len()],
+}
+
+impl Shared {
+    /// Nothing done yet.
+    pub fn new(arena: Arena, seed: u64) -> Self {
+        Self {
+            arena,
+            seed,
+            stop: AtomicBool::new(false),
+            steps: [const { AtomicU64::new(0) }; MOST],
+            threads: [const { AtomicI32::new(0) }; MOST],
+            done: [const { (AtomicU64::new(0), AtomicU64::new(0)) }; OPS.len()],
+        }
+    }
+
+    /// How often each operation was done, and in brackets how often it was refused or not possible.
+    pub fn tally(&self) -> String {
+        let mut text = String::new();
+        for (name, (done, refused)) in OPS.iter().zip(&self.done) {
+            let (done, refused) = (done.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
+            if done + refused > 0 {
+                let _ = write!(text, "{name} {done}");
+                let _ = if refused > 0 { write!(text, " ({refused}), ") } else { write!(text, ", ") };
+            }
+        }
+        text + &format!("accesses tried again {}", trap::REFUSED.load(Ordering::Relaxed))
+    }
+
+    /// How many steps each agent has made.
+    pub fn steps(&self, agents: usize) -> Vec<u64> {
+        self.steps[..agents].iter().map(|steps| steps.load(Ordering::Relaxed)).collect()
+    }
+
+    /// The threads that may be sent signals.
+    pub fn threads(&self) -> impl Iterator<Item = i32> {
+        self.threads.iter().map(|thread| thread.load(Ordering::Relaxed)).filter(|thread| *thread != 0)
+    }
+}
+
+/// One thread.
+pub struct Agent {
+    /// What it shares.
+    pub shared: Arc<Shared>,
+    /// Its choices.
+    pub random: Random,
+    /// Its place among the agents.
+    pub index: usize,
+}
+
+impl Agent {
+    /// Whether to go on, with another step.
+    pub fn goes_on(&self) -> bool {
+        trap::served();
+        self.shared.steps[self.index].fetch_add(1, Ordering::Relaxed);
+        !self.shared.stop.load(Ordering::Relaxed)
+    }
+
+    /// Notes that something was done, or was not to be had.
+    pub fn note(&self, op: Op, done: bool) {
+        let (yes, no) = &self.shared.done[op as usize];
+        if done { yes } else { no }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What is said of a slot that this agent last did `op` to.
+    pub fn mark(&self, op: Op) -> u64 {
+        let steps = self.shared.steps[self.index].load(Ordering::Relaxed);
+        1 << 63 | (self.index as u64) << 56 | (op as u64) << 48 | steps & 0xFFFF_FFFF_FFFF
+    }
+
+    /// The memory.
+    pub fn arena(&self) -> &Arena {
+        &self.shared.arena
+    }
+}
+
+/// The text of a [`Agent::mark`].
+pub fn describe(mark: u64) -> String {
+    if mark == 0 {
+        return "nothing yet".into();
+    }
+    let op = usize::try_from(mark >> 48 & 0xFF).ok().and_then(|op| OPS.get(op)).copied().unwrap_or("?");
+    format!("{op} by agent {} in its step {}", mark >> 56 & 0x7F, mark & 0xFFFF_FFFF_FFFF)
+}
+
+/// What an agent does until it is to stop.
+type Work = fn(Agent);
+
+/// All agents.
+pub struct Agents {
+    /// Their names.
+    pub names: Vec<String>,
+    threads: Vec<JoinHandle<()>>,
+    ended: mpsc::Receiver<()>,
+}
+
+impl Agents {
+    /// Starts them.
+    pub fn start(shared: &Arc<Shared>) -> Self {
+        // Enough that they meet, and few enough that each gets on.
+        let some = std::thread::available_parallelism().map_or(1, |count| (count.get() / 2).clamp(1, 3));
+        let works: &[(&str, usize, Work)] = &[
+            ("CPU", some, accessor::cpu),
+            ("GPU", some, accessor::gpu),
+            ("owner", 2 * some, owner::work),
+            ("disturber", some, disturb::work),
+            ("signaller", 1, disturb::signal),
+            ("secrets", 1, secret::work),
+            ("lavapipe", 1, lavapipe::work),
+        ];
+        let (end, ended) = mpsc::channel();
+        let mut agents = Self { names: Vec::new(), threads: Vec::new(), ended };
+        for (name, count, work) in works {
+            for number in 0..*count {
+                let index = agents.names.len();
+                let random = Random::new(shared.seed, index as u64);
+                let agent = Agent { shared: Arc::clone(shared), random, index };
+                let (work, end) = (*work, end.clone());
+                agents.names.push(format!("agent {index} ({name} {number})"));
+                agents.threads.push(std::thread::spawn(move || run(agent, work, &end)));
+            }
+        }
+        println!("agents: {}", agents.names.join(", "));
+        agents
+    }
+
+    /// Waits a while for an agent to end, which none should.
+    pub fn any_ended(&self, limit: Duration) {
+        let _ = self.ended.recv_timeout(limit);
+    }
+
+    /// Has all stop, and waits for them.
+    pub fn join(self, shared: &Shared) {
+        shared.stop.store(true, Ordering::Relaxed);
+        for (thread, name) in self.threads.into_iter().zip(self.names) {
+            if thread.join().is_err() {
+                shared.arena.fail(&format!("{name} panicked"));
+            }
+        }
+    }
+}
+
+fn run(agent: Agent, work: Work, end: &mpsc::Sender<()>) {
+    let (shared, index) = (Arc::clone(&agent.shared), agent.index);
+    // SAFETY: always allowed.
+    shared.threads[index].store(unsafe { libc::gettid() }, Ordering::Relaxed);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(agent)));
+    shared.threads[index].store(0, Ordering::Relaxed);
+    if outcome.is_err() {
+        shared.arena.fail(&format!("agent {index} panicked"));
+    }
+    let _ = end.send(());
+}
