@@ -1,0 +1,332 @@
+//! The worker that knows: one thread, one model of its memory. Every call's outcome follows from what was spoilt and from
+//! the model, but for whether the device is full; and every page that is looked at holds what the model says.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use crate::call::{Bench, Call, Expected, Outcome};
+use crate::files::{Opened, Others, Pipe};
+use crate::model::{Model, PAGES, address, range};
+use crate::raw::random::Random;
+use crate::raw::uapi::{self, COHERENT, PRIVATE};
+use crate::raw::{HUGE, PAGE, memory};
+use crate::shape::{COUNTERS, INFO, LIMIT, MIGRATE, POLICY, RESIDENCY, SHAPES, VIEW};
+use crate::tally::Tally;
+use crate::views::{MOST, View};
+
+/// What is called, and how often of all.
+const WEIGHTS: &[(usize, usize)] =
+    &[(MIGRATE, 12), (RESIDENCY, 14), (POLICY, 18), (VIEW, 2), (INFO, 20), (COUNTERS, 17), (LIMIT, 17)];
+
+struct Worker {
+    random: Random,
+    model: Model,
+    bench: Bench,
+    tally: Tally,
+    files: Vec<Opened>,
+    others: Others,
+    views: Vec<View>,
+    pipe: Pipe,
+    states: usize,
+}
+
+/// Makes `calls` calls, or says which went wrong.
+pub fn run(calls: u64, random: Random, tally: Tally, devices: &[usize]) -> Result<(), String> {
+    let opened = devices.iter().chain(&devices[..1]).map(|index| Opened::new(*index));
+    let files = opened.collect::<Result<Vec<_>, _>>().map_err(|error| format!("opening: {error}"))?;
+    let fail = |error: std::io::Error| error.to_string();
+    let mut worker = Worker {
+        random,
+        model: Model::new(),
+        bench: Bench::new(),
+        tally,
+        files,
+        others: Others::new().map_err(fail)?,
+        views: Vec::new(),
+        pipe: Pipe::new().map_err(fail)?,
+        states: memory::anonymous(0, PAGE).map_err(fail)?,
+    };
+    for call in 0..calls {
+        worker.step(call).map_err(|why| format!("in call {call}: {why}"))?;
+    }
+    (0..PAGES).try_for_each(|page| worker.model.check(page))
+}
+
+impl Worker {
+    fn step(&mut self, call: u64) -> Result<(), String> {
+        if self.random.once_in(12) {
+            self.model.step(&mut self.random)?;
+        }
+        if !self.views.is_empty() && self.random.once_in(6) {
+            let place = self.random.below(self.views.len());
+            if !self.views[place].step(&mut self.random, &mut self.model, &self.pipe)? {
+                self.views.swap_remove(place);
+            }
+        }
+        if self.random.once_in(24) {
+            let (first, count) = range(&mut self.random);
+            (first..first + count.min(4)).try_for_each(|page| self.model.check(page))?;
+        }
+        if call % 4096 == 4095 {
+            self.as_child()?;
+        }
+        self.call()
+    }
+
+    fn call(&mut self) -> Result<(), String> {
+        let mut shape = self.weighted();
+        if SHAPES[shape].of_view && !self.views.iter().any(|view| view.fd.is_some()) {
+            shape = VIEW;
+        }
+        if shape == VIEW && self.views.len() == MOST {
+            let place = self.random.below(MOST);
+            self.views.swap_remove(place);
+        }
+        let file = self.random.below(self.files.len());
+        let mut call = self.compose(shape, file)?;
+        if self.random.once_in(12) {
+            let (fd, errno) = self.other_file(shape);
+            call.fd = fd;
+            call = call.with_fault("another file", &[errno]);
+        }
+        let times = [0, 0, 0, 1, 1, 2][self.random.below(6)];
+        call.spoil(&mut self.random, self.bench, times);
+        self.make(call, shape, file)
+    }
+
+    fn weighted(&mut self) -> usize {
+        let mut ticket = self.random.below(WEIGHTS.iter().map(|(_, weight)| weight).sum());
+        for (shape, weight) in WEIGHTS {
+            if ticket < *weight {
+                return *shape;
+            }
+            ticket -= weight;
+        }
+        INFO
+    }
+
+    fn other_file(&mut self, shape: usize) -> (RawFd, i32) {
+        if self.random.once_in(2) {
+            return self.others.pick(&mut self.random);
+        }
+        if SHAPES[shape].of_view {
+            return (self.files[0].fd(&mut self.random), libc::ENOTTY);
+        }
+        match self.views.iter().find_map(|view| view.fd.as_ref()) {
+            Some(fd) => (fd.as_raw_fd(), libc::ENOTTY),
+            None => self.others.pick(&mut self.random),
+        }
+    }
+
+    /// A call that is well-formed, and what may come of it.
+    fn compose(&mut self, shape: usize, file: usize) -> Result<Call, String> {
+        let random = &mut self.random;
+        let (first, count) = range(random);
+        let span = (address(first) as u64, (count * PAGE) as u64);
+        let hole = self.model.first_hole(first, count).map(|page| address(page) as u64);
+        let (fd, none) = (self.files[file].fd(random), Expected::default());
+        let mapped =
+            Expected { errnos: hole.iter().map(|_| libc::EFAULT).collect(), fails: hole.is_some(), stops_at: hole };
+        Ok(match shape {
+            MIGRATE => {
+                let to = *random.pick(&[0, PRIVATE, PRIVATE, COHERENT]);
+                let mut expected = mapped;
+                expected.errnos.extend([libc::ENOMEM, libc::ENOSPC, libc::EDQUOT]);
+                let call = Call::new(shape, fd, span, to, 0, expected);
+                let missing = to == COHERENT && self.files[file].first.coherent_bytes == 0;
+                if missing { call.with_fault("no coherent memory", &[libc::EOPNOTSUPP]) } else { call }
+            }
+            RESIDENCY => {
+                let states = if random.once_in(2) { self.states as u64 } else { 0 };
+                Call::new(shape, fd, span, 0, states, mapped)
+            }
+            LIMIT => {
+                let bytes = *random.pick(&[u64::MAX, u64::MAX, 0, 1 << 18, (1 << 20) + 1, 1 << 40]);
+                Call::new(shape, fd, (0, bytes), 0, 0, none)
+            }
+            POLICY => {
+                let views: Vec<_> =
+                    self.views.iter().filter_map(|view| Some((view, view.fd.as_ref()?.as_raw_fd()))).collect();
+                let (view, fd) = random.pick(&views);
+                let from = random.below(view.count);
+                let len = 1 + random.below(view.count - from);
+                let mut span = (address(view.first + from) as u64, (len * PAGE) as u64);
+                let outside = random.once_in(4);
+                if outside {
+                    span.1 = ((view.count - from + 1) * PAGE) as u64;
+                }
+                let call = Call::new(shape, *fd, span, u32::from(random.once_in(2)), 0, none);
+                if outside { call.with_fault("outside of the view", &[libc::EFAULT]) } else { call }
+            }
+            _ => Call::new(shape, fd, span, u32::from(random.once_in(2)), 0, none),
+        })
+    }
+
+    fn make(&mut self, call: Call, shape: usize, file: usize) -> Result<(), String> {
+        let watched = shape == VIEW || shape == MIGRATE && self.random.once_in(4);
+        let before = if watched { Some((self.info(file)?, lowest_free()?)) } else { None };
+        let outcome = call.make(&mut self.random, self.bench, self.tally)?;
+        if let Some((info, lowest)) = before {
+            let now = self.info(file)?;
+            if now.used > info.used.max(info.limit) {
+                return Err(format!("the limit was passed: {info:?}, then {now:?}"));
+            }
+            if outcome.errno != 0 && lowest_free()? != lowest {
+                return Err(format!("a failed call left a file open: {lowest}, then {}", lowest_free()?));
+            }
+        }
+        if outcome.errno == 0 { self.succeeded(shape, file, &outcome) } else { Ok(()) }
+    }
+
+    fn succeeded(&mut self, shape: usize, file: usize, outcome: &Outcome) -> Result<(), String> {
+        match shape {
+            INFO => self.judge_info(file),
+            LIMIT => self.judge_limit(file, outcome.word(8)),
+            MIGRATE => self.judge_migrate(file, outcome),
+            RESIDENCY => self.judge_residency(outcome),
+            COUNTERS => self.judge_counters(file, outcome),
+            VIEW => {
+                let fd = outcome.half(28).cast_signed();
+                if fd < 3 {
+                    return Err(format!("a view by the number {fd}"));
+                }
+                // SAFETY: the module has just made it.
+                let fd = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+                let place = |bytes: u64| usize::try_from(bytes).unwrap_or(0);
+                let first = (place(outcome.word(8)) - address(0)) / PAGE;
+                self.views.push(View { fd, first, count: place(outcome.word(16)) / PAGE, at: None });
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn info(&self, file: usize) -> Result<uapi::Info, String> {
+        self.files[file].device.info().map_err(|error| format!("INFO: {error}"))
+    }
+
+    fn judge_info(&self, file: usize) -> Result<(), String> {
+        let (info, first) = (self.info(file)?, self.files[file].first);
+        let right = (info.page_size as usize, info.private_bytes, info.coherent_bytes)
+            == (PAGE, first.private_bytes, first.coherent_bytes)
+            && [0, HUGE].contains(&(info.huge_size as usize))
+            && info.private_free <= info.private_bytes
+            && info.coherent_free <= info.coherent_bytes
+            && info.used <= info.private_bytes + info.coherent_bytes
+            && info.limit <= first.limit;
+        if right { Ok(()) } else { Err(format!("{info:?} after {first:?}")) }
+    }
+
+    fn judge_limit(&self, file: usize, bytes: u64) -> Result<(), String> {
+        let (limit, expected) =
+            (self.info(file)?.limit, (bytes / PAGE as u64 * PAGE as u64).min(self.files[file].first.limit));
+        if limit == expected { Ok(()) } else { Err(format!("LIMIT {bytes}: it is {limit}, not {expected}")) }
+    }
+
+    /// What was moved is there, as nobody has touched it since.
+    fn judge_migrate(&mut self, file: usize, outcome: &Outcome) -> Result<(), String> {
+        let (to, moved, huge) = (outcome.half(24), outcome.word(40), outcome.word(48));
+        if huge * 512 > moved {
+            return Err(format!("{huge} times 2 MiB in {moved} pages"));
+        }
+        let at = |place: usize| usize::try_from(outcome.word(place)).unwrap_or(0);
+        let (first, count) = ((at(8) - address(0)) / PAGE, at(16) / PAGE);
+        // What may not be read is told as absent.
+        if !self.random.once_in(4) || (first..first + count).any(|page| !self.model.page(page).readable()) {
+            return Ok(());
+        }
+        let (told, result) = self.files[file].device.residency(at(8), at(16));
+        result.map_err(|error| format!("RESIDENCY after MIGRATE: {error}"))?;
+        let there = [told.in_system, told.in_private, told.in_coherent][to as usize];
+        let gone = to == 0 && told.in_private + told.in_coherent > outcome.word(56);
+        if there < moved || gone { Err(format!("moved {moved} to {to}, but now {told:?}")) } else { Ok(()) }
+    }
+
+    /// The bytes say what the counts say.
+    fn judge_residency(&self, outcome: &Outcome) -> Result<(), String> {
+        let pages = usize::try_from(outcome.word(16)).unwrap_or(0) / PAGE;
+        if outcome.word(24) != self.states as u64 {
+            return Ok(());
+        }
+        let mut counts = [0_u64; 4];
+        for page in 0..pages {
+            // SAFETY: a page of our own, which holds a byte for each page of the area.
+            let state = unsafe { std::ptr::with_exposed_provenance::<u8>(self.states + page).read_volatile() };
+            let place = usize::from(state & 0x0F);
+            if place > 3 || state & 0xC0 != 0 || (place == 0 && state != 0) {
+                return Err(format!("page {page} of {pages} is in the state {state:#x}"));
+            }
+            counts[place] += 1;
+        }
+        let told = [40, 48, 56, 64].map(|place| outcome.word(place));
+        if told == counts { Ok(()) } else { Err(format!("RESIDENCY says {told:?}, its bytes {counts:?}")) }
+    }
+
+    fn judge_counters(&mut self, file: usize, outcome: &Outcome) -> Result<(), String> {
+        let before = &mut self.files[file].counts[usize::from(outcome.half(8) == 1)];
+        for (place, before) in before.iter_mut().enumerate() {
+            let now = outcome.word(16 + 8 * place);
+            if now < *before {
+                return Err(format!("{} went from {before} to {now}", uapi::COUNTER_NAMES[place]));
+            }
+            *before = now;
+        }
+        Ok(())
+    }
+
+    /// A child is another address space: no file is its own, and what it writes is not ours.
+    fn as_child(&mut self) -> Result<(), String> {
+        // SAFETY: one thread; the child ends itself.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let status = match self.be_child() {
+                Ok(()) => 0,
+                Err(why) => {
+                    println!("in a child: {why}");
+                    1
+                }
+            };
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(status) };
+        }
+        let mut status = 0;
+        // SAFETY: our own child.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        if status == 0 { Ok(()) } else { Err(format!("the child's status is {status:#x}")) }
+    }
+
+    fn be_child(&mut self) -> Result<(), String> {
+        self.model.is_child = true;
+        for (shape, of) in SHAPES.iter().enumerate() {
+            if of.of_view && !self.views.iter().any(|view| view.fd.is_some()) {
+                continue;
+            }
+            // Before anything is done, so what is mapped is no matter: but the range of a POLICY may be looked at first.
+            let mut call = self.compose(shape, 0)?.with_fault("another's file", &[libc::EPERM]);
+            if self.random.once_in(4) {
+                call.spoil(&mut self.random, self.bench, 1);
+            }
+            call.make(&mut self.random, self.bench, self.tally)?;
+        }
+        if let Some(at) = self.views.iter().find_map(|view| view.at) {
+            let seen = self.pipe.peek(at);
+            if seen.as_ref().err().and_then(std::io::Error::raw_os_error) != Some(libc::EFAULT) {
+                return Err(format!("a view is there after fork: {seen:?}"));
+            }
+        }
+        for _ in 0..16 {
+            let page = self.random.below(PAGES);
+            self.model.check(page)?;
+        }
+        (0..4).try_for_each(|_| self.model.step(&mut self.random))
+    }
+}
+
+/// The number that the next file would have.
+fn lowest_free() -> Result<i32, String> {
+    // SAFETY: a new number, given back at once.
+    unsafe {
+        let fd = libc::dup(0);
+        libc::close(fd);
+        if fd < 0 { Err("no more files".into()) } else { Ok(fd) }
+    }
+}

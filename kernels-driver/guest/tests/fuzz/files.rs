@@ -1,0 +1,116 @@
+//! The files that a worker calls: devices it opened, some of them twice, and what is no device at all.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use crate::raw::memory::checked;
+use crate::raw::random::Random;
+use crate::raw::shim::Device;
+use crate::raw::uapi::Info;
+
+/// A device that is open.
+pub struct Opened {
+    /// It.
+    pub device: Device,
+    /// The same file by another number.
+    pub again: OwnedFd,
+    /// What it was when it was opened.
+    pub first: Info,
+    /// What its counters were when last asked: the file's, and the device's.
+    pub counts: [[u64; 14]; 2],
+}
+
+impl Opened {
+    /// Opens a device.
+    pub fn new(index: usize) -> io::Result<Self> {
+        let device = Device::open(index)?;
+        // SAFETY: a new number.
+        let again = unsafe { OwnedFd::from_raw_fd(checked(libc::dup(device.as_raw_fd()))?) };
+        let first = device.info()?;
+        Ok(Self { device, again, first, counts: [[0; 14]; 2] })
+    }
+
+    /// One of its numbers.
+    pub fn fd(&self, random: &mut Random) -> RawFd {
+        if random.once_in(4) { self.again.as_raw_fd() } else { self.device.as_raw_fd() }
+    }
+}
+
+/// Files that know none of the ioctls.
+pub struct Others {
+    null: File,
+    pipe: Pipe,
+}
+
+impl Others {
+    /// Opens them.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { null: OpenOptions::new().read(true).open("/dev/null")?, pipe: Pipe::new()? })
+    }
+
+    /// One of them, or the number of none, and what then comes.
+    pub fn pick(&self, random: &mut Random) -> (RawFd, i32) {
+        match random.below(4) {
+            0 => (self.null.as_raw_fd(), libc::ENOTTY),
+            1 => (self.pipe.from.as_raw_fd(), libc::ENOTTY),
+            2 => (-1, libc::EBADF),
+            _ => (1000, libc::EBADF),
+        }
+    }
+}
+
+/// A pipe: by it the kernel accesses memory in our place, and says EFAULT where we would get a signal.
+pub struct Pipe {
+    from: OwnedFd,
+    to: OwnedFd,
+}
+
+impl Pipe {
+    /// An empty one.
+    pub fn new() -> io::Result<Self> {
+        let mut ends = [0; 2];
+        // SAFETY: an array of two; both are new.
+        unsafe {
+            checked(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC))?;
+            Ok(Self { from: OwnedFd::from_raw_fd(ends[0]), to: OwnedFd::from_raw_fd(ends[1]) })
+        }
+    }
+
+    /// The word at an address.
+    pub fn peek(&self, at: usize) -> io::Result<u64> {
+        let mut word = 0_u64;
+        move_word(self.to.as_raw_fd(), at, true)?;
+        move_word(self.from.as_raw_fd(), (&raw mut word).expose_provenance(), false)?;
+        Ok(word)
+    }
+
+    /// Writes the word at an address.
+    pub fn poke(&self, at: usize, word: u64) -> io::Result<()> {
+        move_word(self.to.as_raw_fd(), (&raw const word).expose_provenance(), true)?;
+        let poked = move_word(self.from.as_raw_fd(), at, false);
+        if poked.is_err() {
+            let mut spilt = 0_u64; // what is still in it
+            move_word(self.from.as_raw_fd(), (&raw mut spilt).expose_provenance(), false)?;
+        }
+        poked
+    }
+}
+
+fn move_word(fd: RawFd, at: usize, out: bool) -> io::Result<()> {
+    let pointer = std::ptr::with_exposed_provenance_mut(at);
+    loop {
+        // SAFETY: 8 bytes of our own, or bait, which the kernel says is none.
+        let done = unsafe { if out { libc::write(fd, pointer, 8) } else { libc::read(fd, pointer, 8) } };
+        match done {
+            8 => return Ok(()),
+            0.. => return Err(io::Error::other("a part of a word")),
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
