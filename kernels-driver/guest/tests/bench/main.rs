@@ -1,0 +1,33 @@
+//! What the shim costs, as ratios of two things measured in the same run, in turns: medians of rounds, memory touched
+//! beforehand. It prints a table and a line of JSON for each figure, with its bound, if there is one, and whether it is met;
+//! it fails only if something does not work. On an emulated processor relations count, not times.
+//!
+//! `bench [--rounds N] [--mib N]`
+
+#![allow(unreachable_pub)] // its modules are its own
+#![allow(clippy::cast_precision_loss)] // for reading, three digits
+
+#[path = "../raw/mod.rs"]
+mod raw;
+
+mod faults;
+mod moves;
+mod table;
+
+use raw::{number, shim};
+use table::Table;
+
+fn main() {
+    let rounds = usize::try_from(number("--rounds", 5)).unwrap_or(5).max(1);
+    let bytes = usize::try_from(number("--mib", 32)).unwrap_or(32).max(2) << 20;
+    let devices = shim::devices().unwrap_or_else(|error| panic!("/dev/limosa*: {error}"));
+    let Some(device) = devices.first() else { raw::skip("there is no /dev/limosa*") };
+    println!("bench: limosa{}, {} MiB, medians of {rounds} rounds", device.index, bytes >> 20);
+    let mut table = Table::default();
+    moves::huge(device, bytes, rounds, &mut table);
+    moves::batched(device, bytes / 8, rounds, &mut table);
+    faults::streak(device, bytes / 4, rounds, &mut table);
+    faults::steady(device, bytes / 4, &mut table);
+    faults::ping_pong(device, rounds, &mut table);
+    table.print();
+}
