@@ -6,6 +6,7 @@
  *
  * It outlives the file: folios on the device and views hold it, too.
  */
+#include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/sched/mm.h>
@@ -241,15 +242,6 @@ static int limosa_ioctl_residency(struct limosa_client *client, void *data)
 	return limosa_query_residency(client, data);
 }
 
-static int limosa_ioctl_view(struct limosa_client *client, void *data)
-{
-	struct limosa_view *args = data;
-
-	args->fd = limosa_view_create(client, args->addr, args->len,
-				      args->policy);
-	return min(args->fd, 0);
-}
-
 /**
  * struct limosa_ioctl - one ioctl of /dev/limosaN
  * @size: of its struct
@@ -284,7 +276,6 @@ static const struct limosa_ioctl limosa_ioctls[] = {
 		     true),
 	LIMOSA_IOCTL(LIMOSA_RESIDENCY, limosa_ioctl_residency, limosa_residency,
 		     in_coherent, true),
-	LIMOSA_IOCTL(LIMOSA_VIEW, limosa_ioctl_view, limosa_view, fd, false),
 	LIMOSA_IOCTL(LIMOSA_COUNTERS, limosa_ioctl_counters, limosa_counters,
 		     pages_evicted, false),
 };
@@ -302,8 +293,59 @@ union limosa_args {
 	struct limosa_migrate migrate;
 	struct limosa_residency residency;
 	struct limosa_counters counters;
-	struct limosa_view view;
 };
+
+/* What comes before every call: reads the struct, and asks who calls. */
+static int limosa_ioctl_begin(struct limosa_client *client, void *args,
+			      size_t size, size_t least,
+			      const void __user *user)
+{
+	struct limosa_head *head = args;
+	int err, idx;
+
+	err = limosa_read_args(args, size, least, user);
+	if (err)
+		return err;
+	if (head->flags)
+		return -EOPNOTSUPP;
+	if (client->mm != current->mm)
+		return -EPERM;
+	if (!limosa_device_enter(client->device, &idx))
+		return -ENODEV;
+	limosa_device_exit(client->device, idx);
+	return 0;
+}
+
+/* Apart from the others: the file is the caller's once it has been told of it. */
+static int limosa_ioctl_view(struct limosa_client *client, void __user *user)
+{
+	struct limosa_view args;
+	struct file *file;
+	int err;
+
+	err = limosa_ioctl_begin(client, &args, sizeof(args),
+				 offsetofend(struct limosa_view, fd), user);
+	if (err)
+		return err;
+	args.fd = get_unused_fd_flags(O_CLOEXEC);
+	if (args.fd < 0)
+		return args.fd;
+	file = limosa_view_create(client, args.addr, args.len, args.policy);
+	err = PTR_ERR_OR_ZERO(file);
+	if (err)
+		goto put_fd;
+	err = limosa_write_args(&args, sizeof(args), user);
+	if (err)
+		goto put_file;
+	fd_install(args.fd, file);
+	return 0;
+
+put_file:
+	fput(file);
+put_fd:
+	put_unused_fd(args.fd);
+	return err;
+}
 
 static long limosa_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
@@ -311,24 +353,18 @@ static long limosa_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	void __user *user = (void __user *)arg;
 	const struct limosa_ioctl *ioctl;
 	union limosa_args args;
-	int err, idx;
+	int err;
 
+	if (cmd == LIMOSA_VIEW)
+		return limosa_ioctl_view(client, user);
 	if (_IOC_NR(cmd) >= ARRAY_SIZE(limosa_ioctls))
 		return -ENOTTY;
 	ioctl = &limosa_ioctls[_IOC_NR(cmd)];
 	if (!ioctl->call || ioctl->cmd != cmd)
 		return -ENOTTY;
-
-	err = limosa_read_args(&args, ioctl->size, ioctl->least, user);
+	err = limosa_ioctl_begin(client, &args, ioctl->size, ioctl->least, user);
 	if (err)
 		return err;
-	if (args.head.flags)
-		return -EOPNOTSUPP;
-	if (client->mm != current->mm)
-		return -EPERM;
-	if (!limosa_device_enter(client->device, &idx))
-		return -ENODEV;
-	limosa_device_exit(client->device, idx);
 	err = ioctl->call(client, &args);
 	if (err && !ioctl->partial)
 		return err;

@@ -434,6 +434,9 @@ int limosa_mirror_fault(struct limosa_mirror *mirror, unsigned long addr,
  * @mirror: one whose range holds it
  * @addr: its address, page aligned
  * @write: whether to write
+ * @back: whether a page of the client's own private memory is to come back, as
+ *        it would be copied on a CPU's write; else it is good where it is. The
+ *        unlocked variant always has it come back.
  *
  * mmap_lock held for reading; for the unlocked variant not held.
  *
@@ -442,7 +445,7 @@ int limosa_mirror_fault(struct limosa_mirror *mirror, unsigned long addr,
  * -EINTR, as above.
  */
 int limosa_mirror_touch(struct limosa_mirror *mirror, unsigned long addr,
-			bool write);
+			bool write, bool back);
 int limosa_mirror_touch_unlocked(struct limosa_mirror *mirror,
 				 unsigned long addr, bool write);
 
@@ -542,9 +545,10 @@ bool limosa_policies_move(struct limosa_policies *policies, unsigned long addr,
 
 /* ---------------------------------------------------------------- view.c */
 
-/* ioctl(LIMOSA_VIEW): a new file descriptor, or a negative errno. */
-int limosa_view_create(struct limosa_client *client, unsigned long addr,
-		       unsigned long len, enum limosa_policy_kind policy);
+/* The file of a new view, or an error pointer. */
+struct file *limosa_view_create(struct limosa_client *client,
+				unsigned long addr, unsigned long len,
+				enum limosa_policy_kind policy);
 
 /* --------------------------------------------------------------- query.c */
 

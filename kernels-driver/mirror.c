@@ -97,8 +97,14 @@ static bool limosa_granted(unsigned long hmm_pfn, bool write)
 	       (!write || (hmm_pfn & HMM_PFN_WRITE));
 }
 
+/* What hmm leaves where it is. */
+static void *limosa_mirror_owner(struct limosa_mirror *mirror)
+{
+	return &mirror->client->device->vram[LIMOSA_PLACE_PRIVATE];
+}
+
 int limosa_mirror_touch(struct limosa_mirror *mirror, unsigned long addr,
-			bool write)
+			bool write, bool back)
 {
 	struct mm_struct *mm = mirror->notifier.mm;
 	struct vm_area_struct *vma = vma_lookup(mm, addr);
@@ -110,12 +116,7 @@ int limosa_mirror_touch(struct limosa_mirror *mirror, unsigned long addr,
 		.hmm_pfns = &pfn,
 		.default_flags = HMM_PFN_REQ_FAULT |
 				 (write ? HMM_PFN_REQ_WRITE : 0),
-		/*
-		 * Nobody's private pages are good enough: hmm is content with
-		 * the device's own also where a write is asked for and they
-		 * are shared since fork(). They come back, to be copied.
-		 */
-		.dev_private_owner = NULL,
+		.dev_private_owner = back ? NULL : limosa_mirror_owner(mirror),
 	};
 
 	if (vma && userfaultfd_armed(vma))
@@ -157,9 +158,9 @@ static int limosa_mirror_try(struct limosa_mirror *mirror, unsigned long addr,
 		.start = start,
 		.end = start + (nr << PAGE_SHIFT),
 		.hmm_pfns = pfns,
-		.dev_private_owner =
-			&mirror->client->device->vram[LIMOSA_PLACE_PRIVATE],
+		.dev_private_owner = limosa_mirror_owner(mirror),
 	};
+	unsigned long here;
 	int err;
 
 	range.notifier_seq = mmu_interval_read_begin(range.notifier);
@@ -167,8 +168,16 @@ static int limosa_mirror_try(struct limosa_mirror *mirror, unsigned long addr,
 	err = hmm_range_fault(&range);
 	if (err)
 		return err;
-	if (!limosa_granted(pfns[(addr - start) >> PAGE_SHIFT], write))
-		return limosa_mirror_touch(mirror, addr, write) ?: 1;
+	here = pfns[(addr - start) >> PAGE_SHIFT];
+	/*
+	 * hmm is content with the device's own pages also where a write is asked
+	 * for and they are shared since fork(): what is there and not permitted
+	 * comes back, to be copied. What is not there may be on its way to the
+	 * device, and good when it has arrived.
+	 */
+	if (!limosa_granted(here, write))
+		return limosa_mirror_touch(mirror, addr, write,
+					   here & HMM_PFN_VALID) ?: 1;
 
 	mutex_lock(&mirror->lock);
 	if (mmu_interval_read_retry(range.notifier, range.notifier_seq))

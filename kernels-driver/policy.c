@@ -174,13 +174,14 @@ static bool limosa_plan_carry_out(struct limosa_policies *policies,
 	int err;
 
 	if (plan->touch &&
-	    limosa_mirror_touch(policies->mirror, plan->addr, plan->write))
+	    limosa_mirror_touch(policies->mirror, plan->addr, plan->write, true))
 		return false;
 	err = limosa_move_to_device(client, client->mm, plan->start, plan->end,
 				    LIMOSA_PLACE_PRIVATE, &moved);
 	/* In swap? Then it must come from there first. */
 	if (!err && !moved.moved && plan->absent &&
-	    !limosa_mirror_touch(policies->mirror, plan->addr, plan->write))
+	    !limosa_mirror_touch(policies->mirror, plan->addr, plan->write,
+				 false))
 		err = limosa_move_to_device(client, client->mm, plan->start,
 					    plan->end, LIMOSA_PLACE_PRIVATE,
 					    &moved);

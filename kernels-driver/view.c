@@ -568,17 +568,19 @@ static int limosa_view_add(struct limosa_vma_view *view, unsigned long start,
 	return err;
 }
 
-int limosa_view_create(struct limosa_client *client, unsigned long addr,
-		       unsigned long len, enum limosa_policy_kind policy)
+struct file *limosa_view_create(struct limosa_client *client,
+				unsigned long addr, unsigned long len,
+				enum limosa_policy_kind policy)
 {
 	struct limosa_vma_view *view;
+	struct file *file;
 	int err;
 
 	if (limosa_check_range(addr, len) || policy > LIMOSA_POLICY_MIGRATE)
-		return -EINVAL;
+		return ERR_PTR(-EINVAL);
 	view = kzalloc_obj(*view, GFP_KERNEL_ACCOUNT);
 	if (!view)
-		return -ENOMEM;
+		return ERR_PTR(-ENOMEM);
 	limosa_client_get(client);
 	view->mirror.client = client;
 	INIT_LIST_HEAD(&view->node);
@@ -593,12 +595,13 @@ int limosa_view_create(struct limosa_client *client, unsigned long addr,
 					   addr + len, &limosa_view_mirror_ops);
 	if (err)
 		goto free;
-	err = anon_inode_getfd("[limosa-view]", &limosa_view_fops, view,
-			       O_RDWR | O_CLOEXEC);
-	if (err >= 0)
-		return err;
+	file = anon_inode_getfile("[limosa-view]", &limosa_view_fops, view,
+				  O_RDWR);
+	if (!IS_ERR(file))
+		return file;
+	err = PTR_ERR(file);
 	limosa_mirror_remove(&view->mirror);
 free:
 	limosa_view_free(view);
-	return err;
+	return ERR_PTR(err);
 }
