@@ -110,9 +110,19 @@ pub(super) fn build(cache: &Cache, toolchain: &Toolchain, source: &Path) -> Resu
         output(&mut within(cache, &toolchain.root, objects, &script))?;
     }
     let mut built = vec![objects.join("hmm-tests"), objects.join("dmirror-bench")];
-    with_extension(&shim, "ko", &mut built)?;
-    with_extension(&objects.join("test_hmm"), "ko", &mut built)?;
+    let folders = folders.iter().map(|folder| shim.join(folder.strip_prefix(&ours).unwrap_or(folder)));
+    for folder in folders.chain([objects.join("test_hmm")]) {
+        built.extend(made(&folder)?);
+    }
     Ok(built)
+}
+
+/// The modules that the last build in a folder made; others may lie there from before.
+fn made(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let list = folder.join("modules.order");
+    let text = fs::read_to_string(&list).map_err(Error::io(format!("cannot read {}", list.display())))?;
+    let names = text.lines().filter_map(|line| Path::new(line).file_name());
+    Ok(names.map(|name| folder.join(name).with_extension("ko")).collect())
 }
 
 /// Copies what is newer than its copy, so that make builds only what changed.
@@ -133,22 +143,36 @@ fn with_kbuild(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Error> {
     Ok(())
 }
 
-fn with_extension(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) -> Result<(), Error> {
-    if !folder.exists() {
-        return Ok(());
-    }
-    for entry in entries(folder)? {
-        if entry.is_dir() {
-            with_extension(&entry, extension, found)?;
-        } else if entry.extension().is_some_and(|found| found == extension) {
-            found.push(entry);
-        }
-    }
-    Ok(())
-}
-
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let failed = || Error::io(format!("cannot read the folder {}", folder.display()));
     let entries = fs::read_dir(folder).map_err(failed())?;
     entries.map(|entry| Ok(entry.map_err(failed())?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::TempDir;
+
+    #[test]
+    fn only_what_the_last_build_made_is_taken() {
+        let temp = TempDir::new().unwrap();
+        fs::write(temp.path().join("old.ko"), "").unwrap();
+        fs::write(temp.path().join("modules.order"), "/limosa/kernels-driver/limosa.o\nlimosa_dmirror.o\n").unwrap();
+        let expected = ["limosa.ko", "limosa_dmirror.ko"].map(|name| temp.path().join(name));
+        assert_eq!(made(temp.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_folder_with_a_kbuild_file_is_found() {
+        let temp = TempDir::new().unwrap();
+        let inner = temp.path().join("tests/dmirror");
+        fs::create_dir_all(&inner).unwrap();
+        for folder in [temp.path(), &inner] {
+            fs::write(folder.join("Kbuild"), "").unwrap();
+        }
+        let mut found = Vec::new();
+        with_kbuild(temp.path(), &mut found).unwrap();
+        assert_eq!(found, [temp.path(), &inner]);
+    }
 }
