@@ -146,10 +146,10 @@ impl Agents {
             ("GPU", some, accessor::gpu),
             ("owner", 2 * some, owner::work),
             ("disturber", some, disturb::work),
-            ("signaller", 1, disturb::signal),
             ("secrets", 1, secret::work),
             ("lavapipe", 1, lavapipe::work),
         ];
+        disturb::expect_signals();
         let (end, ended) = mpsc::channel();
         let mut agents = Self { names: Vec::new(), threads: Vec::new(), ended };
         for (name, count, work) in works {

@@ -21,6 +21,9 @@ pub fn work(mut agent: Agent) {
     while agent.goes_on() {
         let shared = Arc::clone(&agent.shared);
         let (at, len, slots) = range(&mut agent, &shared.arena);
+        if agent.random.once_in(3) {
+            signal(&mut agent);
+        }
         match agent.random.below(32) {
             0..12 => migrate(&mut agent, at, len),
             12..15 => policy(&mut agent, at, len),
@@ -183,8 +186,17 @@ fn remote(agent: &mut Agent, at: usize, len: usize) {
     agent.note(Op::Remote, done >= 0);
 }
 
-/// Sends signals to all agents, so that calls are interrupted in the middle.
-pub fn signal(mut agent: Agent) {
+/// Sends a signal to an agent, so that a call is interrupted in the middle.
+fn signal(agent: &mut Agent) {
+    let threads: Vec<_> = agent.shared.threads().collect();
+    let thread = *agent.random.pick(&threads);
+    // SAFETY: at worst there is no such thread any more.
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGUSR1) };
+    agent.note(Op::Signal, sent == 0);
+}
+
+/// Has those signals do nothing but interrupt.
+pub fn expect_signals() {
     extern "C" fn nothing(_signal: libc::c_int) {}
     // SAFETY: the handler does nothing; without SA_RESTART, so that calls end.
     unsafe {
@@ -192,14 +204,5 @@ pub fn signal(mut agent: Agent) {
         action.sa_sigaction = nothing as *const () as usize;
         libc::sigemptyset(&raw mut action.sa_mask);
         assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
-    }
-    while agent.goes_on() {
-        let threads: Vec<_> = agent.shared.threads().collect();
-        let thread = *agent.random.pick(&threads);
-        // SAFETY: at worst there is no such thread any more.
-        let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGUSR1) };
-        agent.note(Op::Signal, sent == 0);
-        // The pace of signals, which nobody waits for: a few hundred a second, so that calls still end.
-        std::thread::sleep(std::time::Duration::from_millis(3));
     }
 }
