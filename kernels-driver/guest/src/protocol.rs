@@ -13,6 +13,8 @@ pub const SWAP_SERIAL: &str = "limosa-swap";
 pub const DATA_SERIAL: &str = "limosa-data";
 /// Where the payload is mounted in the guest, with its plan.
 pub const PAYLOAD: &str = "/payload";
+/// What a line begins with that is told though its test passed.
+pub const FIGURE: &str = "figure: ";
 /// The plan's name in the payload.
 pub const PLAN: &str = "plan.json";
 
@@ -105,7 +107,8 @@ pub struct Finished {
     pub outcome: Outcome,
     /// What it took, in milliseconds; 0 where it is not known of the single test.
     pub milliseconds: u64,
-    /// What it said, or of a long output the end; empty if it passed.
+    /// What it said, or of a long output the end. Of a test among others that passed only the lines that begin with
+    /// [`FIGURE`].
     pub output: String,
 }
 

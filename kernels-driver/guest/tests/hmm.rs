@@ -11,7 +11,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use limosa_guest::protocol::PAYLOAD;
+use limosa_guest::protocol::{FIGURE, PAYLOAD};
 
 /// The module that serves the nodes with the shim's means.
 const OURS: &str = "limosa-dmirror";
@@ -41,7 +41,7 @@ fn pages_are_moved_as_they_were_by_both_drivers() {
 
 fn bench(driver: &str, node: &str) {
     let figures = tool(&payload("dmirror-bench"), &[node]);
-    figures.lines().for_each(|line| println!("{driver} {line}"));
+    figures.lines().for_each(|line| println!("{FIGURE}{driver} {line}"));
     assert_eq!(figures.lines().count(), 2, "{figures}");
 }
 

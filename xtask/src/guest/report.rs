@@ -47,10 +47,9 @@ pub(super) fn line(test: &Finished) -> String {
     };
     let seconds = Duration::from_millis(test.milliseconds).as_secs_f64();
     let mut text = format!("  {:<60}{seconds:>8.2} s  {word}{why}", test.test);
-    if matches!(test.outcome, Outcome::Failed(_)) {
-        for said in test.output.lines() {
-            let _ = write!(text, "\n    | {said}");
-        }
+    // The runner has left out what nobody wants to know.
+    for said in test.output.lines() {
+        let _ = write!(text, "\n    | {said}");
     }
     text
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use limosa_guest::protocol::{Event, Finished, Kind, Outcome, PAYLOAD, Plan, Program};
+use limosa_guest::protocol::{Event, FIGURE, Finished, Kind, Outcome, PAYLOAD, Plan, Program};
 
 use crate::channel::Channel;
 use crate::process::{self, Ending, Report};
@@ -138,7 +138,10 @@ impl Runner<'_> {
     }
 
     fn tell(&self, test: &str, outcome: Outcome, took: Duration, output: &str) -> io::Result<()> {
-        let output = if outcome == Outcome::Passed { String::new() } else { output.to_owned() };
+        let output = match (&outcome, self.program.kind) {
+            (Outcome::Passed, Kind::Libtest | Kind::Tap) => figures(output),
+            (Outcome::Passed, Kind::Plain) | (Outcome::Failed(_) | Outcome::Skipped(_), _) => output.to_owned(),
+        };
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.channel.say(&Event::Finished(Finished { test: test.to_owned(), outcome, milliseconds, output }))
     }
@@ -149,6 +152,12 @@ fn code(ending: &Ending) -> Option<i32> {
         Ending::Exited(status) => status.code(),
         Ending::TimedOut | Ending::Stuck => None,
     }
+}
+
+/// The lines of an output that are to be told though all is well.
+fn figures(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().filter(|line| line.starts_with(FIGURE)).collect();
+    lines.join("\n")
 }
 
 /// Why it failed, if it did.
