@@ -188,11 +188,12 @@ static int limosa_migrate_step(struct limosa_client *client, u32 to,
 	int err, idx;
 
 	end = min(end, ALIGN(moved->next + 1, PMD_SIZE));
-	if (!limosa_device_enter(client->device, &idx))
-		return -ENODEV;
-	if (mmap_read_lock_killable(mm)) {
-		limosa_device_exit(client->device, idx);
+	/* Before the device: an unbind need not wait for who has it. */
+	if (mmap_read_lock_killable(mm))
 		return -EINTR;
+	if (!limosa_device_enter(client->device, &idx)) {
+		mmap_read_unlock(mm);
+		return -ENODEV;
 	}
 	if (to == LIMOSA_PLACE_SYSTEM)
 		err = limosa_move_to_system(client, mm, moved->next, end,
@@ -200,8 +201,8 @@ static int limosa_migrate_step(struct limosa_client *client, u32 to,
 	else
 		err = limosa_move_to_device(client, mm, moved->next, end, to,
 					    moved);
-	mmap_read_unlock(mm);
 	limosa_device_exit(client->device, idx);
+	mmap_read_unlock(mm);
 	return err;
 }
 
@@ -217,7 +218,7 @@ static int limosa_ioctl_migrate(struct limosa_client *client, void *data)
 		return -EINVAL;
 	if (args->to != LIMOSA_PLACE_SYSTEM &&
 	    !client->device->vram[args->to].nr_pages)
-		return -EOPNOTSUPP;
+		return READ_ONCE(client->device->gone) ? -ENODEV : -EOPNOTSUPP;
 
 	/* At least one step a call: a caller with a timer gets on, too. */
 	for (;;) {

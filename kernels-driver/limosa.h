@@ -18,14 +18,14 @@
  * for the device's SRCU, which only delays an unbind; so a view's fault may
  * enter it with mmap_lock held, too:
  *
- *   limosa_device.live (SRCU)
- *     mmap_lock
+ *   mmap_lock
+ *     limosa_device.live (SRCU)
  *       folio locks, page table locks (core mm's)
  *         limosa_mirror.lock    never across an allocation that may reclaim
  *           page table locks of the view
  *         limosa_vram.lock      a spinlock; leaf
  *       limosa_client.streak_lock  a spinlock; leaf
- *       limosa_views_lock     a spinlock; leaf
+ *     limosa_views_lock       a mutex; leaf
  */
 #ifndef _LIMOSA_H
 #define _LIMOSA_H
@@ -422,8 +422,8 @@ void limosa_mirror_remove(struct limosa_mirror *mirror);
  * Return: 0 when ops->map was called and returned 0, else its error, -EFAULT or
  * -EPERM (not mapped, or not permitted), -ENOMEM, -EINTR (a fatal signal),
  * -EBUSY (the memory changed for a second on end: let the device try again),
- * -EAGAIN (a userfaultfd is to provide the page, for which mmap_lock must be
- * dropped: limosa_mirror_touch_unlocked(), and try again).
+ * -EAGAIN (a userfaultfd or a file is to provide the page, for which mmap_lock
+ * must be dropped: limosa_mirror_touch_unlocked(), and try again).
  */
 int limosa_mirror_fault(struct limosa_mirror *mirror, unsigned long addr,
 			unsigned long start, unsigned long nr, bool write,

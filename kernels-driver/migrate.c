@@ -332,7 +332,7 @@ static int limosa_try_to_system(struct limosa_step *step, bool huge,
 /* Core selects the pages of one owner at a time: a pass for each kind. */
 static int limosa_step_to_system(struct limosa_step *step)
 {
-	unsigned long next = step->m.end, end = step->m.end, full;
+	unsigned long end = step->m.end, full;
 	int place, err, ret = 0;
 
 	for (place = LIMOSA_PLACE_PRIVATE; place <= LIMOSA_PLACE_COHERENT; place++) {
@@ -347,10 +347,12 @@ static int limosa_step_to_system(struct limosa_step *step)
 			err = limosa_try_to_system(step, false, &full);
 		if (err) {
 			ret = err;
-			next = min(next, step->m.start + (full << PAGE_SHIFT));
+			end = step->m.start + (full << PAGE_SHIFT);
+			if (end == step->m.start)
+				break;
 		}
 	}
-	step->moved->next = next;
+	step->moved->next = end;
 	return ret;
 }
 
@@ -428,19 +430,25 @@ EXPORT_SYMBOL_FOR_MODULES(limosa_move_to_system, "limosa-dmirror");
 
 /*
  * There is no memory for 2 MiB as one, and core splits only what it collects
- * in an address space. Try the payer's: where the folio was first, it mostly
- * still is.
+ * in an address space: bring back all that the payer's has, page by page. Where
+ * that is locked, its owner may be waiting for anything: not our turn.
  */
-static void limosa_evict_split(struct limosa_client *client, unsigned long addr)
+static void limosa_evict_split(struct limosa_client *client)
 {
 	struct mm_struct *mm = client->mm;
 	struct limosa_moved moved = {};
+	struct vm_area_struct *vma;
+	VMA_ITERATOR(vmi, mm, 0);
 
 	if (!mmget_not_zero(mm))
 		return;
-	mmap_read_lock(mm);
-	limosa_move_back(client, mm, addr, addr + PMD_SIZE, false, &moved);
-	mmap_read_unlock(mm);
+	if (mmap_read_trylock(mm)) {
+		for_each_vma(vmi, vma)
+			if (vma->anon_vma)
+				limosa_move_back(client, mm, vma->vm_start,
+						 vma->vm_end, false, &moved);
+		mmap_read_unlock(mm);
+	}
 	limosa_count(client, LIMOSA_PAGES_EVICTED, moved.moved);
 	mmput(mm);
 }
@@ -450,7 +458,6 @@ static void limosa_evict_run(struct limosa_vram *vram, unsigned long run,
 			     unsigned long *src, unsigned long *dst)
 {
 	struct limosa_client *client = NULL;
-	unsigned long addr = 0;
 	unsigned int i, nr;
 
 	nr = limosa_vram_used(vram, run, src);
@@ -473,7 +480,6 @@ static void limosa_evict_run(struct limosa_vram *vram, unsigned long run,
 		if (!folio && huge) {
 			client = limosa_page_client(spage);
 			limosa_client_get(client);
-			addr = page_folio(spage)->index << PAGE_SHIFT;
 		}
 		if (!folio)
 			continue;
@@ -485,7 +491,7 @@ static void limosa_evict_run(struct limosa_vram *vram, unsigned long run,
 	limosa_count_back(src, nr, LIMOSA_PAGES_EVICTED, NULL);
 	migrate_device_finalize(src, dst, nr);
 	if (client) {
-		limosa_evict_split(client, addr);
+		limosa_evict_split(client);
 		limosa_client_put(client);
 	}
 }

@@ -119,7 +119,11 @@ int limosa_mirror_touch(struct limosa_mirror *mirror, unsigned long addr,
 		.dev_private_owner = back ? NULL : limosa_mirror_owner(mirror),
 	};
 
-	if (vma && userfaultfd_armed(vma))
+	/*
+	 * A userfaultfd, or the file system, may take as long as it likes, and
+	 * hmm would wait for it with mmap_lock held and deaf to signals.
+	 */
+	if (vma && (userfaultfd_armed(vma) || !vma_is_anonymous(vma)))
 		return -EAGAIN;
 	range.notifier_seq = mmu_interval_read_begin(range.notifier);
 	return hmm_range_fault(&range);

@@ -94,7 +94,7 @@ struct limosa_access {
 
 /* All views, so that no window lies in a mirrored range. */
 static LIST_HEAD(limosa_views);
-static DEFINE_SPINLOCK(limosa_views_lock);
+static DEFINE_MUTEX(limosa_views_lock);
 
 static struct limosa_vma_view *limosa_mirror_view(struct limosa_mirror *mirror)
 {
@@ -136,17 +136,16 @@ static unsigned long limosa_view_pfn(struct page *page, bool writable)
 	struct limosa_vram *vram = limosa_page_vram(page);
 	struct folio *folio = page_folio(page);
 
-	if (vram)
-		return limosa_page_bar_pfn(vram, page);
 	/*
 	 * The write leaves no trace in the CPU's page table. Memory that goes
-	 * to swap would be dropped as clean; a file system's page is dirty
-	 * whenever it is writable at all.
+	 * to swap, or that was given up by MADV_FREE, would be dropped as clean;
+	 * a file system's page is dirty whenever it is writable at all. A page
+	 * on the device takes the mark along when it comes back.
 	 */
 	if (writable && !folio_test_dirty(folio) &&
 	    (folio_test_anon(folio) || folio_test_swapbacked(folio)))
 		folio_mark_dirty(folio);
-	return page_to_pfn(page);
+	return vram ? limosa_page_bar_pfn(vram, page) : page_to_pfn(page);
 }
 
 /* The core has changed something; our own zaps do not come here. */
@@ -444,14 +443,14 @@ static int limosa_view_mapped(unsigned long start, unsigned long end,
 	struct limosa_vma_view *view = *private_data;
 	int err = 0;
 
-	spin_lock(&limosa_views_lock);
+	mutex_lock(&limosa_views_lock);
 	if (view->mapped || limosa_views_overlap(view, true, start, end)) {
 		err = -EBUSY;
 	} else {
 		view->base = start;
 		view->mapped = true;
 	}
-	spin_unlock(&limosa_views_lock);
+	mutex_unlock(&limosa_views_lock);
 	if (err)
 		return err;
 	err = mmu_interval_notifier_insert_locked(&view->window_notifier,
@@ -525,9 +524,9 @@ static void limosa_view_free(struct limosa_vma_view *view)
 {
 	struct limosa_client *client = view->mirror.client;
 
-	spin_lock(&limosa_views_lock);
+	mutex_lock(&limosa_views_lock);
 	list_del(&view->node);
-	spin_unlock(&limosa_views_lock);
+	mutex_unlock(&limosa_views_lock);
 	limosa_policies_fini(&view->policies);
 	kfree(view);
 	limosa_client_put(client);
@@ -559,12 +558,12 @@ static int limosa_view_add(struct limosa_vma_view *view, unsigned long start,
 {
 	int err = 0;
 
-	spin_lock(&limosa_views_lock);
+	mutex_lock(&limosa_views_lock);
 	if (limosa_views_overlap(view, false, start, end))
 		err = -EBUSY;
 	else
 		list_add(&view->node, &limosa_views);
-	spin_unlock(&limosa_views_lock);
+	mutex_unlock(&limosa_views_lock);
 	return err;
 }
 
