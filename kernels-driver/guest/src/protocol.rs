@@ -60,6 +60,8 @@ pub struct Program {
     pub limit: u64,
     /// The user and group that it runs as; root if none.
     pub user: Option<u32>,
+    /// Of a TAP program: its tests that may skip, without the program's name. Another that does has failed.
+    pub skips: Vec<String>,
 }
 
 /// How a program tells of its tests.

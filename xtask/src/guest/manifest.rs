@@ -56,6 +56,8 @@ pub(super) struct Settings {
     /// Of a program that is no test target: its file, if it is not called as it is.
     pub(super) file: Option<String>,
     pub(super) arguments: Vec<String>,
+    /// Of a TAP program: the tests that may skip. Another that does has failed.
+    pub(super) skips: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -67,8 +69,8 @@ pub(super) enum User {
 
 impl Default for Settings {
     fn default() -> Self {
-        let (machine, arguments) = (DEFAULT.to_owned(), Vec::new());
-        Self { machine, limit: 60, user: User::Root, kind: Kind::Libtest, file: None, arguments }
+        let (machine, arguments, skips) = (DEFAULT.to_owned(), Vec::new(), Vec::new());
+        Self { machine, limit: 60, user: User::Root, kind: Kind::Libtest, file: None, arguments, skips }
     }
 }
 
@@ -133,13 +135,14 @@ mod tests {
     fn a_test_target_without_settings_has_the_usual_ones() {
         let manifest = parse(
             r#"{"machines":{"default":{"vram":[512]},"peer":{"on_demand":true}},"tests":{"fuzz":{"user":"nobody","limit":200}},
-                "programs":{"hmm-tests":{"kind":"tap"}}}"#,
+                "programs":{"hmm-tests":{"kind":"tap","skips":["hmm.gup"]}}}"#,
         )
         .unwrap();
         assert_eq!(manifest.machines[DEFAULT].vram, [512]);
         assert_eq!((manifest.tests["basic"].limit, manifest.tests["basic"].user), (60, User::Root));
         assert_eq!((manifest.tests["fuzz"].limit, manifest.tests["fuzz"].user), (200, User::Nobody));
         assert_eq!(manifest.programs["hmm-tests"].kind, Kind::Tap);
+        assert_eq!(manifest.programs["hmm-tests"].skips, ["hmm.gup"]);
         let chosen = |name| manifest.chosen(name).map(|found| found.iter().map(|(name, _)| *name).collect::<Vec<_>>());
         assert_eq!((chosen(None).unwrap(), chosen(Some("peer")).unwrap()), (vec!["default"], vec!["peer"]));
         assert!(chosen(Some("pear")).unwrap_err().to_string().contains("default, peer"));

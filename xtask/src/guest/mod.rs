@@ -70,7 +70,7 @@ pub(crate) fn test(options: &Options, skips: Option<&Path>) -> Result<(), Error>
     let accel = built.accel(options);
     let mut boots = Vec::new();
     for (name, machine) in built.manifest.chosen(options.machine.as_deref())? {
-        let programs = built.programs(name, &options.filters);
+        let programs = built.programs(name, &options.filters)?;
         if !programs.is_empty() {
             boots.push(built.boot(options, accel, name, machine, programs)?);
         }
@@ -89,7 +89,7 @@ pub(crate) fn shell(options: &Options) -> Result<(), Error> {
     let name = options.machine.as_deref().unwrap_or(manifest::DEFAULT);
     let (name, machine) = built.manifest.chosen(Some(name))?[0];
     let accel = built.accel(options);
-    let plan = Plan { shell: true, ..built.plan(machine, Vec::new(), options, accel) };
+    let plan = Plan { shell: true, ..built.plan(machine, Vec::new(), options, accel)? };
     boot::shell(&built.parts(name, machine, &plan, accel, Path::new("")))
 }
 
@@ -154,37 +154,52 @@ impl Built {
         options.accel.unwrap_or_else(|| Accel::find(&self.kernel))
     }
 
-    /// What runs on a machine, as far as the filters can be told to leave it.
-    fn programs(&self, machine: &str, filters: &[String]) -> Vec<Program> {
-        let tests =
-            self.manifest.tests.iter().filter_map(|(name, settings)| Some((name, settings, self.tests.get(name)?)));
-        let others = self.manifest.programs.iter().filter_map(|(name, settings)| {
+    /// What runs on a machine, as far as the filters can be told to leave it. What was not built is an error: what is not
+    /// run would else pass.
+    fn programs(&self, machine: &str, filters: &[String]) -> Result<Vec<Program>, Error> {
+        let tests = self.manifest.tests.iter().map(|(name, settings)| (name, settings, self.tests.get(name)));
+        let others = self.manifest.programs.iter().map(|(name, settings)| {
             let called = settings.file.as_ref().unwrap_or(name).as_str();
-            let file = self.built.iter().find(|file| file.file_name().is_some_and(|found| found == called))?;
-            Some((name, settings, file))
+            (name, settings, self.built(called))
         });
-        let here = tests.chain(others).filter(|(_, settings, _)| settings.machine == machine);
-        here.filter(|(name, settings, file)| wanted(name, settings, file, filters))
-            .map(|(name, settings, file)| program(name, settings, file))
-            .collect()
+        let mut programs = Vec::new();
+        for (name, settings, file) in tests.chain(others).filter(|(_, settings, _)| settings.machine == machine) {
+            let file = file.ok_or_else(|| {
+                Error::Guest(format!("there is no program for `{name}`: neither cargo nor the modules' build makes it"))
+            })?;
+            if wanted(name, settings, file, filters) {
+                programs.push(program(name, settings, file));
+            }
+        }
+        Ok(programs)
     }
 
-    fn plan(&self, machine: &Machine, mut programs: Vec<Program>, options: &Options, accel: Accel) -> Plan {
+    /// What the modules' build made, by the name of its file.
+    fn built(&self, called: &str) -> Option<&PathBuf> {
+        self.built.iter().find(|file| file.file_name().is_some_and(|found| found == called))
+    }
+
+    fn plan(
+        &self,
+        machine: &Machine,
+        mut programs: Vec<Program>,
+        options: &Options,
+        accel: Accel,
+    ) -> Result<Plan, Error> {
         let factor = accel.factor() * if options.debug_kernel { DEBUG_FACTOR } else { 1 };
         programs.iter_mut().for_each(|program| program.limit *= u64::from(factor));
-        let modules = machine.modules.iter().filter_map(|words| self.module(words)).collect();
-        Plan { modules, programs, filters: options.filters.clone(), shell: false, factor }
+        let modules = machine.modules.iter().map(|words| self.module(words)).collect::<Result<_, _>>()?;
+        Ok(Plan { modules, programs, filters: options.filters.clone(), shell: false, factor })
     }
 
-    fn module(&self, words: &str) -> Option<Module> {
+    fn module(&self, words: &str) -> Result<Module, Error> {
         let mut words = words.split_whitespace().map(str::to_owned);
-        let name = words.next()?;
+        let name = words.next().unwrap_or_default();
         let file = format!("{name}.ko");
-        if !self.built.iter().any(|built| built.file_name().is_some_and(|found| found == file.as_str())) {
-            say(&format!("guest: there is no {file}: no Kbuild file below kernels-driver makes it"));
-            return None;
+        if self.built(&file).is_none() {
+            return Err(Error::Guest(format!("there is no {file}: no Kbuild file below kernels-driver makes it")));
         }
-        Some(Module { name, file, parameters: words.collect() })
+        Ok(Module { name, file, parameters: words.collect() })
     }
 
     fn parts<'a>(
@@ -213,7 +228,7 @@ impl Built {
         let log = self.cache.folder().join(format!("{name}.log"));
         let boot = |accel: Accel| {
             say(&format!("guest: booting the machine {name} by {}; its log is {}", accel.name(), log.display()));
-            let plan = self.plan(machine, programs.clone(), options, accel);
+            let plan = self.plan(machine, programs.clone(), options, accel)?;
             boot::boot(&self.parts(name, machine, &plan, accel, &log))
         };
         let first = match boot(accel)? {
@@ -241,6 +256,7 @@ fn program(name: &str, settings: &Settings, file: &Path) -> Program {
         arguments: settings.arguments.clone(),
         limit: settings.limit,
         user: (settings.user == User::Nobody).then_some(NOBODY),
+        skips: settings.skips.clone(),
     }
 }
 
