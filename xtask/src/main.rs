@@ -28,7 +28,7 @@ usage: cargo xtask <verb>
   setup [--no-install]              install what limosa and its tests need of the machine
   demo [--no-install] [-- ARG…]     set up, build and run `limosa demo ARG…`
   test [--no-install] [--no-guest]  set up and run every check and test, and the demo
-  guest [--no-install] [--accel kvm|tcg] [--debug-kernel] [--machine NAME] [-- FILTER…]
+  guest [--no-install] [--accel kvm|tcg|auto] [--debug-kernel] [--machine NAME] [-- FILTER…]
                                     the kernel shim's tests, in virtual machines, or in one of them
   guest shell [OPTION…]             a shell in such a machine (leave it with ^D)
   check                             the lints alone: layering, format, clippy, documentation

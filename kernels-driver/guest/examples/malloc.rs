@@ -1,9 +1,9 @@
 //! malloc → migrate → GPU → CPU: ordinary vectors, moved to the device's memory, computed on by a kernel where they are,
 //! and read by the CPU, which brings them back. Any pointer of the CPU's is good in the kernel.
 //!
-//! It needs the kernel module, so it runs in the guest: `cargo xtask guest example`; elsewhere it says so and ends. It
-//! stands here and not among the examples of the public crate, since that does not use the module yet: what it uses are
-//! the module's client (`limosa_os::shim`) and kernels (`limosa_gpu`) by themselves.
+//! It needs the kernel module, so it runs in the guest: `cargo xtask guest -- compute::the_example`; elsewhere it
+//! says so and ends. It stands here and not among the examples of the public crate, since that does not use the module
+//! yet: what it uses are the module's client (`limosa_os::shim`) and kernels (`limosa_gpu`) by themselves.
 
 use std::error::Error;
 use std::sync::Arc;
