@@ -50,7 +50,7 @@ pub(super) fn boot(parts: &Parts) -> Result<Ended, Error> {
     let start = Instant::now();
     let running = Running::start(parts, Some(parts.log))?;
     let mut boot = Boot { machine: format!("{} ({})", parts.name, parts.accel.name()), ..Boot::default() };
-    let spoke = running.hear_all(parts, &mut boot)?;
+    let spoke = running.hear_all(parts, &mut boot);
     let text = fs::read(parts.log).map_err(Error::io(format!("cannot read {}", parts.log.display())))?;
     let text = String::from_utf8_lossy(&text);
     let reports = log::judge(&text);
@@ -121,12 +121,21 @@ impl Running {
         Ok(Self { child, door, vram, _temp: temp })
     }
 
-    /// Hears the guest to its end. Says whether it ever spoke.
-    fn hear_all(mut self, parts: &Parts, boot: &mut Boot) -> Result<bool, Error> {
+    /// Hears the guest to its end. Says whether it ever spoke. A channel that breaks is a fault, and no more: why it broke
+    /// may stand in the kernel's log, which is judged all the same.
+    fn hear_all(mut self, parts: &Parts, boot: &mut Boot) -> bool {
+        let mut spoke = false;
+        if let Err(error) = self.hear_until_done(parts, boot, &mut spoke) {
+            boot.faults.push(format!("the channel: {error}"));
+            self.kill();
+        }
+        spoke
+    }
+
+    fn hear_until_done(&mut self, parts: &Parts, boot: &mut Boot, spoke: &mut bool) -> Result<(), Error> {
         let mut channel = None;
         let mut deadline = Instant::now() + FIRST_WORD * parts.plan.factor;
         let mut doing = "booting".to_owned();
-        let mut spoke = false;
         loop {
             let heard = match &mut channel {
                 Some(channel) => Channel::hear(channel)?,
@@ -139,7 +148,7 @@ impl Running {
             match heard {
                 Heard::Event(Event::Booted { kernel }) => {
                     say(&format!("guest: {} is up with Linux {kernel}", parts.name));
-                    spoke = true;
+                    *spoke = true;
                     Files::forget_memory(&self.vram);
                     deadline = Instant::now() + GRACE;
                 }
@@ -166,11 +175,11 @@ impl Running {
                 let (outcome, output) = (Outcome::Failed(why), String::new());
                 boot.tests.push(Finished { test: doing, outcome, milliseconds: 0, output });
                 self.kill();
-                return Ok(spoke);
+                return Ok(());
             }
         }
         self.farewell();
-        Ok(spoke)
+        Ok(())
     }
 
     /// Waits for QEMU's end, and ends it if it takes too long.

@@ -14,6 +14,8 @@ use crate::error::Error;
 
 /// How often who listens looks at the time.
 const TICK: Duration = Duration::from_millis(200);
+/// How long the guest may take to take an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The most bytes that one request gets.
 const LENGTH_MAX: u64 = 64 << 20;
 
@@ -58,32 +60,35 @@ impl Door {
             Err(cause) => return Err(Error::Io { what: "cannot accept the guest's call".to_owned(), cause }),
         };
         let prepared = stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(TICK)));
+        let prepared = prepared.and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
         prepared.map_err(Error::io("cannot prepare the guest's channel"))?;
         Ok(Some(Channel { stream: BufReader::new(stream), vram: Arc::clone(&self.vram), line: Vec::new() }))
     }
 }
 
 impl Channel {
-    /// The next event but for requests, which are answered.
+    /// The next event. A request is answered and then nothing was heard, so that who listens looks at the time: a guest
+    /// that asks for ever ends, too.
     pub(super) fn hear(&mut self) -> Result<Heard, Error> {
-        loop {
-            match self.stream.read_until(b'\n', &mut self.line) {
-                Ok(0) => return Ok(Heard::End),
-                Ok(_) => {}
-                Err(cause) if matches!(cause.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    return Ok(Heard::Nothing);
-                }
-                Err(cause) if cause.kind() == ErrorKind::ConnectionReset => return Ok(Heard::End),
-                Err(cause) => return Err(Error::Io { what: "cannot hear the guest".to_owned(), cause }),
+        match self.stream.read_until(b'\n', &mut self.line) {
+            Ok(0) => return Ok(Heard::End),
+            Ok(_) => {}
+            Err(cause) if matches!(cause.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Ok(Heard::Nothing);
             }
-            let line = std::mem::take(&mut self.line);
-            match serde_json::from_slice(&line) {
-                Ok(Event::Ask(ask)) => self.answer(&ask).map_err(Error::io("cannot answer the guest"))?,
-                Ok(event) => return Ok(Heard::Event(event)),
-                Err(error) => {
-                    let detail = format!("{error}: {}", String::from_utf8_lossy(&line));
-                    return Err(Error::Output { what: "a line of the guest's".to_owned(), detail });
-                }
+            Err(cause) if cause.kind() == ErrorKind::ConnectionReset => return Ok(Heard::End),
+            Err(cause) => return Err(Error::Io { what: "cannot hear the guest".to_owned(), cause }),
+        }
+        let line = std::mem::take(&mut self.line);
+        match serde_json::from_slice(&line) {
+            Ok(Event::Ask(ask)) => {
+                self.answer(&ask).map_err(Error::io("cannot answer the guest"))?;
+                Ok(Heard::Nothing)
+            }
+            Ok(event) => Ok(Heard::Event(event)),
+            Err(error) => {
+                let detail = format!("{error}: {}", String::from_utf8_lossy(&line));
+                Err(Error::Output { what: "a line of the guest's".to_owned(), detail })
             }
         }
     }
@@ -135,6 +140,8 @@ mod tests {
             b"\"done\"\n\"do",
         ];
         lines.iter().for_each(|line| guest.write_all(line).unwrap());
+        assert!(matches!(channel.hear().unwrap(), Heard::Nothing));
+        assert!(matches!(channel.hear().unwrap(), Heard::Nothing));
         assert!(matches!(channel.hear().unwrap(), Heard::Event(Event::Done)));
         // A line that comes in two parts is one.
         assert!(matches!(channel.hear().unwrap(), Heard::Nothing));
