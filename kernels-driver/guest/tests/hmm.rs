@@ -32,11 +32,39 @@ fn there_are_two_devices_with_each_kind_of_memory() {
 fn pages_are_moved_as_they_were_by_both_drivers() {
     bench(OURS, NODES[0]);
     bench(OURS, NODES[2]);
-    tool("rmmod", &[OURS]);
-    tool("insmod", &[&payload(&format!("{KERNELS}.ko"))]);
+    let theirs = InPlaceOfOurs::load();
     bench(KERNELS, NODES[0]);
-    tool("rmmod", &[KERNELS]);
-    tool("insmod", &[&payload(&format!("{OURS}.ko"))]);
+    drop(theirs);
+    assert!(is_loaded(OURS));
+}
+
+/// The kernel's driver, until this is dropped: then it is ours again, for the tests after this one, however this one ends.
+struct InPlaceOfOurs;
+
+impl InPlaceOfOurs {
+    fn load() -> Self {
+        tool("rmmod", &[OURS]);
+        let guard = Self;
+        tool("insmod", &[&payload(&format!("{KERNELS}.ko"))]);
+        guard
+    }
+}
+
+impl Drop for InPlaceOfOurs {
+    fn drop(&mut self) {
+        // No panic here: one may be under way. Who needs the module will miss it.
+        let ours = payload(&format!("{OURS}.ko"));
+        for (program, argument) in [("rmmod", KERNELS), ("insmod", ours.as_str())] {
+            let status = Command::new(program).arg(argument).status();
+            if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+                println!("{program} {argument}: {status:?}");
+            }
+        }
+    }
+}
+
+fn is_loaded(module: &str) -> bool {
+    Path::new("/sys/module").join(module.replace('-', "_")).exists()
 }
 
 fn bench(driver: &str, node: &str) {
