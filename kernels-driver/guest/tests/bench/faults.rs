@@ -17,15 +17,17 @@ const TOSSES: u64 = 2000;
 
 fn counter(device: &Device, name: &str) -> u64 {
     let counts = device.counters(SCOPE_FILE).unwrap_or_else(|error| panic!("COUNTERS: {error}"));
-    COUNTER_NAMES.iter().zip(counts).find(|(of, _)| **of == name).map_or(0, |(_, count)| count)
+    COUNTER_NAMES
+        .iter()
+        .zip(counts)
+        .find(|(of, _)| **of == name)
+        .map(|(_, count)| count)
+        .unwrap_or_else(|| panic!("no counter {name}"))
 }
 
 /// The CPU reads along what is on the device: with fault-around as it is, and with none.
 pub fn streak(device: &Device, bytes: usize, rounds: usize, table: &mut Table) {
-    let usual = match std::fs::read_to_string(AROUND) {
-        Ok(usual) => usual,
-        Err(error) => return println!("SKIP part: {AROUND}: {error}"),
-    };
+    let usual = std::fs::read_to_string(AROUND).unwrap_or_else(|error| panic!("{AROUND}: {error}"));
     let at = touched(bytes, false);
     let (mut rates, mut faults) = ([vec![], vec![]], [vec![], vec![]]);
     for round in 0..2 * (rounds + 1) {
@@ -72,7 +74,7 @@ pub fn steady(device: &Device, bytes: usize, table: &mut Table) {
         (0..10).for_each(|_| pass(1));
         let faults = counter(device, "gpu_faults") - before;
         table.add(first, rate(bytes / PAGE, took), "pages/s");
-        table.at_most(steady, faults as f64, "faults", 0.0);
+        table.no_more_than(steady, faults as f64, "faults", 0.0);
         fill(at, bytes);
         drop(view);
         let _ = memory::unmap(at, bytes);

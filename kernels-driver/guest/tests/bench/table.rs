@@ -9,6 +9,8 @@ struct Row {
     unit: &'static str,
     /// What it is to reach: at least, or at most.
     bound: Option<(bool, f64)>,
+    /// Whether to miss it is a failure.
+    firm: bool,
 }
 
 /// All of them.
@@ -18,17 +20,33 @@ pub struct Table(Vec<Row>);
 impl Table {
     /// A figure for comparison.
     pub fn add(&mut self, name: &'static str, value: f64, unit: &'static str) {
-        self.0.push(Row { name, value, unit, bound: None });
+        self.push(name, value, unit, None, false);
     }
 
-    /// A figure that is to be at least so much.
+    /// A figure that is to be at least so much, on a machine of which the times mean something.
     pub fn at_least(&mut self, name: &'static str, value: f64, unit: &'static str, bound: f64) {
-        self.0.push(Row { name, value, unit, bound: Some((true, bound)) });
+        self.push(name, value, unit, Some((true, bound)), false);
     }
 
-    /// A figure that is to be at most so much.
-    pub fn at_most(&mut self, name: &'static str, value: f64, unit: &'static str, bound: f64) {
-        self.0.push(Row { name, value, unit, bound: Some((false, bound)) });
+    /// A figure that must be at least so much on any machine.
+    pub fn no_less_than(&mut self, name: &'static str, value: f64, unit: &'static str, bound: f64) {
+        self.push(name, value, unit, Some((true, bound)), true);
+    }
+
+    /// A figure that must be at most so much on any machine.
+    pub fn no_more_than(&mut self, name: &'static str, value: f64, unit: &'static str, bound: f64) {
+        self.push(name, value, unit, Some((false, bound)), true);
+    }
+
+    fn push(&mut self, name: &'static str, value: f64, unit: &'static str, bound: Option<(bool, f64)>, firm: bool) {
+        assert!(value.is_finite(), "{name}: nothing was measured ({value})");
+        self.0.push(Row { name, value, unit, bound, firm });
+    }
+
+    /// What must be met and is not.
+    pub fn failed(&self) -> Vec<String> {
+        let failed = self.0.iter().filter(|row| row.firm && !row.met());
+        failed.map(|row| format!("{}: {:.3} {}", row.name, row.value, row.unit)).collect()
     }
 
     /// Prints it.

@@ -22,6 +22,7 @@ mod shape;
 mod tally;
 mod views;
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -44,14 +45,11 @@ fn main() {
     let (calls, workers) = (number("--calls", 1_000_000), number("--workers", 4).max(1));
     let seed = number("--seed", u64::from(std::process::id()) << 32 | 0xF022);
     if raw::argument("--worker").is_some() {
-        return worker(number("--worker", 0), calls / workers, seed);
+        return worker(number("--worker", 0), calls.div_ceil(workers), seed);
     }
     let devices = shim::devices().unwrap_or_else(|error| panic!("/dev/limosa*: {error}"));
-    if devices.is_empty() {
-        raw::skip("there is no /dev/limosa*");
-    }
     println!("fuzz: --seed {seed:#x} --calls {calls} --workers {workers}, {} devices", devices.len());
-    devices.iter().for_each(admit);
+    let admitted: Vec<_> = devices.iter().map(Admitted::new).collect();
     let before = free(&devices);
     let hog = hog::Hog::start(SPARE).unwrap_or_else(|error| panic!("the hog: {error}"));
     let start = Instant::now();
@@ -65,14 +63,35 @@ fn main() {
     assert!(ended.iter().all(|ended| *ended), "a worker failed: it says more above");
     assert_eq!(free(&devices), before, "bytes free (private, coherent) of each device, after and before");
     assert!(missing.is_empty(), "{}", missing.join("; "));
+    assert!(sum.total() >= calls, "{} calls were made of the {calls} that were asked for", sum.total());
+    drop(admitted);
     println!("fuzz: passed");
 }
 
-/// Lets the workers open the device, as an administrator's rule for udev would.
-fn admit(device: &shim::Device) {
-    let node = format!("/dev/limosa{}", device.index);
-    let admitted = std::fs::set_permissions(&node, std::fs::Permissions::from_mode(0o666));
-    admitted.unwrap_or_else(|error| panic!("{node}: {error}"));
+/// A device that the workers may open, as an administrator's rule for udev would let them: until this is dropped, since who
+/// comes after finds the node as the module makes it.
+struct Admitted {
+    node: String,
+    before: Permissions,
+}
+
+impl Admitted {
+    fn new(device: &shim::Device) -> Self {
+        let node = format!("/dev/limosa{}", device.index);
+        let before = std::fs::metadata(&node).map(|found| found.permissions());
+        let before = before.unwrap_or_else(|error| panic!("{node}: {error}"));
+        let admitted = std::fs::set_permissions(&node, Permissions::from_mode(0o666));
+        admitted.unwrap_or_else(|error| panic!("{node}: {error}"));
+        Self { node, before }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::set_permissions(&self.node, self.before.clone()) {
+            println!("fuzz: {} stays open to all: {error}", self.node);
+        }
+    }
 }
 
 fn rate(calls: u64, took: Duration) -> u64 {

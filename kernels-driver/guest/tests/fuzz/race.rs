@@ -50,7 +50,7 @@ pub fn run(calls: u64, random: &Random, tally: Tally, devices: &[usize]) -> Resu
             let mut random = random.clone();
             let random = Random::new(random.next(), thread);
             let shared = &shared;
-            scope.spawn(move || work(shared, random, calls / THREADS, tally));
+            scope.spawn(move || work(shared, random, calls.div_ceil(THREADS), tally));
         }
     });
     let why = shared.why.lock().map_err(|error| error.to_string())?.take();

@@ -14,8 +14,6 @@ use std::io;
 pub const PAGE: usize = 4096;
 /// Bytes that are moved as one.
 pub const HUGE: usize = 2 << 20;
-/// The exit status of a program that could not run here, as among the kernel's selftests.
-pub const SKIPPED: i32 = 4;
 
 /// The error number of a call's result; 0 for success.
 pub fn errno<T>(result: &io::Result<T>) -> i32 {
@@ -39,8 +37,23 @@ pub fn number(name: &str, default: u64) -> u64 {
     parsed.unwrap_or_else(|_| panic!("{name} wants a number, not {word:?}"))
 }
 
-/// Says that the program cannot run here, and ends it.
-pub fn skip(why: &str) -> ! {
-    println!("SKIP: {why}");
-    std::process::exit(SKIPPED);
+/// How many times slower than a real processor this guest may be, if the runner says so.
+pub fn factor() -> Option<u32> {
+    std::env::var("LIMOSA_GUEST_FACTOR").ok()?.parse().ok()
+}
+
+/// Whether the machine is meant to have something: who misses it then fails.
+pub fn expected(what: &str) -> bool {
+    std::env::var("LIMOSA_EXPECT").is_ok_and(|all| all.split(',').any(|one| one == what))
+}
+
+/// Says that a part does not run, aloud as the runner wants it, for want of what this machine need not have.
+pub fn skip_part(part: &str, why: &str) {
+    let line = format!("SKIP {part}: {why}\n");
+    print!("{line}");
+    if let Ok(path) = std::env::var("LIMOSA_SKIPS") {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+        let written = file.and_then(|mut file| io::Write::write_all(&mut file, line.as_bytes()));
+        written.unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
 }

@@ -30,7 +30,7 @@ pub struct Device {
     pub index: usize,
 }
 
-/// The devices that there are, each opened once.
+/// The devices that there are, each opened once. The programs are for a guest that has some: none is an error.
 pub fn devices() -> io::Result<Vec<Device>> {
     let mut found = Vec::new();
     for index in 0..8 {
@@ -39,6 +39,9 @@ pub fn devices() -> io::Result<Vec<Device>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+    }
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "there is none: is the module loaded?"));
     }
     Ok(found)
 }

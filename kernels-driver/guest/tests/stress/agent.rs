@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::raw::random::Random;
+use crate::watch::{self, MOST};
 use crate::{accessor, disturb, lavapipe, owner, secret, trap};
 
 macro_rules! ops {
@@ -17,6 +18,7 @@ macro_rules! ops {
         #[repr(u8)]
         pub enum Op { $($name),* }
         const OPS: &[&str] = &[$($text),*];
+        const ALL: &[Op] = &[$(Op::$name),*];
     };
 }
 ops! {
@@ -28,8 +30,11 @@ ops! {
     Compact "compaction" Signal "signals" Kernel "kernel" Secret "secret"
 }
 
-/// Agents at most.
-const MOST: usize = 32;
+/// What may never be done in a run though all is well: the kernel may lack it, or refuse it for reasons of its own, or it is
+/// done too rarely.
+const MAY_LACK: &[Op] = &[Op::Collapse, Op::Merge, Op::Huge, Op::Compact];
+/// What takes a device.
+const OF_DEVICES: &[Op] = &[Op::Fresh, Op::OwnView, Op::Migrate, Op::Policy, Op::Limit, Op::Query, Op::Secret];
 
 /// What all agents see.
 pub struct Shared {
@@ -38,7 +43,6 @@ pub struct Shared {
     /// What all choices follow from.
     pub seed: u64,
     stop: AtomicBool,
-    steps: [AtomicU64; MOST],
     threads: [AtomicI32; MOST],
     done: [(AtomicU64, AtomicU64); OPS.len()],
 }
@@ -50,7 +54,6 @@ impl Shared {
             arena,
             seed,
             stop: AtomicBool::new(false),
-            steps: [const { AtomicU64::new(0) }; MOST],
             threads: [const { AtomicI32::new(0) }; MOST],
             done: [const { (AtomicU64::new(0), AtomicU64::new(0)) }; OPS.len()],
         }
@@ -69,9 +72,17 @@ impl Shared {
         text + &format!("accesses tried again {}", trap::REFUSED.load(Ordering::Relaxed))
     }
 
-    /// How many steps each agent has made.
-    pub fn steps(&self, agents: usize) -> Vec<u64> {
-        self.steps[..agents].iter().map(|steps| steps.load(Ordering::Relaxed)).collect()
+    /// What was never done and should have been: a run that only ever heard refusals shows nothing. `have` are the parts
+    /// that this machine has, each by an operation that takes it.
+    pub fn never_done(&self, have: &[Op]) -> Vec<&'static str> {
+        let never = self.done.iter().map(|(done, _)| done.load(Ordering::Relaxed) == 0);
+        let never = ALL.iter().zip(never).filter(|(_, never)| *never).map(|(op, _)| *op);
+        let due = never.filter(|op| {
+            let by_part = [Op::Kernel, Op::DirectIo].contains(op) && !have.contains(op);
+            let by_device = OF_DEVICES.contains(op) && self.arena.devices.is_empty();
+            !(MAY_LACK.contains(op) || by_part || by_device)
+        });
+        due.map(|op| OPS[op as usize]).collect()
     }
 
     /// The threads that may be sent signals.
@@ -94,7 +105,7 @@ impl Agent {
     /// Whether to go on, with another step.
     pub fn goes_on(&self) -> bool {
         trap::served();
-        self.shared.steps[self.index].fetch_add(1, Ordering::Relaxed);
+        watch::step(self.index);
         !self.shared.stop.load(Ordering::Relaxed)
     }
 
@@ -106,7 +117,7 @@ impl Agent {
 
     /// What is said of a slot that this agent last did `op` to.
     pub fn mark(&self, op: Op) -> u64 {
-        let steps = self.shared.steps[self.index].load(Ordering::Relaxed);
+        let steps = watch::steps(self.index);
         1 << 63 | (self.index as u64) << 56 | (op as u64) << 48 | steps & 0xFFFF_FFFF_FFFF
     }
 
@@ -158,7 +169,9 @@ impl Agents {
                 let random = Random::new(shared.seed, index as u64);
                 let agent = Agent { shared: Arc::clone(shared), random, index };
                 let (work, end) = (*work, end.clone());
-                agents.names.push(format!("agent {index} ({name} {number})"));
+                let name = format!("agent {index} ({name} {number})");
+                watch::begin(index, name.clone());
+                agents.names.push(name);
                 agents.threads.push(std::thread::spawn(move || run(agent, work, &end)));
             }
         }
@@ -178,6 +191,7 @@ impl Agents {
             if thread.join().is_err() {
                 shared.arena.fail(&format!("{name} panicked"));
             }
+            watch::step(watch::MAIN);
         }
     }
 }
@@ -188,6 +202,7 @@ fn run(agent: Agent, work: Work, end: &mpsc::Sender<()>) {
     shared.threads[index].store(unsafe { libc::gettid() }, Ordering::Relaxed);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(agent)));
     shared.threads[index].store(0, Ordering::Relaxed);
+    watch::end(index);
     if outcome.is_err() {
         shared.arena.fail(&format!("agent {index} panicked"));
     }

@@ -14,7 +14,8 @@ use limosa_shaders::stress::{Args, KERNEL, counter_index, lane_value};
 
 use crate::agent::{Agent, Op};
 use crate::arena::{Arena, COUNTERS, LANES, Path};
-use crate::raw::{HUGE, PAGE, memory};
+use crate::raw::{self, HUGE, PAGE, memory};
+use crate::watch;
 
 /// A lane's words are 72 bytes apart, so that lanes share pages and pages share lanes.
 const STRIDE: usize = 72;
@@ -33,19 +34,24 @@ struct Gpu {
 static GPU: OnceLock<Gpu> = OnceLock::new();
 
 /// Starts lavapipe and launches once by each path, before others are at work: the driver compiles at the first launch, which
-/// takes long on an emulated processor.
-pub fn prepare(arena: &Arena, seed: u64) {
+/// takes long on an emulated processor. Whether there is lavapipe.
+pub fn prepare(arena: &Arena, seed: u64) -> bool {
     let gpu = match Gpu::new(&arena.paths) {
         Ok(gpu) => gpu,
-        Err(error) => return println!("SKIP part: no lavapipe: {error}"),
+        Err(error) if raw::expected("lavapipe") => panic!("this machine is meant to have lavapipe: {error}"),
+        Err(error) => {
+            raw::skip_part("stress lavapipe", &error.to_string());
+            return false;
+        }
     };
     for lane in 0..COUNT {
         word(LANES + lane * STRIDE).store(lane_value(seed, lane as u64, 0), Ordering::Relaxed);
     }
     for launch in 0..arena.paths.len() as u64 {
         gpu.launch(arena, seed, launch);
+        watch::step(watch::MAIN);
     }
-    let _ = GPU.set(gpu);
+    GPU.set(gpu).is_ok()
 }
 
 /// Launches, one after the other, by each path in turn.

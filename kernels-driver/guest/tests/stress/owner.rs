@@ -12,7 +12,7 @@ use crate::agent::{Agent, Op};
 use crate::arena::{Arena, Held, Path, SLOT, SLOTS, TAG_CHILD, words};
 use crate::raw::shim::Mapped;
 use crate::raw::uapi::{COHERENT, POLICY_MAP, POLICY_MIGRATE, PRIVATE};
-use crate::raw::{HUGE, PAGE, memory, shim};
+use crate::raw::{self, HUGE, PAGE, memory, shim};
 use crate::trap;
 
 /// The pages of the largest range.
@@ -42,9 +42,6 @@ pub fn work(agent: Agent) {
     trap::watch(aside, HUGE);
     let offset = i64::try_from(agent.index * HUGE).unwrap_or(0);
     let disk = disk().map(|file| (file, offset));
-    if disk.is_none() {
-        println!("SKIP part: no disk with the serial number limosa-data for O_DIRECT");
-    }
     let mut owner = Owner { agent, aside, disk };
     while owner.agent.goes_on() {
         let op = match owner.agent.random.below(20) {
@@ -63,6 +60,16 @@ pub fn work(agent: Agent) {
     }
     trap::forget(aside);
     let _ = memory::unmap(aside, HUGE);
+}
+
+/// Whether there is a disk for O_DIRECT, as in the guest there must be.
+pub fn has_disk() -> bool {
+    let has = disk().is_some();
+    if !has {
+        assert!(raw::factor().is_none(), "the guest lacks its disk with the serial number limosa-data");
+        raw::skip_part("stress O_DIRECT", "no disk with the serial number limosa-data");
+    }
+    has
 }
 
 /// The disk that tests may write to.
