@@ -1,5 +1,6 @@
 //! What is kept between runs, below the target folder: one entry for each thing, named by what it was made from, so that
-//! an entry that is there is right. Whoever makes or removes entries holds the lock.
+//! an entry that is there is right. A run holds the lock to its end: two at
+//! a time would write each other's logs, and each would slow the other's guest beyond its limits.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,13 +15,14 @@ use crate::setup::Privilege;
 pub(crate) struct Cache {
     folder: PathBuf,
     privilege: Privilege,
-    lock: File,
+    /// Held until this is dropped.
+    _lock: File,
     /// The entries that this run uses: all others are of older packages or recipes.
     used: Mutex<Vec<String>>,
 }
 
 impl Cache {
-    /// Opens the cache below the folder for build output, and waits for who is making entries.
+    /// Opens the cache below the folder for build output, and waits for another run's end.
     pub(crate) fn open(target: &Path, privilege: Privilege) -> Result<Self, Error> {
         let folder = target.join("guest");
         fs::create_dir_all(&folder).map_err(Error::io(format!("cannot make the folder {}", folder.display())))?;
@@ -31,7 +33,7 @@ impl Cache {
             say(&format!("guest: waiting for another run, which holds {}", path.display()));
             lock.lock().map_err(failed())?;
         }
-        Ok(Self { folder, privilege, lock, used: Mutex::new(Vec::new()) })
+        Ok(Self { folder, privilege, _lock: lock, used: Mutex::new(Vec::new()) })
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -66,7 +68,7 @@ impl Cache {
         Ok(path)
     }
 
-    /// Removes the entries of the `kinds` that this run did not use, and lets others use the rest at the same time.
+    /// Removes the entries of the `kinds` that this run did not use.
     pub(crate) fn settle(&self, kinds: &[&str]) -> Result<(), Error> {
         let used = self.used.lock().map_or_else(|_| Vec::new(), |used| used.clone());
         let failed = || Error::io(format!("cannot read {}", self.folder.display()));
@@ -77,7 +79,7 @@ impl Cache {
                 self.remove(&self.folder.join(name))?;
             }
         }
-        self.lock.unlock().and_then(|()| self.lock.lock_shared()).map_err(Error::io("cannot share the cache's lock"))
+        Ok(())
     }
 
     /// Removes a file or a tree that may be root's.
@@ -124,6 +126,17 @@ mod tests {
         assert!(old.exists() && new.exists() && made == 2);
         cache.settle(&["thing"]).unwrap();
         assert!(!old.exists() && new.exists());
+    }
+
+    #[test]
+    fn a_run_has_the_cache_for_itself_to_its_end() {
+        let temp = TempDir::new().unwrap();
+        let cache = Cache::open(temp.path(), Privilege::Root).unwrap();
+        cache.settle(&["thing"]).unwrap();
+        let other = File::open(cache.folder().join("lock")).unwrap();
+        assert!(other.try_lock_shared().is_err());
+        drop(cache);
+        other.try_lock_shared().unwrap();
     }
 
     #[test]

@@ -139,13 +139,17 @@ impl Built {
             (Toolchain { root: debug.root, build, objects: debug.folder }, kernel)
         } else {
             let build = format!("/lib/modules/{}/build", release.name);
-            let objects = cache.folder().join(format!("objects-{}", release.name));
+            // make does not see that the compiler or the headers are others.
+            let ingredients = [release.name.clone(), release.version.clone(), build_root.display().to_string()];
+            let made = |to: &Path| std::fs::create_dir(to).map_err(Error::io(format!("cannot make {}", to.display())));
+            let objects = cache.entry("objects", &ingredients, made)?;
             let kernel = kernel.join(format!("usr/lib/modules/{}/vmlinuz", release.name));
             (Toolchain { root: build_root, build, objects }, kernel)
         };
         let built = modules::build(&cache, &toolchain, &source)?;
         // The other kernel's stay: who changes between both does not want to wait for them.
-        let kinds: &[&str] = if options.debug_kernel { &["debug", "debug-build"] } else { &["build", "kernel"] };
+        let kinds: &[&str] =
+            if options.debug_kernel { &["debug", "debug-build"] } else { &["build", "kernel", "objects"] };
         cache.settle(&[kinds, &["root", "source"]].concat())?;
         Ok(Self { cache, manifest, kernel, root, init, tests, built })
     }

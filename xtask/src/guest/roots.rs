@@ -53,7 +53,11 @@ pub(super) fn build_root(
     let of_kernel = [format!("linux-headers-{}", release.name), "linux-libc-dev".to_owned()];
     let mut packages: Vec<String> = of_kernel.iter().map(|name| format!("{name}={}", release.version)).collect();
     packages.extend(BUILD_PACKAGES.iter().chain(more).map(|&name| name.to_owned()));
-    cache.entry(kind, &packages, |to| debootstrap(cache, archive, &packages, &[], to))
+    // A newer compiler is another system, too.
+    let plain: Vec<&str> = BUILD_PACKAGES.iter().chain(more).copied().collect();
+    let mut ingredients = packages.clone();
+    ingredients.extend(archive.versions(&plain)?);
+    cache.entry(kind, &ingredients, |to| debootstrap(cache, archive, &packages, &[], to))
 }
 
 /// The guest's disk.
