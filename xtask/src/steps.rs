@@ -62,6 +62,10 @@ const TESTS: [Step; 6] = [
 
 /// `cargo xtask test`: everything, in the order of how soon it fails.
 pub(crate) fn test(no_install: bool, no_guest: bool) -> Result<(), Error> {
+    if !no_guest {
+        // What would else fail after all the other steps fails before them.
+        guest::ready()?;
+    }
     setup(Purpose::Test, no_install)?;
     if !no_guest {
         setup(Purpose::Guest, no_install)?;

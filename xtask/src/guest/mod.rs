@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
+use crate::apt::OsRelease;
 use crate::command::{cargo, output, query, say};
 use crate::error::Error;
 use crate::setup::{Privilege, Purpose, setup};
@@ -63,8 +64,35 @@ pub(crate) struct Options {
     pub(crate) filters: Vec<String>,
 }
 
+/// Whether this machine can make guests at all: said before anything is done that takes long.
+pub(crate) fn ready() -> Result<(), Error> {
+    let os = OsRelease::parse(&std::fs::read_to_string("/etc/os-release").unwrap_or_default());
+    is_debian(&os)?;
+    privilege().map(drop)
+}
+
+fn is_debian(os: &OsRelease) -> Result<(), Error> {
+    if os.id == "debian" {
+        return Ok(());
+    }
+    let name = if os.pretty_name.is_empty() { "no /etc/os-release" } else { &os.pretty_name };
+    Err(Error::Guest(format!(
+        "it is made of Debian's packages by Debian's tools, and this machine is not a Debian system ({name}).          `cargo xtask test --no-guest` runs everything else"
+    )))
+}
+
+fn privilege() -> Result<Privilege, Error> {
+    Privilege::find().ok_or_else(|| {
+        let why =
+            "making its file systems takes root, and sudo is not here or wants a password where nobody can type it";
+        let how = "Run this as root, install sudo, or leave the guest out: `cargo xtask test --no-guest`";
+        Error::Guest(format!("{why}. {how}"))
+    })
+}
+
 /// `cargo xtask guest`: sets up, runs the tests, and appends what was skipped to `skips`.
 pub(crate) fn test(options: &Options, skips: Option<&Path>) -> Result<(), Error> {
+    ready()?;
     setup(Purpose::Guest, options.no_install)?;
     let built = Built::make(options)?;
     let accel = built.accel(options);
@@ -84,6 +112,7 @@ pub(crate) fn test(options: &Options, skips: Option<&Path>) -> Result<(), Error>
 
 /// `cargo xtask guest shell`: a shell in the guest.
 pub(crate) fn shell(options: &Options) -> Result<(), Error> {
+    ready()?;
     setup(Purpose::Guest, options.no_install)?;
     let built = Built::make(options)?;
     let name = options.machine.as_deref().unwrap_or(manifest::DEFAULT);
@@ -113,9 +142,7 @@ impl Built {
             let words = debug::COMMAND_LINE.map(str::to_owned);
             manifest.machines.values_mut().for_each(|machine| machine.cmdline.extend(words.clone()));
         }
-        let privilege = Privilege::find().ok_or_else(|| {
-            Error::Guest("making the guest's file systems takes root, and there is no sudo here".to_owned())
-        })?;
+        let privilege = privilege()?;
         let cache = Cache::open(&target_folder()?, privilege)?;
         let archive = Archive::open(cache.folder().join("apt"))?;
         let release = archive.newest_kernel()?;
@@ -305,4 +332,19 @@ fn target_folder() -> Result<PathBuf, Error> {
     let metadata: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
     let folder = metadata["target_directory"].as_str().map(PathBuf::from);
     folder.ok_or_else(|| Error::Output { what: "`cargo metadata`".to_owned(), detail: "no target folder".to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_debians_packages_is_told_what_it_can_do() {
+        let os = |text: &str| OsRelease::parse(text);
+        assert!(is_debian(&os("ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n")).is_ok());
+        for (text, name) in [("ID=fedora\nPRETTY_NAME=\"Fedora 42\"\n", "Fedora 42"), ("", "no /etc/os-release")] {
+            let error = is_debian(&os(text)).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("--no-guest"), "{error}");
+        }
+    }
 }

@@ -76,7 +76,10 @@ impl Archive {
                 say(&format!("guest: going on with the package lists of before: {error}"));
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => Err(Error::Guest(format!(
+                "the guest's packages come from Debian's archive, once, and it cannot be read: {error}. Is there a \
+                 network? `cargo xtask test --no-guest` runs everything else"
+            ))),
         }
     }
 
