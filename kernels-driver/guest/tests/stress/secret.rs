@@ -32,7 +32,7 @@ pub fn work(mut agent: Agent) {
 pub fn leave(kind: &str) {
     let mark = TAG_SECRET << 56 | u64::from(std::process::id());
     let at = memory::aligned(LEN).unwrap_or_else(|error| panic!("mmap: {error}"));
-    for device in shim::devices().unwrap_or_default() {
+    for device in shim::devices().unwrap_or_else(|error| panic!("/dev/limosa*: {error}")) {
         for offset in (0..LEN).step_by(64) {
             // SAFETY: mapped above.
             unsafe { memory::word(at + offset) }.store(mark, Ordering::Relaxed);
