@@ -28,13 +28,14 @@
  * the process's after execve(). A view's file descriptor likewise.
  *
  * Addresses and lengths are in bytes and multiples of the page size, which
- * LIMOSA_CMD_INFO tells. Counts of pages are in pages of that size, also where
+ * LIMOSA_INFO tells. Counts of pages are in pages of that size, also where
  * 2 MiB were moved as one.
  *
  * An error has one meaning, the same for every ioctl:
  *
  *  - ENOTTY: there is no such ioctl on this kind of file.
- *  - E2BIG: the struct is longer than the kernel's, and its end is not zero.
+ *  - E2BIG: the struct is longer than the kernel's, and its end is not zero, or
+ *    it is longer than a page.
  *  - EINVAL: an argument is malformed: the size is below that of the struct's
  *    first version, an address or a length is not a multiple of the page
  *    size, a length is zero, a range goes past the end of the address space,
@@ -47,6 +48,8 @@
  *  - ENODEV: the device is gone: the driver was unbound from it.
  *  - ENOMEM: the kernel is out of system memory.
  *  - ENOSPC: the device is out of memory.
+ *  - EMFILE, ENFILE: the process or the system has no file descriptor left for
+ *    a view.
  *  - EDQUOT: the file's own limit of device memory is reached.
  *  - EBUSY: there is one already, or what is asked for overlaps it.
  *  - EINTR: a signal came before the end.
@@ -171,10 +174,11 @@ struct limosa_migrate {
  * DOC: Residency of a page, one byte
  *
  * LIMOSA_RESIDENCY writes one byte for each page: one of the first four in its
- * low bits, with the flags that hold. What is swapped out, or in the private
- * memory of another device, is absent to this one.
+ * low bits, with the flags that hold. Absent is also what is swapped out or in
+ * the private memory of another device, and what is mapped, but cannot be read
+ * (PROT_NONE) or is no memory of the kernel's own.
  */
-#define LIMOSA_RESIDENCY_ABSENT		0x00 /* Nothing is mapped there now. */
+#define LIMOSA_RESIDENCY_ABSENT		0x00 /* There is no page to be read now. */
 #define LIMOSA_RESIDENCY_SYSTEM		0x01 /* In system RAM. */
 #define LIMOSA_RESIDENCY_PRIVATE	0x02 /* In this device's private memory. */
 #define LIMOSA_RESIDENCY_COHERENT	0x03 /* In this device's coherent memory. */
