@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use limosa_model::{CHUNK, Extent, HostAddr, HostRange};
+use limosa_model::{CHUNK, HostAddr, HostRange};
 
 use super::call::{call, interrupted, size};
 use super::uapi::{
@@ -12,7 +12,7 @@ use super::uapi::{
     limosa_view,
 };
 use super::{Shim, ShimError};
-use crate::reservation::Reservation;
+use crate::reservation::{Reservation, to_usize};
 
 /// What a device's access does with a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,7 @@ impl Policy {
 #[derive(Debug)]
 pub struct View {
     /// Before the descriptor: the mapping goes first.
-    window: Reservation,
-    extent: Extent,
+    shown: Shown,
     mirrored: HostRange,
     fd: OwnedFd,
 }
@@ -52,7 +51,7 @@ impl View {
     /// Where it is, valid as long as `self`.
     #[must_use]
     pub fn range(&self) -> HostRange {
-        HostRange { start: self.window.base().offset(self.extent.start), len: self.extent.len }
+        HostRange { start: HostAddr(self.shown.start as u64), len: self.shown.len as u64 }
     }
 
     /// What it shows.
@@ -108,7 +107,8 @@ impl Shim {
     ///
     /// # Errors
     /// [`ShimError::BadRange`], [`ShimError::Unsupported`], [`ShimError::OutOfMemory`] (addresses, too),
-    /// [`ShimError::OtherProcess`], [`ShimError::DeviceGone`].
+    /// [`ShimError::Occupied`] (`range` overlaps the addresses of a view, which no view can show),
+    /// [`ShimError::TooManyFiles`], [`ShimError::OtherProcess`], [`ShimError::DeviceGone`].
     pub fn view(&self, range: HostRange, policy: Policy) -> Result<View, ShimError> {
         let mut arguments = limosa_view {
             size: size::<limosa_view>(),
@@ -126,34 +126,125 @@ impl Shim {
         }
         // SAFETY: the kernel has just made it, and nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(arguments.fd) };
-        let window = window(range)?;
-        let extent = Extent { start: range.start.0 % CHUNK, len: range.len };
-        let view = View { window, extent, mirrored: range, fd };
-        view.map().map_err(|error| ShimError::of("mapping a view", error))?;
-        Ok(view)
+        let shown = Shown::new(fd.as_fd(), range)?;
+        Ok(View { shown, mirrored: range, fd })
     }
 }
 
-impl View {
-    fn map(&self) -> io::Result<()> {
-        let (start, len) = self.window.at(self.extent);
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
-        // SAFETY: replaces exactly a range that the window owns.
-        let mapped = unsafe { libc::mmap(start, len, protection, flags, self.fd.as_raw_fd(), 0) };
-        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// The mapping of a view, of its length; unmapped when dropped.
+#[derive(Debug)]
+struct Shown {
+    start: usize,
+    len: usize,
+}
+
+impl Shown {
+    /// How often another thread may be quicker to take addresses that were free a moment ago.
+    const ATTEMPTS: u32 = 64;
+
+    fn new(fd: BorrowedFd<'_>, range: HostRange) -> Result<Self, ShimError> {
+        for _ in 0..Self::ATTEMPTS {
+            let start = free_addresses(range)?;
+            match Self::at(fd, start, to_usize(range.len)) {
+                Ok(shown) => return Ok(shown),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(ShimError::of("mapping a view", error)),
+            }
+        }
+        Err(ShimError::OutOfMemory)
+    }
+
+    /// Maps it where nothing is yet. Over a reservation, a mapping that fails would leave a hole, and no way to tell
+    /// whose it is: here, what fails has changed nothing.
+    fn at(fd: BorrowedFd<'_>, start: usize, len: usize) -> io::Result<Self> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE);
+        // SAFETY: the flags keep it from replacing anything.
+        let mapped = unsafe { libc::mmap(start as *mut libc::c_void, len, protection, flags, fd.as_raw_fd(), 0) };
+        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { start, len }) }
     }
 }
 
-/// Addresses for a view of `range`, outside of it also where nothing is mapped there yet.
-fn window(range: HostRange) -> Result<Reservation, ShimError> {
+impl Drop for Shown {
+    fn drop(&mut self) {
+        // SAFETY: the whole of a mapping that `at` made, and nothing else.
+        let result = unsafe { libc::munmap(self.start as *mut libc::c_void, self.len) };
+        debug_assert_eq!(result, 0, "munmap of our own mapping");
+    }
+}
+
+/// An address for a view of `range`, as far into a chunk, where nothing was mapped a moment ago, and outside of the range
+/// also where nothing is mapped there yet.
+fn free_addresses(range: HostRange) -> Result<usize, ShimError> {
     let mut in_the_way = Vec::new();
     loop {
         let window = Reservation::new(range.len.saturating_add(CHUNK)).map_err(|_| ShimError::OutOfMemory)?;
         let (start, end) = (window.base().0, window.base().0 + window.len());
         if end <= range.start.0 || range.start.0 + range.len <= start {
-            return Ok(window);
+            return Ok(to_usize(start + range.start.0 % CHUNK));
         }
         // Kept until there is a good one. There are few: each covers an end of the range, or all of it.
         in_the_way.push(window);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    const LEN: usize = 3 << 12;
+    const MIRRORED: HostRange = HostRange { start: HostAddr(5 << 12), len: LEN as u64 };
+
+    /// Stands for a view: a file that can be mapped.
+    fn file() -> File {
+        // SAFETY: the name ends in NUL; the descriptor is new and nobody else's.
+        let file = unsafe { File::from_raw_fd(libc::memfd_create(c"limosa-view".as_ptr(), libc::MFD_CLOEXEC)) };
+        file.set_len(LEN as u64).unwrap();
+        file
+    }
+
+    /// Whether the file is mapped anywhere in this process.
+    fn is_mapped(file: &File) -> bool {
+        let inode = format!(" {} ", file.metadata().unwrap().ino());
+        std::fs::read_to_string("/proc/self/maps").unwrap().contains(&inode)
+    }
+
+    #[test]
+    fn a_mapping_lies_as_far_into_a_chunk_as_its_range_and_goes_as_a_whole() {
+        let file = file();
+        let shown = Shown::new(file.as_fd(), MIRRORED).unwrap();
+        let start = shown.start;
+        assert_eq!((start as u64 % CHUNK, shown.len), (MIRRORED.start.0, LEN));
+        // SAFETY: mapped for writing, and nobody else's.
+        unsafe { std::ptr::write_bytes(start as *mut u8, 7, LEN) };
+        assert!(is_mapped(&file));
+        drop(shown);
+        assert!(!is_mapped(&file));
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut &file, &mut bytes).unwrap();
+        assert_eq!(bytes, [7; LEN]);
+    }
+
+    #[test]
+    fn what_is_mapped_already_is_neither_replaced_nor_unmapped() {
+        let (other, file) = (file(), file());
+        let occupant = Shown::new(other.as_fd(), MIRRORED).unwrap();
+        // SAFETY: mapped for writing, and nobody else's.
+        unsafe { (occupant.start as *mut u8).write(9) };
+        let error = Shown::at(file.as_fd(), occupant.start, LEN).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        // SAFETY: still mapped, or this test ends by a signal.
+        assert_eq!(unsafe { (occupant.start as *const u8).read() }, 9);
+    }
+
+    #[test]
+    fn a_mapping_that_fails_leaves_nothing_mapped() {
+        let null = File::open("/dev/null").unwrap();
+        let start = free_addresses(MIRRORED).unwrap();
+        // Opened for reading alone: no shared mapping for writing.
+        assert!(Shown::at(null.as_fd(), start, LEN).is_err());
+        assert!(matches!(Shown::new(null.as_fd(), MIRRORED), Err(ShimError::Failed { .. })));
     }
 }
