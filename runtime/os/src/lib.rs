@@ -1,8 +1,8 @@
 //! Everything that limosa asks of Linux, and all unsafe code that asking takes.
 //!
 //! Reservations of address space, memory files in huge pages, fault windows on userfaultfd, fault delivery by signal,
-//! futexes, the kernel module's client, and what `limosa doctor` says about a machine. An errno becomes a meaning here and goes no further up.
-//! The crate does *not* know block states, policies, or Vulkan.
+//! futexes, the kernel module's client, and what `limosa doctor` says about a machine. An errno becomes a meaning here
+//! and goes no further up. The crate does *not* know block states, policies, or Vulkan.
 
 pub mod copy;
 mod error;
