@@ -33,7 +33,8 @@ pub(super) fn of_shim(error: &ShimError) -> &'static str {
     match error {
         ShimError::Forbidden { .. } => "give the user access to the device file: its group, or a udev rule",
         ShimError::Absent { .. } | ShimError::DeviceGone => "bind the module to the device again",
-        ShimError::NoShim { .. } => "remove what has taken the name",
+        ShimError::NoShim { .. } => "remove what has taken the name, and mount /sys where it is missing",
+        ShimError::TooManyFiles => "close files, or raise `ulimit -n` or the sysctl fs.file-max",
         _ => "report this: doctor knows no remedy for it",
     }
 }

@@ -8,65 +8,73 @@ use limosa_model::{HostAddr, HostRange};
 /// A failure of the kernel module's, named by what it means and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ShimError {
-    /// There is no such device.
+    /// There is no such device: load the module, and bind it to one.
     #[error("{} is not there: load the module limosa and bind it to a device (kernels-driver/README.md)", path.display())]
     Absent {
         /// What was to be opened.
         path: PathBuf,
     },
-    /// This user may not open it.
+    /// This user may not open it: have the file's group or mode changed.
     #[error("this user may not open {}: have its group or mode changed (kernels-driver/README.md)", path.display())]
     Forbidden {
         /// What was to be opened.
         path: PathBuf,
     },
-    /// Something else has that name.
-    #[error("{} is no device of the module limosa", path.display())]
+    /// Something else has that name, as far as sysfs tells: open another, remove it, or mount /sys.
+    #[error("{} is no device of the module limosa, as /sys tells: open one that is, and see that /sys is mounted", path.display())]
     NoShim {
         /// What was opened.
         path: PathBuf,
     },
-    /// The device was opened by a process that this one is a child of.
+    /// The device was opened by a process that this one is a child of: open it anew.
     #[error("the device was opened by another process: open it anew after fork()")]
     OtherProcess,
-    /// The driver was unbound from the device.
-    #[error("the device is gone: its driver was unbound, and what was on it is in system memory")]
+    /// The driver was unbound from the device: bind it again, and open the device anew.
+    #[error(
+        "the device is gone: its driver was unbound, and what was on it is in system memory; bind it again, and open the \
+         device anew"
+    )]
     DeviceGone,
-    /// Nothing is left of the device's memory.
+    /// Nothing is left of the device's memory: move something back, or wait for others to.
     #[error("the device's memory is full: move something back, or wait for other processes to")]
     DeviceFull,
-    /// This open device may have no more of it.
+    /// This open device may have no more of it: raise the limit ([`super::Shim::limit`]), or move something back.
     #[error("the limit of device memory is reached: raise it, or move something back")]
     LimitReached,
-    /// Nothing is left of the system's memory.
-    #[error("the kernel is out of system memory: free some")]
+    /// Nothing is left of the system's memory, or of addresses: free some.
+    #[error("the kernel is out of system memory, or the process out of addresses: free some")]
     OutOfMemory,
-    /// Nothing is mapped at an address, or not for what was asked.
-    #[error("nothing that the call could use is mapped at {:#x}", address.0)]
+    /// No file descriptor is left to the process or the system: close some, or raise the limit.
+    #[error("no file descriptor is left: close some, or raise `ulimit -n` or the sysctl fs.file-max")]
+    TooManyFiles,
+    /// Nothing is mapped at an address, or not for what was asked: map it, or name another range.
+    #[error("nothing that the call could use is mapped at {:#x}: map it, or name another range", address.0)]
     NotMapped {
         /// The first such address.
         address: HostAddr,
     },
-    /// The range is none of whole pages.
+    /// The range is none of whole pages, empty, or goes past the last address: align both ends, to whole pages that are
+    /// there.
     #[error("{} bytes from {:#x} on are no range of whole pages: align both ends", range.len, range.start.0)]
     BadRange {
         /// What was given.
         range: HostRange,
     },
-    /// The device or the kernel has no such thing.
+    /// The device or the kernel has no such thing: ask [`super::Shim::info`] what there is.
     #[error("{operation} is not to be had from this device: `limosa doctor` tells what it offers")]
     Unsupported {
         /// What was tried.
         operation: &'static str,
     },
-    /// There is one already.
-    #[error("{operation}: there is one already, or it would overlap its own range")]
+    /// There is one already, or it would overlap what may not be overlapped: a view cannot show a view. Drop the other, or
+    /// name another range.
+    #[error("{operation}: there is one already, or it would overlap a view: drop that one, or name another range")]
     Occupied {
         /// What was tried.
         operation: &'static str,
     },
-    /// Something that the interface has no meaning for.
-    #[error("{operation} failed: {source}")]
+    /// Something that the interface has no meaning for: the module is of another version, or has a defect to be reported.
+    #[error("{operation} failed: {source}; see that the module is of this version, else report this")]
     Failed {
         /// What was tried.
         operation: &'static str,
@@ -82,7 +90,7 @@ impl ShimError {
             // ENXIO and ENODEV: the name outlived the device.
             Some(libc::ENOENT | libc::ENXIO | libc::ENODEV) => Self::Absent { path },
             Some(libc::EACCES | libc::EPERM) => Self::Forbidden { path },
-            _ => Self::Failed { operation: "opening a device", source },
+            _ => Self::of("opening a device", source),
         }
     }
 
@@ -103,6 +111,7 @@ impl ShimError {
             Some(libc::ENOSPC) => Self::DeviceFull,
             Some(libc::EDQUOT) => Self::LimitReached,
             Some(libc::ENOMEM) => Self::OutOfMemory,
+            Some(libc::EMFILE | libc::ENFILE) => Self::TooManyFiles,
             Some(libc::EOPNOTSUPP) => Self::Unsupported { operation },
             Some(libc::EBUSY) => Self::Occupied { operation },
             _ => Self::Failed { operation, source },
@@ -128,6 +137,8 @@ mod tests {
         assert!(matches!(of(libc::ENOSPC), ShimError::DeviceFull));
         assert!(matches!(of(libc::EDQUOT), ShimError::LimitReached));
         assert!(matches!(of(libc::ENOMEM), ShimError::OutOfMemory));
+        assert!(matches!(of(libc::EMFILE), ShimError::TooManyFiles));
+        assert!(matches!(of(libc::ENFILE), ShimError::TooManyFiles));
         assert!(matches!(of(libc::EOPNOTSUPP), ShimError::Unsupported { .. }));
         assert!(matches!(of(libc::EBUSY), ShimError::Occupied { .. }));
         for errno in [libc::ENOTTY, libc::E2BIG] {

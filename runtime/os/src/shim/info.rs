@@ -1,5 +1,6 @@
 //! What a device offers, and the limit of what this process may have of it.
 
+use std::io;
 use std::os::fd::AsFd;
 
 use super::call::{call, interrupted, size};
@@ -32,20 +33,15 @@ pub struct Info {
     pub used: u64,
 }
 
-impl Shim {
-    /// What the device offers now.
-    ///
-    /// # Errors
-    /// [`ShimError::OtherProcess`], [`ShimError::DeviceGone`].
-    pub fn info(&self) -> Result<Info, ShimError> {
-        let mut info = limosa_info { size: size::<limosa_info>(), ..Default::default() };
-        // SAFETY: the request's own struct, which names no address.
-        while let Err(error) = unsafe { call(self.as_fd(), LIMOSA_INFO, &mut info) } {
-            if !interrupted(&error) {
-                return Err(ShimError::of("asking a device what it offers", error));
-            }
+impl Info {
+    fn of(info: &limosa_info) -> Result<Self, ShimError> {
+        // Counts are divided by it.
+        if !info.page_size.is_power_of_two() {
+            let source =
+                io::Error::new(io::ErrorKind::InvalidData, format!("it tells pages of {} bytes", info.page_size));
+            return Err(ShimError::Failed { operation: ASKING, source });
         }
-        Ok(Info {
+        Ok(Self {
             page_size: info.page_size.into(),
             huge_size: (info.huge_size > 0).then_some(info.huge_size.into()),
             private: DeviceMemory { bytes: info.private_bytes, free: info.private_free },
@@ -53,6 +49,25 @@ impl Shim {
             limit: info.limit,
             used: info.used,
         })
+    }
+}
+
+const ASKING: &str = "asking a device what it offers";
+
+impl Shim {
+    /// What the device offers now.
+    ///
+    /// # Errors
+    /// [`ShimError::OtherProcess`], [`ShimError::DeviceGone`], [`ShimError::Failed`] where the answer makes no sense.
+    pub fn info(&self) -> Result<Info, ShimError> {
+        let mut info = limosa_info { size: size::<limosa_info>(), ..Default::default() };
+        // SAFETY: the request's own struct, which names no address.
+        while let Err(error) = unsafe { call(self.as_fd(), LIMOSA_INFO, &mut info) } {
+            if !interrupted(&error) {
+                return Err(ShimError::of(ASKING, error));
+            }
+        }
+        Info::of(&info)
     }
 
     /// Sets the limit to `bytes` of device memory, or to what the administrator grants, if that is less. What is in use
@@ -69,5 +84,19 @@ impl Shim {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_no_size_are_an_error() {
+        for page_size in [0, 4095] {
+            let error = Info::of(&limosa_info { page_size, ..Default::default() }).unwrap_err();
+            assert!(error.to_string().contains(&page_size.to_string()), "{error}");
+        }
+        assert_eq!(Info::of(&limosa_info { page_size: 4096, ..Default::default() }).unwrap().page_size, 4096);
     }
 }

@@ -40,7 +40,9 @@ pub mod uapi;
 mod view;
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use limosa_model::{HostAddr, HostRange};
@@ -62,25 +64,46 @@ impl Shim {
     /// Opens `/dev/limosaN`.
     ///
     /// # Errors
-    /// [`ShimError::Absent`], [`ShimError::Forbidden`], [`ShimError::NoShim`].
+    /// [`ShimError::Absent`], [`ShimError::Forbidden`], [`ShimError::NoShim`], [`ShimError::TooManyFiles`],
+    /// [`ShimError::OutOfMemory`], [`ShimError::DeviceGone`].
     pub fn open(number: u32) -> Result<Self, ShimError> {
         Self::open_path(format!("/dev/limosa{number}"))
     }
 
-    /// Opens the device at `path`.
+    /// Opens the device at `path`. A file that is none is opened and closed, and asked nothing: another driver might
+    /// take the module's calls for its own.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn open_path(path: impl AsRef<Path>) -> Result<Self, ShimError> {
         let path = path.as_ref();
         let file = OpenOptions::new().read(true).write(true).open(path);
-        let shim = Self { file: file.map_err(|error| ShimError::opening(path, error))? };
-        match shim.info() {
-            Err(ShimError::Failed { .. }) => Err(ShimError::NoShim { path: path.into() }),
-            Err(error) => Err(error),
-            Ok(_) => Ok(shim),
+        let file = file.map_err(|error| ShimError::opening(path, error))?;
+        if !is_device(&file).map_err(|error| ShimError::opening(path, error))? {
+            return Err(ShimError::NoShim { path: path.into() });
         }
+        let shim = Self { file };
+        shim.info()?;
+        Ok(shim)
     }
+}
+
+/// Whether the kernel knows an open file as the module's device, whatever the name it was opened by.
+fn is_device(file: &File) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    if !metadata.file_type().is_char_device() {
+        return Ok(false);
+    }
+    let number = metadata.rdev();
+    let entry = format!("/sys/dev/char/{}:{}", libc::major(number), libc::minor(number));
+    // It leads to `…/misc/limosaN`; where it is missing, the device is gone, or there is no sysfs to ask.
+    Ok(fs::read_link(entry).is_ok_and(|target| names_device(&target)))
+}
+
+/// Whether an entry of sysfs is a device of the module's.
+fn names_device(entry: &Path) -> bool {
+    let number = entry.file_name().and_then(|name| name.to_str()?.strip_prefix("limosa")?.parse::<u32>().ok());
+    number.is_some() && entry.parent().is_some_and(|class| class.ends_with("misc"))
 }
 
 impl AsFd for Shim {
@@ -100,13 +123,15 @@ pub fn devices() -> Vec<u32> {
 }
 
 /// The pages of `page_size` bytes that lie within `slice` as a whole: what can be moved without its neighbours. The range
-/// is empty where there are none.
+/// is empty where there are none, and where `page_size` is zero.
 #[must_use]
 pub fn whole_pages<T>(slice: &[T], page_size: u64) -> HostRange {
     let start = slice.as_ptr().addr() as u64;
     let end = start + size_of_val(slice) as u64;
-    let (first, last) = (start.next_multiple_of(page_size), end / page_size * page_size);
-    HostRange { start: HostAddr(first), len: last.saturating_sub(first) }
+    let Some(first) = start.checked_next_multiple_of(page_size) else {
+        return HostRange { start: HostAddr(start), len: 0 };
+    };
+    HostRange { start: HostAddr(first), len: (end / page_size * page_size).saturating_sub(first) }
 }
 
 #[cfg(test)]
@@ -119,6 +144,23 @@ mod tests {
         let null = Shim::open_path("/dev/null").unwrap_err();
         assert!(null.to_string().contains("/dev/null"), "{null}");
         assert!(matches!(null, ShimError::NoShim { .. }));
+        let file = std::env::temp_dir().join(format!("limosa-no-device-{}", std::process::id()));
+        fs::write(&file, "").unwrap();
+        let opened = Shim::open_path(&file);
+        fs::remove_file(&file).unwrap();
+        assert!(matches!(opened, Err(ShimError::NoShim { .. })));
+    }
+
+    #[test]
+    fn a_device_is_known_by_the_kernels_name_for_it() {
+        let names = |entry: &str| names_device(Path::new(entry));
+        assert!(names("../../devices/pci0000:00/0000:03:00.0/misc/limosa0"));
+        assert!(names("../../devices/pci0000:00/0000:03:00.0/misc/limosa17"));
+        for other in
+            ["../../devices/virtual/misc/kvm", "../../devices/virtual/mem/limosa0", "../misc/limosa", "limosa0", ""]
+        {
+            assert!(!names(other), "{other}");
+        }
     }
 
     #[test]
@@ -129,5 +171,6 @@ mod tests {
         assert!(range.start.0 >= start && range.start.0 + range.len <= start + (3 << 12));
         assert!(range.len >= 2 << 12 && range.start.0.is_multiple_of(1 << 12));
         assert_eq!(whole_pages(&bytes[..100], 1 << 12).len, 0);
+        assert_eq!(whole_pages(&bytes, 0).len, 0);
     }
 }

@@ -10,11 +10,16 @@ use super::uapi::{
     LIMOSA_RESIDENCY_PRIVATE, LIMOSA_RESIDENCY_SYSTEM, LIMOSA_RESIDENCY_WRITABLE, limosa_residency,
 };
 use super::{Place, Shim, ShimError};
+use crate::reservation::to_usize;
+
+/// Pages that are asked after at once: room is made for what turns out to be mapped, not for what a range claims to be.
+const PIECE: u64 = 1 << 20;
 
 /// How many pages are where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PageCounts {
-    /// Nothing is mapped there now, or it is in another device's private memory.
+    /// There is no page to be read now: nothing is mapped, it cannot be read (`PROT_NONE`, or a device's own mapping, views
+    /// among them), is swapped out, or in another device's private memory.
     pub absent: u64,
     /// In system RAM.
     pub system: u64,
@@ -70,22 +75,23 @@ impl Shim {
     /// [`ShimError::DeviceGone`].
     pub fn residency(&self, range: HostRange) -> Result<Residency, ShimError> {
         let page_size = self.info()?.page_size;
-        let too_many = || ShimError::NotMapped { address: range.start };
-        let count = usize::try_from(range.len.div_ceil(page_size)).map_err(|_| too_many())?;
         let mut states: Vec<u8> = Vec::new();
-        states.try_reserve_exact(count).map_err(|_| too_many())?;
         let mut pages = PageCounts::default();
         let mut rest = range;
         loop {
+            let piece = HostRange { start: rest.start, len: rest.len.min(PIECE * page_size) };
+            let (known, room) = (states.len(), to_usize(piece.len.div_ceil(page_size)));
+            states.try_reserve(room).map_err(|_| ShimError::OutOfMemory)?;
+            states.resize(known + room, 0);
             let mut residency = limosa_residency {
                 size: size::<limosa_residency>(),
-                addr: rest.start.0,
-                len: rest.len,
-                states: states.spare_capacity_mut().as_mut_ptr().addr() as u64,
-                cursor: rest.start.0,
+                addr: piece.start.0,
+                len: piece.len,
+                states: states[known..].as_mut_ptr().expose_provenance() as u64,
+                cursor: piece.start.0,
                 ..Default::default()
             };
-            // SAFETY: the request's own struct; at `states` there is room for a byte for each page that is left.
+            // SAFETY: the request's own struct; at `states` there is room for a byte for each page of the piece.
             let result = unsafe { call(self.as_fd(), LIMOSA_RESIDENCY, &mut residency) };
             let cursor = HostAddr(residency.cursor);
             let bytes = cursor.0.wrapping_sub(rest.start.0);
@@ -95,9 +101,7 @@ impl Shim {
                 }
                 _ => {}
             }
-            let told = usize::try_from(bytes / page_size).unwrap_or(usize::MAX).min(count - states.len());
-            // SAFETY: within the capacity, and the call wrote a byte for each page before the cursor.
-            unsafe { states.set_len(states.len() + told) };
+            states.truncate(known + to_usize(bytes / page_size));
             pages.absent += residency.absent;
             pages.system += residency.in_system;
             pages.private += residency.in_private;
