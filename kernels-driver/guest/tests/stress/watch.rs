@@ -25,7 +25,7 @@ pub fn start() {
     std::thread::spawn(move || {
         let mut seen = [(NOT_YET, Instant::now()); MOST + 1];
         loop {
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::park_timeout(Duration::from_millis(200));
             for (index, (last, since)) in seen.iter_mut().enumerate() {
                 let steps = steps(index);
                 if steps != *last {
