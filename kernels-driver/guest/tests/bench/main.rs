@@ -1,7 +1,7 @@
 //! What the shim costs, as ratios of two things measured in the same run, in turns: medians of rounds, memory touched
 //! beforehand. It prints a table and a line of JSON for each figure, with its bound, if there is one, and whether it is met.
-//! It fails if something does not work or is not there, and if a bound is not met that no noise of the machine explains:
-//! those are counts, and ratios far from their bound. The others are told: on an emulated processor they say little.
+//! It fails if something does not work or is not there, and if a count is not what it must be. Ratios of times are told: on a
+//! busy machine one that is 6 was 2.8.
 //!
 //! `bench [--rounds N] [--mib N]`
 

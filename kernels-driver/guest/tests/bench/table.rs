@@ -28,11 +28,6 @@ impl Table {
         self.push(name, value, unit, Some((true, bound)), false);
     }
 
-    /// A figure that must be at least so much on any machine.
-    pub fn no_less_than(&mut self, name: &'static str, value: f64, unit: &'static str, bound: f64) {
-        self.push(name, value, unit, Some((true, bound)), true);
-    }
-
     /// A figure that must be at most so much on any machine.
     pub fn no_more_than(&mut self, name: &'static str, value: f64, unit: &'static str, bound: f64) {
         self.push(name, value, unit, Some((false, bound)), true);
