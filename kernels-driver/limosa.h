@@ -307,6 +307,9 @@ int limosa_move_to_device(struct limosa_client *client, struct mm_struct *mm,
 			  unsigned long start, unsigned long end,
 			  enum limosa_place place, struct limosa_moved *moved);
 
+/* Whether memory of a VMA can go to a device at all. */
+bool limosa_may_leave(struct vm_area_struct *vma);
+
 /* The same for bringing back this device's pages of both kinds. */
 int limosa_move_to_system(struct limosa_client *client, struct mm_struct *mm,
 			  unsigned long start, unsigned long end,

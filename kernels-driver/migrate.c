@@ -98,7 +98,8 @@ static void limosa_copy_out(struct limosa_vram *vram, struct page *dpage,
  * zero page: where a userfaultfd watches, neither is ours to fill (core would
  * lose the write protection of a zero page).
  *
- * KSM compares what its pages hold with the CPU, so they stay where it can.
+ * KSM's pages are not here (limosa_may_leave()), but for what it merged before it
+ * was told to stop.
  */
 static bool limosa_shall_move(struct vm_area_struct *vma, struct page *spage)
 {
@@ -191,6 +192,20 @@ static int limosa_try_to_device(struct limosa_step *step, bool huge,
 	return err;
 }
 
+/*
+ * Whether pages of the VMA may go to the device.
+ *
+ * Where KSM merges, core must not even collect: it puts a migration entry in the
+ * place of a page that KSM has mapped and not yet entered in its reverse map, by
+ * which the entry is found again when the page is put back. So it would stay
+ * for good, and who comes to it spin (kernel 7.3, migrate_vma_collect_pmd and
+ * cmp_and_merge_page).
+ */
+bool limosa_may_leave(struct vm_area_struct *vma)
+{
+	return limosa_can_move(vma) && !(vma->vm_flags & VM_MERGEABLE);
+}
+
 static int limosa_step_to_device(struct limosa_step *step)
 {
 	struct vm_area_struct *vma = step->m.vma;
@@ -198,6 +213,8 @@ static int limosa_step_to_device(struct limosa_step *step)
 	bool huge;
 	int err;
 
+	if (!limosa_may_leave(vma))
+		return 0;
 	step->m.pgmap_owner = step->vram->pgmap.owner;
 	huge = limosa_can_huge(step) && !(vma->vm_flags & VM_NOHUGEPAGE);
 	err = limosa_try_to_device(step, huge, &full);

@@ -7,7 +7,6 @@
  * A move is an attempt. What stays in system memory is mapped there.
  */
 #include <linux/hmm.h>
-#include <linux/hugetlb.h>
 #include <linux/jiffies.h>
 #include <linux/maple_tree.h>
 #include <linux/slab.h>
@@ -209,10 +208,7 @@ static struct vm_area_struct *limosa_policies_want(struct limosa_policies *polic
 	    !client->device->vram[LIMOSA_PLACE_PRIVATE].nr_pages)
 		return NULL;
 	vma = vma_lookup(client->mm, addr);
-	if (!vma || (vma->vm_flags & (VM_SHARED | VM_SPECIAL)) ||
-	    is_vm_hugetlb_page(vma))
-		return NULL;
-	return vma;
+	return vma && limosa_may_leave(vma) ? vma : NULL;
 }
 
 bool limosa_policies_move(struct limosa_policies *policies, unsigned long addr,

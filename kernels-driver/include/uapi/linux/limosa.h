@@ -149,8 +149,8 @@ struct limosa_limit {
  *              @moved, too
  * @left: out: pages of [@addr, @cursor) that were not moved: they are there
  *        already, or there is nothing to bring back, or the kernel cannot
- *        move them (shared or file-backed memory, pages pinned for I/O, under
- *        I/O, or of another device). LIMOSA_RESIDENCY tells which.
+ *        move them (shared or file-backed memory, what KSM may merge, pages pinned
+ *        for or under I/O, or of another device). LIMOSA_RESIDENCY tells which.
  *
  * Memory that was never touched is moved, too: it becomes zeroed memory of the
  * device. ENOSPC and EDQUOT come with what fitted moved; pages are never
