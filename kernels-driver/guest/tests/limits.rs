@@ -127,7 +127,7 @@ const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
 
 #[test]
 fn out_of_system_memory_a_move_back_stops_and_loses_nothing() {
-    const PAGES: usize = 160 << 8; // 160 MiB
+    const PAGES: usize = 360 << 8; // 360 MiB
     const FILLED: usize = 1000;
     let shim = device();
     // Else the test's own code goes first when memory is short, and comes back from disk for each step.
@@ -138,9 +138,14 @@ fn out_of_system_memory_a_move_back_stops_and_loses_nothing() {
     memory.fill_part(PAGES - FILLED, FILLED, 1);
     assert_eq!(shim.migrate(memory.range(), Place::Private).unwrap().moved, PAGES as u64);
     swap(false);
-    // All but 60 MiB goes into pages that nobody uses, and that nothing takes back.
-    let huge_pages = Setting::set(HUGE_PAGES, &((meminfo("MemAvailable:") - (60 << 20)) >> 21).to_string());
+    // All but 60 MiB goes into pages that nobody uses, and that nothing takes back; what is in too small pieces for those,
+    // into memory of ours, for which there is no swap now.
+    let spare = || meminfo("MemAvailable:").saturating_sub(60 << 20);
+    let huge_pages = Setting::set(HUGE_PAGES, &(spare() >> 21).to_string());
+    let ballast = Memory::pages(usize::try_from(spare()).unwrap() / PAGE + 1);
+    ballast.fill(2);
     let result = shim.migrate(memory.range(), Place::System);
+    drop(ballast);
     drop(huge_pages);
     swap(true);
     let error = stopped(result, |cause| matches!(cause, ShimError::OutOfMemory));
