@@ -308,7 +308,7 @@ int limosa_move_to_device(struct limosa_client *client, struct mm_struct *mm,
 			  enum limosa_place place, struct limosa_moved *moved);
 
 /* Whether memory of a VMA can go to a device at all. */
-bool limosa_may_leave(struct vm_area_struct *vma);
+bool limosa_vma_may_leave(struct vm_area_struct *vma);
 
 /* The same for bringing back this device's pages of both kinds. */
 int limosa_move_to_system(struct limosa_client *client, struct mm_struct *mm,
@@ -333,12 +333,9 @@ struct folio *limosa_copy_back(struct page *spage, unsigned int order, gfp_t gfp
  * @npages: its length
  * @also: a counter that the pages count in besides LIMOSA_PAGES_TO_SYSTEM
  * @moved: added to; may be NULL
- *
- * Return: pages that were moved
  */
-unsigned long limosa_count_back(const unsigned long *src, unsigned long npages,
-				enum limosa_counter also,
-				struct limosa_moved *moved);
+void limosa_count_back(const unsigned long *src, unsigned long npages,
+		       enum limosa_counter also, struct limosa_moved *moved);
 
 /* --------------------------------------------------------------- fault.c */
 
@@ -403,6 +400,15 @@ int limosa_mirror_insert(struct limosa_mirror *mirror,
 			 unsigned long end, const struct limosa_mirror_ops *ops);
 /* Ends it; no zap comes after. mmap_lock not held. */
 void limosa_mirror_remove(struct limosa_mirror *mirror);
+
+/*
+ * Takes mirror->lock for an invalidation that @notifier tells of, and enters
+ * @seq. False: it may not wait, and the lock is not to be had now.
+ */
+bool limosa_mirror_lock_for(struct limosa_mirror *mirror,
+			    struct mmu_interval_notifier *notifier,
+			    const struct mmu_notifier_range *range,
+			    unsigned long seq);
 
 /* The most pages that one fault maps: it keeps their entries on the stack. */
 #define LIMOSA_FAULT_PAGES	16

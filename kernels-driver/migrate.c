@@ -63,17 +63,66 @@ static struct limosa_step *limosa_step_create(struct limosa_client *client,
 }
 
 /* Whether core can move anything of the VMA. */
-static bool limosa_can_move(struct vm_area_struct *vma)
+static bool limosa_vma_can_move(struct vm_area_struct *vma)
 {
 	return !is_vm_hugetlb_page(vma) && !vma_is_dax(vma) &&
 	       !(vma->vm_flags & (VM_SPECIAL | VM_SHARED));
 }
 
-/* Whether it can. Core has no large folios of DEVICE_COHERENT. */
+/* Whether the step can go as one folio. Core has none of DEVICE_COHERENT. */
 static bool limosa_can_huge(struct limosa_step *step)
 {
 	return step->huge && step->m.end - step->m.start == PMD_SIZE &&
 	       step->vram->pgmap.type == MEMORY_DEVICE_PRIVATE;
+}
+
+/**
+ * struct limosa_way - what differs between the ways of a move
+ * @fill: gives a place to what was collected. On failure the second parameter is
+ *	the first page that got none; -EAGAIN: 2 MiB did not fit as one, but
+ *	pages of them would
+ * @count: counts what core has moved, before it is finalized
+ */
+struct limosa_way {
+	int (*fill)(struct limosa_step *step, unsigned long *full);
+	void (*count)(struct limosa_step *step);
+};
+
+/* Asks core for the step's range once. As limosa_way.fill. */
+static int limosa_ask_once(struct limosa_step *step, const struct limosa_way *way,
+			   unsigned long *full)
+{
+	struct migrate_vma *m = &step->m;
+	int err;
+
+	err = migrate_vma_setup(m);
+	if (err || !m->cpages)
+		return err;
+	err = way->fill(step, full);
+	/* Out of the write-combining buffers before anybody is told. */
+	wmb();
+	migrate_vma_pages(m);
+	way->count(step);
+	migrate_vma_finalize(m);
+	return err;
+}
+
+/* The same for pages that @select tells, as one folio first if @huge. */
+static int limosa_ask(struct limosa_step *step, const struct limosa_way *way,
+		      enum migrate_vma_direction select, bool huge,
+		      unsigned long *full)
+{
+	int err = -EAGAIN;
+
+	if (huge) {
+		step->m.flags = select | MIGRATE_VMA_SELECT_COMPOUND;
+		err = limosa_ask_once(step, way, full);
+	}
+	if (err == -EAGAIN) {
+		step->m.flags = select;
+		err = limosa_ask_once(step, way, full);
+	}
+	return err;
 }
 
 /* ------------------------------------------------------ to the device */
@@ -98,10 +147,10 @@ static void limosa_copy_out(struct limosa_vram *vram, struct page *dpage,
  * zero page: where a userfaultfd watches, neither is ours to fill (core would
  * lose the write protection of a zero page).
  *
- * KSM's pages are not here (limosa_may_leave()), but for what it merged before it
+ * KSM's pages are not here (limosa_vma_may_leave()), but for what it merged before it
  * was told to stop.
  */
-static bool limosa_shall_move(struct vm_area_struct *vma, struct page *spage)
+static bool limosa_page_may_leave(struct vm_area_struct *vma, struct page *spage)
 {
 	struct folio *folio;
 
@@ -112,10 +161,6 @@ static bool limosa_shall_move(struct vm_area_struct *vma, struct page *spage)
 	       !folio_is_zone_device(folio);
 }
 
-/*
- * Gives a place to what was collected. On failure @full is the first page that
- * got none; -EAGAIN: 2 MiB did not fit as one, but pages of them would.
- */
 static int limosa_fill_device(struct limosa_step *step, unsigned long *full)
 {
 	struct limosa_client *client = step->client;
@@ -129,7 +174,7 @@ static int limosa_fill_device(struct limosa_step *step, unsigned long *full)
 		unsigned int order = huge ? LIMOSA_HUGE_ORDER : 0;
 
 		if (!(m->src[i] & MIGRATE_PFN_MIGRATE) ||
-		    !limosa_shall_move(m->vma, spage))
+		    !limosa_page_may_leave(m->vma, spage))
 			continue;
 		dpage = limosa_vram_alloc(step->vram, client, order, &err);
 		if (!dpage) {
@@ -169,28 +214,10 @@ static void limosa_count_out(struct limosa_step *step)
 	limosa_count(step->client, LIMOSA_HUGE_TO_DEVICE, huge);
 }
 
-/* Asks core for the step's range once. As limosa_fill_device(). */
-static int limosa_try_to_device(struct limosa_step *step, bool huge,
-				unsigned long *full)
-{
-	struct migrate_vma *m = &step->m;
-	int err;
-
-	m->flags = MIGRATE_VMA_SELECT_SYSTEM;
-	if (huge)
-		m->flags |= MIGRATE_VMA_SELECT_COMPOUND;
-	m->cpages = 0;
-	err = migrate_vma_setup(m);
-	if (err || !m->cpages)
-		return err;
-	err = limosa_fill_device(step, full);
-	/* Out of the write-combining buffers before anybody is told. */
-	wmb();
-	migrate_vma_pages(m);
-	limosa_count_out(step);
-	migrate_vma_finalize(m);
-	return err;
-}
+static const struct limosa_way limosa_to_device = {
+	.fill	= limosa_fill_device,
+	.count	= limosa_count_out,
+};
 
 /*
  * Whether pages of the VMA may go to the device.
@@ -201,9 +228,9 @@ static int limosa_try_to_device(struct limosa_step *step, bool huge,
  * for good, and who comes to it spin (kernel 7.3, migrate_vma_collect_pmd and
  * cmp_and_merge_page).
  */
-bool limosa_may_leave(struct vm_area_struct *vma)
+bool limosa_vma_may_leave(struct vm_area_struct *vma)
 {
-	return limosa_can_move(vma) && !(vma->vm_flags & VM_MERGEABLE);
+	return limosa_vma_can_move(vma) && !(vma->vm_flags & VM_MERGEABLE);
 }
 
 static int limosa_step_to_device(struct limosa_step *step)
@@ -213,13 +240,12 @@ static int limosa_step_to_device(struct limosa_step *step)
 	bool huge;
 	int err;
 
-	if (!limosa_may_leave(vma))
+	if (!limosa_vma_may_leave(vma))
 		return 0;
 	step->m.pgmap_owner = step->vram->pgmap.owner;
 	huge = limosa_can_huge(step) && !(vma->vm_flags & VM_NOHUGEPAGE);
-	err = limosa_try_to_device(step, huge, &full);
-	if (err == -EAGAIN)
-		err = limosa_try_to_device(step, false, &full);
+	err = limosa_ask(step, &limosa_to_device, MIGRATE_VMA_SELECT_SYSTEM, huge,
+			 &full);
 	if (err)
 		step->moved->next = step->m.start + (full << PAGE_SHIFT);
 	return err;
@@ -260,13 +286,12 @@ static void limosa_count_payer(struct limosa_client *client,
 		limosa_count(client, also, sum->moved);
 }
 
-unsigned long limosa_count_back(const unsigned long *src, unsigned long npages,
-				enum limosa_counter also,
-				struct limosa_moved *moved)
+void limosa_count_back(const unsigned long *src, unsigned long npages,
+		       enum limosa_counter also, struct limosa_moved *moved)
 {
 	struct limosa_client *payer, *client = NULL;
 	struct limosa_moved sum = {};
-	unsigned long i, total = 0;
+	unsigned long i;
 
 	/* Neighbours mostly pay to the same client: count them at once. */
 	for (i = 0; i < npages; i++) {
@@ -284,18 +309,15 @@ unsigned long limosa_count_back(const unsigned long *src, unsigned long npages,
 		client = payer;
 		sum.moved += folio_nr_pages(folio);
 		sum.moved_huge += folio_test_large(folio);
-		total += folio_nr_pages(folio);
-		if (moved)
+		if (moved) {
+			moved->moved += folio_nr_pages(folio);
 			moved->moved_huge += folio_test_large(folio);
+		}
 	}
 	if (client)
 		limosa_count_payer(client, also, &sum);
-	if (moved)
-		moved->moved += total;
-	return total;
 }
 
-/* As limosa_fill_device(); what is full is the system. */
 static int limosa_fill_system(struct limosa_step *step, unsigned long *full)
 {
 	struct migrate_vma *m = &step->m;
@@ -322,29 +344,23 @@ static int limosa_fill_system(struct limosa_step *step, unsigned long *full)
 	return 0;
 }
 
-static int limosa_try_to_system(struct limosa_step *step, bool huge,
-				unsigned long *full)
+static void limosa_count_in(struct limosa_step *step)
 {
-	struct migrate_vma *m = &step->m;
-	int err;
-
-	if (step->vram->pgmap.type == MEMORY_DEVICE_PRIVATE)
-		m->flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE;
-	else
-		m->flags = MIGRATE_VMA_SELECT_DEVICE_COHERENT;
-	if (huge)
-		m->flags |= MIGRATE_VMA_SELECT_COMPOUND;
-	m->cpages = 0;
-	err = migrate_vma_setup(m);
-	if (err || !m->cpages)
-		return err;
-	err = limosa_fill_system(step, full);
-	migrate_vma_pages(m);
-	limosa_count_back(m->src, m->npages, LIMOSA_PAGES_TO_SYSTEM,
+	limosa_count_back(step->m.src, step->m.npages, LIMOSA_PAGES_TO_SYSTEM,
 			  step->moved);
-	migrate_vma_finalize(m);
-	return err;
 }
+
+static enum migrate_vma_direction limosa_select_device(struct limosa_vram *vram)
+{
+	return vram->pgmap.type == MEMORY_DEVICE_PRIVATE ?
+	       MIGRATE_VMA_SELECT_DEVICE_PRIVATE :
+	       MIGRATE_VMA_SELECT_DEVICE_COHERENT;
+}
+
+static const struct limosa_way limosa_to_system = {
+	.fill	= limosa_fill_system,
+	.count	= limosa_count_in,
+};
 
 /* Core selects the pages of one owner at a time: a pass for each kind. */
 static int limosa_step_to_system(struct limosa_step *step)
@@ -359,9 +375,9 @@ static int limosa_step_to_system(struct limosa_step *step)
 		step->m.end = end;
 		step->m.pgmap_owner = step->vram->pgmap.owner;
 		full = 0;
-		err = limosa_try_to_system(step, limosa_can_huge(step), &full);
-		if (err == -EAGAIN)
-			err = limosa_try_to_system(step, false, &full);
+		err = limosa_ask(step, &limosa_to_system,
+				 limosa_select_device(step->vram),
+				 limosa_can_huge(step), &full);
 		if (err) {
 			ret = err;
 			end = step->m.start + (full << PAGE_SHIFT);
@@ -393,7 +409,7 @@ static int limosa_move(struct limosa_step *step, struct mm_struct *mm,
 		step->m.start = addr;
 		step->m.end = min3(end, vma->vm_end, ALIGN(addr + 1, PMD_SIZE));
 		step->moved->next = step->m.end;
-		if (limosa_can_move(vma))
+		if (limosa_vma_can_move(vma))
 			err = do_step(step);
 		addr = step->moved->next;
 	}

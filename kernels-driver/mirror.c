@@ -27,6 +27,21 @@
 
 #include "limosa.h"
 
+bool limosa_mirror_lock_for(struct limosa_mirror *mirror,
+			    struct mmu_interval_notifier *notifier,
+			    const struct mmu_notifier_range *range,
+			    unsigned long seq)
+{
+	/* The OOM reaper cannot wait: who holds the lock may wait for memory. */
+	if (mmu_notifier_range_blockable(range))
+		mutex_lock(&mirror->lock);
+	else if (!mutex_trylock(&mirror->lock))
+		return false;
+	mmu_interval_set_seq(notifier, seq);
+	return true;
+}
+EXPORT_SYMBOL_FOR_MODULES(limosa_mirror_lock_for, "limosa-dmirror");
+
 static bool limosa_mirror_invalidate(struct mmu_interval_notifier *notifier,
 				     const struct mmu_notifier_range *range,
 				     unsigned long seq)
@@ -34,13 +49,8 @@ static bool limosa_mirror_invalidate(struct mmu_interval_notifier *notifier,
 	struct limosa_mirror *mirror =
 		container_of(notifier, struct limosa_mirror, notifier);
 
-	/* The OOM reaper cannot wait: who holds the lock may wait for memory. */
-	if (mmu_notifier_range_blockable(range))
-		mutex_lock(&mirror->lock);
-	else if (!mutex_trylock(&mirror->lock))
+	if (!limosa_mirror_lock_for(mirror, notifier, range, seq))
 		return false;
-
-	mmu_interval_set_seq(notifier, seq);
 	mirror->ops->zap(mirror, max(range->start, mirror->start),
 			 min(range->end, mirror->end));
 	mutex_unlock(&mirror->lock);
@@ -103,22 +113,31 @@ static void *limosa_mirror_owner(struct limosa_mirror *mirror)
 	return &mirror->client->device->vram[LIMOSA_PLACE_PRIVATE];
 }
 
+/* Asks for one page, and for private ones of whatever device to come back. */
+static struct hmm_range limosa_mirror_page(struct limosa_mirror *mirror,
+					   unsigned long addr, bool write,
+					   unsigned long *pfn)
+{
+	return (struct hmm_range){
+		.notifier = &mirror->notifier,
+		.start = addr,
+		.end = addr + PAGE_SIZE,
+		.hmm_pfns = pfn,
+		.default_flags = HMM_PFN_REQ_FAULT |
+				 (write ? HMM_PFN_REQ_WRITE : 0),
+	};
+}
+
 int limosa_mirror_touch(struct limosa_mirror *mirror, unsigned long addr,
 			bool write, bool back)
 {
 	struct mm_struct *mm = mirror->notifier.mm;
 	struct vm_area_struct *vma = vma_lookup(mm, addr);
 	unsigned long pfn = 0;
-	struct hmm_range range = {
-		.notifier = &mirror->notifier,
-		.start = addr,
-		.end = addr + PAGE_SIZE,
-		.hmm_pfns = &pfn,
-		.default_flags = HMM_PFN_REQ_FAULT |
-				 (write ? HMM_PFN_REQ_WRITE : 0),
-		.dev_private_owner = back ? NULL : limosa_mirror_owner(mirror),
-	};
+	struct hmm_range range = limosa_mirror_page(mirror, addr, write, &pfn);
 
+	if (!back)
+		range.dev_private_owner = limosa_mirror_owner(mirror);
 	/*
 	 * A userfaultfd, or the file system, may take as long as it likes, and
 	 * hmm would wait for it with mmap_lock held and deaf to signals.
@@ -133,14 +152,7 @@ int limosa_mirror_touch_unlocked(struct limosa_mirror *mirror,
 				 unsigned long addr, bool write)
 {
 	unsigned long pfn = 0;
-	struct hmm_range range = {
-		.notifier = &mirror->notifier,
-		.start = addr,
-		.end = addr + PAGE_SIZE,
-		.hmm_pfns = &pfn,
-		.default_flags = HMM_PFN_REQ_FAULT |
-				 (write ? HMM_PFN_REQ_WRITE : 0),
-	};
+	struct hmm_range range = limosa_mirror_page(mirror, addr, write, &pfn);
 
 	return hmm_range_fault_unlocked_timeout(&range,
 			msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT));

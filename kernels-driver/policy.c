@@ -208,7 +208,7 @@ static struct vm_area_struct *limosa_policies_want(struct limosa_policies *polic
 	    !client->device->vram[LIMOSA_PLACE_PRIVATE].nr_pages)
 		return NULL;
 	vma = vma_lookup(client->mm, addr);
-	return vma && limosa_may_leave(vma) ? vma : NULL;
+	return vma && limosa_vma_may_leave(vma) ? vma : NULL;
 }
 
 bool limosa_policies_move(struct limosa_policies *policies, unsigned long addr,

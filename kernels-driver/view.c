@@ -233,11 +233,8 @@ static bool limosa_window_invalidate(struct mmu_interval_notifier *notifier,
 	if (range->event != MMU_NOTIFY_UNMAP &&
 	    range->event != MMU_NOTIFY_RELEASE)
 		return true;
-	if (mmu_notifier_range_blockable(range))
-		mutex_lock(&mirror->lock);
-	else if (!mutex_trylock(&mirror->lock))
+	if (!limosa_mirror_lock_for(mirror, notifier, range, seq))
 		return false;
-	mmu_interval_set_seq(notifier, seq);
 	limosa_view_zap(mirror, mirror->start, mirror->end);
 	view->vma = NULL;
 	mutex_unlock(&mirror->lock);

@@ -27,11 +27,8 @@ static bool dmirror_watch_invalidate(struct mmu_interval_notifier *notifier,
 
 	if (range->event == MMU_NOTIFY_EXCLUSIVE && range->owner == watch)
 		return true;
-	if (mmu_notifier_range_blockable(range))
-		mutex_lock(&mirror->lock);
-	else if (!mutex_trylock(&mirror->lock))
+	if (!limosa_mirror_lock_for(mirror, notifier, range, seq))
 		return false;
-	mmu_interval_set_seq(notifier, seq);
 	/* The mirror may have been told before the entry was made. */
 	mirror->ops->zap(mirror, max(range->start, mirror->start),
 			 min(range->end, mirror->end));

@@ -194,7 +194,15 @@ fn examples() -> Result<(), Error> {
 
 /// The targets of a kind in cargo's messages, one JSON object a line, with their executables, by name.
 pub(crate) fn executables(messages: &str, kind: &str) -> BTreeMap<String, String> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    executables_in("", messages, kind)
+}
+
+/// The same of the packages in a folder of the workspace: names of targets are a package's own.
+pub(crate) fn executables_in(folder: &str, messages: &str, kind: &str) -> BTreeMap<String, String> {
+    let folder = root().join(folder);
+    let within =
+        |message: &Value| message["manifest_path"].as_str().is_some_and(|path| Path::new(path).starts_with(&folder));
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(within);
     let artifacts = messages.filter(|message| message["reason"] == "compiler-artifact");
     let of_kind = artifacts.filter(|message| message["target"]["kind"] == serde_json::json!([kind]));
     let named = |message: Value| {
@@ -266,12 +274,15 @@ mod tests {
 
     #[test]
     fn executables_are_found_among_cargos_messages() {
-        let artifact = |kind: &str, name: &str, executable: &str| {
+        let artifact_of = |folder: &str, kind: &str, name: &str, executable: &str| {
+            let manifest = root().join(folder).join("Cargo.toml");
+            let manifest = manifest.display();
             format!(
-                "{{\"reason\":\"compiler-artifact\",\"target\":{{\"kind\":[\"{kind}\"],\"name\":\"{name}\"}},\
-                 \"executable\":{executable}}}\n"
+                "{{\"reason\":\"compiler-artifact\",\"manifest_path\":\"{manifest}\",\
+                 \"target\":{{\"kind\":[\"{kind}\"],\"name\":\"{name}\"}},\"executable\":{executable}}}\n"
             )
         };
+        let artifact = |kind: &str, name: &str, executable: &str| artifact_of("runtime", kind, name, executable);
         let messages = [
             artifact("lib", "limosa", "null"),
             "not json\n".to_owned(),
@@ -285,6 +296,13 @@ mod tests {
         assert_eq!(found("test"), [pair("unprivileged", "/t/u-1")]);
         assert_eq!(found("example"), [pair("bfs", "/e/bfs"), pair("tree", "/e/tree")]);
         assert_eq!(found("lib"), []);
+
+        let namesakes = [
+            artifact_of("kernels-driver/guest", "test", "limits", "\"/t/ours\""),
+            artifact("test", "limits", "\"/t/theirs\""),
+        ];
+        let ours = executables_in("kernels-driver/guest", &namesakes.concat(), "test");
+        assert_eq!(ours.into_iter().collect::<Vec<_>>(), [pair("limits", "/t/ours")]);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::error::Error;
 
 /// The package with the tests.
 pub(super) const PACKAGE: &str = "limosa-guest";
+/// Where it lies.
+pub(super) const FOLDER: &str = "kernels-driver/guest";
 /// The machine of who asks for none.
 pub(super) const DEFAULT: &str = "default";
 

@@ -30,13 +30,13 @@ use crate::apt::OsRelease;
 use crate::command::{cargo, output, query, say};
 use crate::error::Error;
 use crate::setup::{Privilege, Purpose, setup};
-use crate::steps::executables;
+use crate::steps::executables_in;
 
 use boot::{Ended, Parts};
 use cache::Cache;
 use debug::DebugKernel;
 pub(crate) use machine::Accel;
-use manifest::{Machine, Manifest, PACKAGE, Settings, User};
+use manifest::{FOLDER, Machine, Manifest, PACKAGE, Settings, User};
 use modules::Toolchain;
 use packages::Archive;
 use protocol::{Kind, Module, Plan, Program};
@@ -316,12 +316,12 @@ fn executables_of_the_tests(manifest: &Manifest) -> Result<(PathBuf, BTreeMap<St
         let built = output(build.arg("--message-format=json-render-diagnostics"))?;
         Ok::<_, Error>(String::from_utf8_lossy(&built).into_owned())
     };
-    let init = executables(&messages(&mut plain)?, "bin").remove(INIT);
+    let init = executables_in(FOLDER, &messages(&mut plain)?, "bin").remove(INIT);
     let init = init.ok_or_else(|| Error::Output {
         what: "cargo's messages".to_owned(),
         detail: format!("no executable {INIT}"),
     })?;
-    let tests = executables(&messages(&mut build)?, "test").into_iter();
+    let tests = executables_in(FOLDER, &messages(&mut build)?, "test").into_iter();
     let tests = tests.filter(|(name, _)| manifest.tests.contains_key(name));
     Ok((PathBuf::from(init), tests.map(|(name, path)| (name, PathBuf::from(path))).collect()))
 }
