@@ -67,6 +67,8 @@ fn main() {
 }
 
 fn baseline(device: &shim::Device) -> (u64, u64) {
+    // Core keeps references to pages in batches of each CPU (of the LRU, of mlock) until they are full: this drains them.
+    let _ = std::fs::write("/proc/sys/vm/drop_caches", "1");
     let info = device.info().unwrap_or_else(|error| panic!("info: {error}"));
     assert!(info.page_size as usize == raw::PAGE && [0, HUGE].contains(&(info.huge_size as usize)), "{info:?}");
     (info.private_free, info.coherent_free)
