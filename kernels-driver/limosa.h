@@ -12,6 +12,10 @@
  *   policy.c   where pages of a mirror shall be, and what to move for an access
  *   thrash.c   what is not moved for now, as it came back too soon
  *   query.c    residency
+ *   p2p.c      the memory as pages that other devices reach; lending them
+ *   pool.c     such pages in processes' memory
+ *   probe.c    what becomes of data between a file and this device
+ *   load.c     from a file to the device pages behind a range
  *   debug.c    debugfs: what the bench and fault injection need
  *
  * Locks, outermost first. Nothing of ours is held where core mm is called but
@@ -69,6 +73,9 @@ enum limosa_counter {
 	LIMOSA_GPU_RETRIES,
 	LIMOSA_INVALIDATIONS,
 	LIMOSA_PAGES_EVICTED,
+	LIMOSA_PAGES_LOADED,
+	LIMOSA_HUGE_LOADED,
+	LIMOSA_PAGES_LOAD_COPIED,
 	LIMOSA_NR_COUNTERS,
 };
 
@@ -583,5 +590,60 @@ int limosa_snapshot(struct limosa_client *client, struct mm_struct *mm,
 /* Where the page of an entry is; false if there is none. */
 bool limosa_snapshot_place(struct limosa_client *client, unsigned long hmm_pfn,
 			   enum limosa_place *place);
+
+/* ----------------------------------------------------------------- p2p.c */
+
+/**
+ * struct limosa_p2p - the private memory once more, as pages of P2PDMA
+ * @kaddr: all of it, taken from the kernel's pool of such memory, so that
+ *	   nobody else hands it out; NULL if there is none
+ * @first: its first page; page i is the page i of the private vram
+ * @published: pages at the end that were given back to the kernel's pool
+ *
+ * A page is without references as long as nobody has it. It gets one when it is
+ * lent, and whoever lent it takes it back when that is the last: core, which
+ * frees a page that loses its last reference, never sees that.
+ */
+struct limosa_p2p {
+	void *kaddr;
+	struct page *first;
+	unsigned long published;
+};
+
+/* ---------------------------------------------------------------- pool.c */
+
+/* The file of a new pool of @len bytes, or an error pointer. */
+struct file *limosa_pool_create(struct limosa_client *client, u64 len);
+
+/* --------------------------------------------------------------- probe.c */
+
+/**
+ * limosa_probe_file() - what becomes of data between a file and a device
+ * @device: whose private memory; between enter and exit
+ * @file: any open file
+ * @direction: one of enum limosa_direction
+ * @probe: the members after @direction are set
+ *
+ * May read a block of the file into the device's memory, where nothing else
+ * tells (limosa_load_try()).
+ *
+ * Return: 0 with a verdict, -EBADF (not open for that direction), -EINTR,
+ * -ENOMEM.
+ */
+int limosa_probe_file(struct limosa_device *device, struct file *file,
+		      enum limosa_direction direction,
+		      struct limosa_probe *probe);
+
+/* ---------------------------------------------------------------- load.c */
+
+/* LIMOSA_LOAD. */
+int limosa_ioctl_load(struct limosa_client *client, void *data);
+
+/*
+ * Reads @len bytes at the beginning of @file into a page of the device that
+ * nobody has. 0: they came by DMA, or the file is empty; -ENOSPC: there is no
+ * page free; -EOPNOTSUPP: it cannot be done so; -EIO.
+ */
+int limosa_load_try(struct limosa_device *device, struct file *file, size_t len);
 
 #endif /* _LIMOSA_H */

@@ -44,6 +44,9 @@
  *    not to be had from this module, device or kernel.
  *  - EFAULT: memory that the call names is not mapped, or not accessible as
  *    the call needs it: the struct itself, an array, or an address of a range.
+ *  - EBADF: a file descriptor that the call names is not open, or not for
+ *    that direction.
+ *  - EIO: a file could not be read there: its device says so, or is gone.
  *  - EPERM: the file belongs to another address space than the caller's.
  *  - ENODEV: the device is gone: the driver was unbound from it.
  *  - ENOMEM: the kernel is out of system memory.
@@ -71,6 +74,9 @@ enum {
 	LIMOSA_CMD_COUNTERS,
 	LIMOSA_CMD_VIEW,
 	LIMOSA_CMD_POLICY,
+	LIMOSA_CMD_POOL,
+	LIMOSA_CMD_PROBE,
+	LIMOSA_CMD_LOAD,
 };
 
 /**
@@ -98,10 +104,17 @@ enum limosa_place {
  * @private_free: out: bytes of it that nobody uses now
  * @coherent_bytes: out: size of the device's DEVICE_COHERENT memory, in bytes
  * @coherent_free: out: bytes of it that nobody uses now
- * @limit: out: bytes of device memory, of both kinds together, that this file
+ * @limit: out: bytes of device memory, of all kinds together, that this file
  *         may have in use
- * @used: out: bytes of device memory that this file has in use now; memory
- *        that it moved and that a child shares since fork() counts here
+ * @used: out: bytes of device memory that this file has in use now, its pools
+ *        included; memory that it moved and that a child shares since fork()
+ *        counts here
+ * @p2p_bytes: out: bytes of the private memory that other devices can reach
+ *             (peer-to-peer DMA), so that pools and loads are to be had; all of
+ *             it, or zero
+ * @published_bytes: out: bytes of the private memory that the administrator
+ *                   gave to the kernel's own users of such memory, as the NVMe
+ *                   target (the module's parameter publish_mb); never free
  */
 struct limosa_info {
 	__u32 size;
@@ -114,6 +127,8 @@ struct limosa_info {
 	__aligned_u64 coherent_free;
 	__aligned_u64 limit;
 	__aligned_u64 used;
+	__aligned_u64 p2p_bytes;
+	__aligned_u64 published_bytes;
 };
 #define LIMOSA_INFO _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_INFO)
 
@@ -121,7 +136,7 @@ struct limosa_info {
  * struct limosa_limit - ioctl(LIMOSA_LIMIT), on /dev/limosaN
  * @size: in: sizeof(struct limosa_limit)
  * @flags: in: zero
- * @bytes: in: bytes of device memory, of both kinds together, that this file
+ * @bytes: in: bytes of device memory, of all kinds together, that this file
  *         may have in use from now on, rounded down to whole pages. More than
  *         the administrator grants a file (the module's parameter
  *         client_limit_mb) is as much as that. A limit below what is in use
@@ -254,6 +269,10 @@ enum limosa_scope {
  *               under it
  * @invalidations: out: times that the kernel took mappings back from a view
  * @pages_evicted: out: pages moved back because the device was unbound
+ * @pages_loaded: out: pages that came from files and stand on the device
+ * @huge_loaded: out: how often 2 MiB of them were one
+ * @pages_load_copied: out: pages of loads that the CPU copied to where a page
+ *                     was already
  *
  * A page's coming back is counted for the file that moved it to the device.
  * All count events, and only go up.
@@ -277,6 +296,9 @@ struct limosa_counters {
 	__aligned_u64 gpu_retries;
 	__aligned_u64 invalidations;
 	__aligned_u64 pages_evicted;
+	__aligned_u64 pages_loaded;
+	__aligned_u64 huge_loaded;
+	__aligned_u64 pages_load_copied;
 };
 #define LIMOSA_COUNTERS _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_COUNTERS)
 
@@ -353,5 +375,228 @@ struct limosa_policy {
 	__u32 reserved;
 };
 #define LIMOSA_POLICY _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_POLICY)
+
+/**
+ * struct limosa_pool - ioctl(LIMOSA_POOL), on /dev/limosaN
+ * @size: in: sizeof(struct limosa_pool)
+ * @flags: in: zero
+ * @len: in: bytes of the device's private memory to take, in whole pages
+ * @fd: out: a new file descriptor, close-on-exec: the pool
+ * @reserved: in: zero
+ *
+ * mmap() of any part of the pool, with MAP_SHARED and not executable, gives
+ * pages that stand in the device's memory and that other devices reach: the
+ * buffer of read(2), preadv2(2), write(2) and io_uring requests to files that
+ * are open with O_DIRECT. LIMOSA_PROBE tells whether their data then goes
+ * straight. The CPU reaches the pages, too; it writes at the speed of the bus
+ * and reads much slower.
+ *
+ * The memory is zero at first, counts against the limit of the file that took
+ * it, and is free again when the pool's descriptors and mappings are gone and
+ * the last transfer to it has ended. The descriptor may be handed to another
+ * process, which then shares the pool, as a child does after fork().
+ *
+ * When the driver is unbound, the mappings lose their pages once the transfers
+ * under way have ended: an access is SIGBUS, a system call on them EFAULT.
+ *
+ * EOPNOTSUPP: the device's memory cannot be reached by others (p2p_bytes in
+ * struct limosa_info is zero).
+ */
+struct limosa_pool {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 len;
+	__s32 fd;
+	__u32 reserved;
+};
+#define LIMOSA_POOL _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_POOL)
+
+/**
+ * enum limosa_direction - which way data goes
+ * @LIMOSA_FROM_FILE: from the file to the device's memory: read(2), LIMOSA_LOAD.
+ * @LIMOSA_TO_FILE: from the device's memory to the file: write(2).
+ */
+enum limosa_direction {
+	LIMOSA_FROM_FILE = 0,
+	LIMOSA_TO_FILE = 1,
+};
+
+/**
+ * enum limosa_verdict - what becomes of data between a pool and a file
+ * @LIMOSA_VERDICT_DIRECT: the file's device and this one exchange it by DMA; it
+ *                         is not in system RAM at any time, and no CPU touches
+ *                         it.
+ * @LIMOSA_VERDICT_STAGED: the call does what it says, but the data goes through
+ *                         system RAM or the CPU.
+ * @LIMOSA_VERDICT_REFUSED: the call fails.
+ * @LIMOSA_VERDICT_UNKNOWN: only a transfer tells, and was not tried.
+ */
+enum limosa_verdict {
+	LIMOSA_VERDICT_DIRECT = 0,
+	LIMOSA_VERDICT_STAGED = 1,
+	LIMOSA_VERDICT_REFUSED = 2,
+	LIMOSA_VERDICT_UNKNOWN = 3,
+};
+
+/**
+ * enum limosa_reason - why a verdict is not LIMOSA_VERDICT_DIRECT
+ * @LIMOSA_REASON_NONE: it is.
+ * @LIMOSA_REASON_NOT_STORAGE: the descriptor is of no regular file and no block
+ *                             device.
+ * @LIMOSA_REASON_NOT_O_DIRECT: it is open without O_DIRECT: the page cache.
+ * @LIMOSA_REASON_NO_DIRECT_IO: the file system has no direct I/O for this file,
+ *                              for no reason that is listed below.
+ * @LIMOSA_REASON_NO_BLOCK_DEVICE: no block device is behind the file: it is on
+ *                                 the network, in memory, or on another file
+ *                                 system.
+ * @LIMOSA_REASON_FILE_SYSTEM: the file system is none of those that are known to
+ *                             hand pages to the block device as they are.
+ * @LIMOSA_REASON_CHECKSUM: the CPU computes checksums of the data: the file
+ *                          system's, or those of the disk's format.
+ * @LIMOSA_REASON_COMPRESSED: the data is compressed in the file system.
+ * @LIMOSA_REASON_ENCRYPTED: the data is encrypted in the file system.
+ * @LIMOSA_REASON_INLINE: the data stands among the metadata.
+ * @LIMOSA_REASON_STABLE_WRITES: what is written is copied first, as it must not
+ *                               change on its way.
+ * @LIMOSA_REASON_DAX: the file's memory is mapped as it is; there is no I/O.
+ * @LIMOSA_REASON_QUEUE: the block device does not take such pages: a virtual
+ *                       disk, one across the network, or one that works on the
+ *                       data (dm-crypt).
+ * @LIMOSA_REASON_STACKED: there are several disks or paths behind the block
+ *                         device (device mapper, md, multipath), and the kernel
+ *                         does not say which: each of them takes such pages, but
+ *                         the ways to them are not known.
+ * @LIMOSA_REASON_NO_PATH: there is no bridge above both devices, and the kernel
+ *                         does not trust the host bridge with it.
+ * @LIMOSA_REASON_ACS_REDIRECT: there is a bridge above both devices, but access
+ *                              control services send what is between them to
+ *                              the host bridge, which the kernel does not trust
+ *                              with it.
+ */
+enum limosa_reason {
+	LIMOSA_REASON_NONE = 0,
+	LIMOSA_REASON_NOT_STORAGE = 1,
+	LIMOSA_REASON_NOT_O_DIRECT = 2,
+	LIMOSA_REASON_NO_DIRECT_IO = 3,
+	LIMOSA_REASON_NO_BLOCK_DEVICE = 4,
+	LIMOSA_REASON_FILE_SYSTEM = 5,
+	LIMOSA_REASON_CHECKSUM = 6,
+	LIMOSA_REASON_COMPRESSED = 7,
+	LIMOSA_REASON_ENCRYPTED = 8,
+	LIMOSA_REASON_INLINE = 9,
+	LIMOSA_REASON_STABLE_WRITES = 10,
+	LIMOSA_REASON_DAX = 11,
+	LIMOSA_REASON_QUEUE = 12,
+	LIMOSA_REASON_STACKED = 13,
+	LIMOSA_REASON_NO_PATH = 14,
+	LIMOSA_REASON_ACS_REDIRECT = 15,
+};
+
+/**
+ * enum limosa_route - which way DMA between two devices takes
+ * @LIMOSA_ROUTE_NONE: there is none, or it is not known.
+ * @LIMOSA_ROUTE_SWITCH: it turns at a bridge above both.
+ * @LIMOSA_ROUTE_HOST_BRIDGE: through the host bridge.
+ */
+enum limosa_route {
+	LIMOSA_ROUTE_NONE = 0,
+	LIMOSA_ROUTE_SWITCH = 1,
+	LIMOSA_ROUTE_HOST_BRIDGE = 2,
+};
+
+/**
+ * struct limosa_probe - ioctl(LIMOSA_PROBE), on /dev/limosaN
+ * @size: in: sizeof(struct limosa_probe)
+ * @flags: in: zero
+ * @fd: in: an open file
+ * @direction: in: one of enum limosa_direction
+ * @verdict: out: one of enum limosa_verdict
+ * @reason: out: one of enum limosa_reason
+ * @route: out: one of enum limosa_route
+ * @distance: out: links between the two devices, as the kernel counts them
+ *            (0: they are the same; 4: ports of one switch); where @route is
+ *            LIMOSA_ROUTE_NONE, zero
+ * @memory_align: out: what the address of direct I/O to this file must be a
+ *                multiple of, in bytes; zero: there is none to it
+ * @offset_align: out: what its offset and its length must be a multiple of, in
+ *                bytes; zero as above
+ *
+ * Tells what becomes of data between this device's pools and the file, as it is
+ * open now. For LIMOSA_FROM_FILE that is true of LIMOSA_LOAD, too, which is to
+ * be had only with LIMOSA_VERDICT_DIRECT. Nothing is written. Where only a
+ * transfer tells, a block is read into device memory, if there is some free.
+ *
+ * The verdict is of the data in the file. What is a hole, or was written and is
+ * not on the disk yet, is the file system's matter, and the kernel fills in
+ * holes with the CPU.
+ *
+ * That a transfer succeeded says nothing of its way: a read through the page
+ * cache into a pool succeeds, too.
+ */
+struct limosa_probe {
+	__u32 size;
+	__u32 flags;
+	__s32 fd;
+	__u32 direction;
+	__u32 verdict;
+	__u32 reason;
+	__u32 route;
+	__u32 distance;
+	__u32 memory_align;
+	__u32 offset_align;
+};
+#define LIMOSA_PROBE _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_PROBE)
+
+/**
+ * struct limosa_load - ioctl(LIMOSA_LOAD), on /dev/limosaN
+ * @size: in: sizeof(struct limosa_load)
+ * @flags: in: zero
+ * @addr: in: first byte of a range of the caller's memory
+ * @len: in: length of the range in bytes
+ * @offset: in: the file's byte that goes to @addr, a multiple of offset_align
+ *          (struct limosa_probe)
+ * @fd: in: the file, open for reading and with O_DIRECT
+ * @reserved: in: zero
+ * @cursor: out: first address that was not dealt with; @addr + @len at the end
+ * @bytes: out: bytes of the file that are in [@addr, @cursor); fewer than that
+ *         where the file ended
+ * @loaded: out: pages of [@addr, @cursor) that stand on the device, as the disk
+ *          wrote them
+ * @loaded_huge: out: how often 2 MiB of them are one
+ * @copied: out: pages of [@addr, @cursor) that were there when the data came, so
+ *          that the CPU copied it to them
+ *
+ * As read(2) into the range, but memory of it that was never touched (private
+ * and anonymous) becomes memory of the device, without being in system RAM;
+ * afterwards it is memory as any other, and an access of the CPU brings it
+ * back. Where the range is touched meanwhile the outcome is that of a read(2)
+ * at the same time.
+ *
+ * At the end of the file the rest of its last page is zero, and the pages after
+ * that are left as they are; @cursor is @addr + @len all the same. Holes are
+ * zeroes.
+ *
+ * EOPNOTSUPP: the verdict of LIMOSA_PROBE for the file is not
+ * LIMOSA_VERDICT_DIRECT, or the range is of memory that cannot stand on the
+ * device. EFAULT: it is not mapped, or not writable. ENOSPC and EDQUOT: as much
+ * as fits was loaded. A call that was interrupted, or that met an error, may have
+ * read from the file what it does not tell of; the memory behind @cursor is
+ * untouched by that.
+ */
+struct limosa_load {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 len;
+	__aligned_u64 offset;
+	__s32 fd;
+	__u32 reserved;
+	__aligned_u64 cursor;
+	__aligned_u64 bytes;
+	__aligned_u64 loaded;
+	__aligned_u64 loaded_huge;
+	__aligned_u64 copied;
+};
+#define LIMOSA_LOAD _IO(LIMOSA_IOCTL_TYPE, LIMOSA_CMD_LOAD)
 
 #endif /* _UAPI_LINUX_LIMOSA_H */
