@@ -143,6 +143,10 @@ static int limosa_ioctl_info(struct limosa_client *client, void *data)
 		READ_ONCE(vram[LIMOSA_PLACE_COHERENT].nr_free) * PAGE_SIZE;
 	info->limit = atomic_long_read(&client->limit) * PAGE_SIZE;
 	info->used = atomic_long_read(&client->used) * PAGE_SIZE;
+	info->p2p_bytes = 0;
+	if (client->device->p2p.kaddr)
+		info->p2p_bytes = info->private_bytes;
+	info->published_bytes = client->device->p2p.published * PAGE_SIZE;
 	return 0;
 }
 
@@ -279,6 +283,9 @@ static const struct limosa_ioctl limosa_ioctls[] = {
 		     in_coherent, true),
 	LIMOSA_IOCTL(LIMOSA_COUNTERS, limosa_ioctl_counters, limosa_counters,
 		     pages_evicted, false),
+	LIMOSA_IOCTL(LIMOSA_PROBE, limosa_ioctl_probe, limosa_probe,
+		     offset_align, false),
+	LIMOSA_IOCTL(LIMOSA_LOAD, limosa_ioctl_load, limosa_load, copied, true),
 };
 
 /* Every struct begins with these. */
@@ -294,6 +301,8 @@ union limosa_args {
 	struct limosa_migrate migrate;
 	struct limosa_residency residency;
 	struct limosa_counters counters;
+	struct limosa_probe probe;
+	struct limosa_load load;
 };
 
 /* What comes before every call: reads the struct, and asks who calls. */
@@ -317,7 +326,29 @@ static int limosa_ioctl_begin(struct limosa_client *client, void *args,
 	return 0;
 }
 
-/* Apart from the others: the file is the caller's once it has been told of it. */
+/*
+ * Makes @file the caller's, and tells so in *@fd of its struct. Apart from the
+ * other ioctls: once the caller has been told, there is no going back.
+ */
+static int limosa_hand_over(struct file *file, void *args, size_t size, s32 *fd,
+			    void __user *user)
+{
+	int err;
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	*fd = get_unused_fd_flags(O_CLOEXEC);
+	err = *fd < 0 ? *fd : limosa_write_args(args, size, user);
+	if (!err) {
+		fd_install(*fd, file);
+		return 0;
+	}
+	if (*fd >= 0)
+		put_unused_fd(*fd);
+	fput(file);
+	return err;
+}
+
 static int limosa_ioctl_view(struct limosa_client *client, void __user *user)
 {
 	struct limosa_view args;
@@ -328,24 +359,24 @@ static int limosa_ioctl_view(struct limosa_client *client, void __user *user)
 				 offsetofend(struct limosa_view, fd), user);
 	if (err)
 		return err;
-	args.fd = get_unused_fd_flags(O_CLOEXEC);
-	if (args.fd < 0)
-		return args.fd;
 	file = limosa_view_create(client, args.addr, args.len, args.policy);
-	err = PTR_ERR_OR_ZERO(file);
-	if (err)
-		goto put_fd;
-	err = limosa_write_args(&args, sizeof(args), user);
-	if (err)
-		goto put_file;
-	fd_install(args.fd, file);
-	return 0;
+	return limosa_hand_over(file, &args, sizeof(args), &args.fd, user);
+}
 
-put_file:
-	fput(file);
-put_fd:
-	put_unused_fd(args.fd);
-	return err;
+static int limosa_ioctl_pool(struct limosa_client *client, void __user *user)
+{
+	struct limosa_pool args;
+	struct file *file;
+	int err;
+
+	err = limosa_ioctl_begin(client, &args, sizeof(args),
+				 offsetofend(struct limosa_pool, reserved), user);
+	if (err)
+		return err;
+	if (args.reserved)
+		return -EINVAL;
+	file = limosa_pool_create(client, args.len);
+	return limosa_hand_over(file, &args, sizeof(args), &args.fd, user);
 }
 
 static long limosa_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
@@ -358,6 +389,8 @@ static long limosa_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 	if (cmd == LIMOSA_VIEW)
 		return limosa_ioctl_view(client, user);
+	if (cmd == LIMOSA_POOL)
+		return limosa_ioctl_pool(client, user);
 	if (_IOC_NR(cmd) >= ARRAY_SIZE(limosa_ioctls))
 		return -ENOTTY;
 	ioctl = &limosa_ioctls[_IOC_NR(cmd)];

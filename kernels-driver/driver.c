@@ -3,9 +3,9 @@
  * limosa: a PCI function's memory BAR as pages of processes' own memory.
  *
  * This file binds and unbinds. The last coherent_mb MiB of the BAR become
- * DEVICE_COHERENT pages, the rest DEVICE_PRIVATE ones, and /dev/limosaN the
- * door to both. An unbind brings all pages back before the memory goes; files
- * that are still open then say ENODEV.
+ * DEVICE_COHERENT pages, the rest DEVICE_PRIVATE ones that other devices reach
+ * (P2PDMA), and /dev/limosaN the door to both. An unbind brings all pages back
+ * before the memory goes; files that are still open then say ENODEV.
  *
  * It does not touch anything of the device but that BAR.
  */
@@ -113,6 +113,8 @@ static struct limosa_device *limosa_device_create(struct pci_dev *pdev)
 	if (err)
 		goto err_srcu;
 	kref_init(&device->ref);
+	mutex_init(&device->pools_lock);
+	INIT_LIST_HEAD(&device->pools);
 	device->pdev = pci_dev_get(pdev);
 	snprintf(device->name, sizeof(device->name), "limosa%u", device->index);
 	return device;
@@ -179,6 +181,7 @@ static int limosa_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	err = limosa_vrams_init(device, nr);
 	if (err)
 		goto err_put;
+	limosa_p2p_init(device, nr);
 	err = limosa_misc_register(device);
 	if (err)
 		goto err_vram;
@@ -194,6 +197,7 @@ static int limosa_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	return 0;
 
 err_vram:
+	limosa_p2p_fini(device);
 	limosa_vram_fini(&device->vram[LIMOSA_PLACE_COHERENT]);
 	limosa_vram_fini(&device->vram[LIMOSA_PLACE_PRIVATE]);
 err_put:
@@ -214,6 +218,8 @@ static void limosa_remove(struct pci_dev *pdev)
 	/* From here on no page is handed out, and what is out comes back. */
 	WRITE_ONCE(device->gone, true);
 	synchronize_srcu(&device->live);
+	limosa_pools_revoke(device);
+	limosa_p2p_fini(device);
 	for (place = LIMOSA_PLACE_COHERENT; place >= LIMOSA_PLACE_PRIVATE; place--) {
 		limosa_evict_all(&device->vram[place]);
 		limosa_vram_fini(&device->vram[place]);

@@ -30,6 +30,8 @@
  *         limosa_vram.lock      a spinlock; leaf
  *       limosa_client.streak_lock  a spinlock; leaf
  *     limosa_views_lock       a mutex; leaf
+ *
+ *   limosa_device.pools_lock    a mutex; over the mappings of a pool's file
  */
 #ifndef _LIMOSA_H
 #define _LIMOSA_H
@@ -126,26 +128,53 @@ int limosa_vram_init(struct limosa_vram *vram, struct limosa_device *device,
 /* No page is in use any more. */
 void limosa_vram_fini(struct limosa_vram *vram);
 
-/* 2 MiB of memory without its struct pages: for the bench. -ENOSPC, index. */
+/*
+ * Memory that nobody pays for, without its struct pages: for a short time.
+ * Return: its index, or -ENOSPC.
+ */
 long limosa_vram_take(struct limosa_vram *vram, unsigned int order);
 void limosa_vram_give(struct limosa_vram *vram, unsigned long index,
 		      unsigned int order);
+
+/* While nothing is in use: takes all from @from on, a multiple of 2 MiB. */
+void limosa_vram_withhold(struct limosa_vram *vram, unsigned long from);
+void limosa_vram_put_back(struct limosa_vram *vram, unsigned long from);
 
 /* The indices in use of run @run, at most LIMOSA_HUGE_PAGES: how many. */
 unsigned int limosa_vram_used(struct limosa_vram *vram, unsigned long run,
 			      unsigned long *indices);
 
 /**
- * limosa_vram_alloc() - take a folio and charge it to a client
+ * limosa_vram_reserve() - take memory and charge it to a client
  * @vram: from where
- * @client: who pays, until the folio is freed
+ * @client: who pays
  * @order: 0 or LIMOSA_HUGE_ORDER
- * @err: set on failure: -ENOSPC, -EDQUOT, -ENODEV (the device is going)
  *
- * Between limosa_device_enter() and limosa_device_exit().
+ * Between limosa_device_enter() and limosa_device_exit(). What was taken as a
+ * whole may be given back, or become pages, one by one.
  *
- * Return: the first page of a locked folio with one reference, or NULL.
+ * Return: its index, -ENOSPC, -EDQUOT, or -ENODEV (the device is going).
  */
+long limosa_vram_reserve(struct limosa_vram *vram, struct limosa_client *client,
+			 unsigned int order);
+void limosa_vram_unreserve(struct limosa_vram *vram,
+			   struct limosa_client *client, unsigned long index,
+			   unsigned int order);
+
+/**
+ * limosa_vram_page() - make a folio of memory that was reserved
+ * @vram: whose
+ * @client: who pays for it already, and does until the folio is freed
+ * @index: where it is
+ * @order: 0 or LIMOSA_HUGE_ORDER
+ *
+ * Return: the first page of a locked folio with one reference.
+ */
+struct page *limosa_vram_page(struct limosa_vram *vram,
+			      struct limosa_client *client, unsigned long index,
+			      unsigned int order);
+
+/* Both: a page, or NULL and the error of limosa_vram_reserve() in @err. */
 struct page *limosa_vram_alloc(struct limosa_vram *vram,
 			       struct limosa_client *client,
 			       unsigned int order, int *err);
@@ -182,6 +211,37 @@ static inline unsigned long limosa_page_bar_pfn(struct limosa_vram *vram,
 	return vram->bar_pfn + limosa_page_index(vram, page);
 }
 
+/* ----------------------------------------------------------------- p2p.c */
+
+/**
+ * struct limosa_p2p - the private memory once more, as pages of P2PDMA
+ * @kaddr: all of it, taken from the kernel's pool of such memory, so that
+ *	   nobody else hands it out; NULL if there is none
+ * @first: its first page; page i is the page i of the private vram
+ * @published: pages at the end that were given back to the kernel's pool
+ *
+ * A page is without references as long as nobody has it. It gets one when it is
+ * lent, and whoever lent it takes it back when that is the last: core, which
+ * frees a page that loses its last reference, never sees that.
+ */
+struct limosa_p2p {
+	void *kaddr;
+	struct page *first;
+	unsigned long published;
+};
+
+/* After limosa_vram_init(). Without it there are no pools and no loads. */
+void limosa_p2p_init(struct limosa_device *device, int bar);
+/* Nothing is lent any more. Before limosa_vram_fini(). */
+void limosa_p2p_fini(struct limosa_device *device);
+
+/* Gives a reference each to pages of memory that the caller has reserved. */
+void limosa_p2p_lend(struct limosa_device *device, unsigned long index,
+		     unsigned long nr);
+/* Waits until it is the last, and takes it. */
+void limosa_p2p_take_back(struct limosa_device *device, unsigned long index,
+			  unsigned long nr);
+
 /* -------------------------------------------------------------- driver.c */
 
 /**
@@ -190,6 +250,8 @@ static inline unsigned long limosa_page_bar_pfn(struct limosa_vram *vram,
  * @live: readers use the device's memory; unbind waits for them
  * @gone: set by unbind, read under @live
  * @vram: indexed by enum limosa_place; a range of no pages where there is none
+ * @p2p: the private one, as other devices reach it
+ * @pools_lock: protects @pools, the pools that have pages
  */
 struct limosa_device {
 	struct kref ref;
@@ -200,6 +262,9 @@ struct limosa_device {
 	struct srcu_struct live;
 	bool gone;
 	struct limosa_vram vram[LIMOSA_PLACE_COHERENT + 1];
+	struct limosa_p2p p2p;
+	struct mutex pools_lock;
+	struct list_head pools;
 	struct limosa_counter_set counters;
 	struct dentry *debugfs;
 };
@@ -591,29 +656,13 @@ int limosa_snapshot(struct limosa_client *client, struct mm_struct *mm,
 bool limosa_snapshot_place(struct limosa_client *client, unsigned long hmm_pfn,
 			   enum limosa_place *place);
 
-/* ----------------------------------------------------------------- p2p.c */
-
-/**
- * struct limosa_p2p - the private memory once more, as pages of P2PDMA
- * @kaddr: all of it, taken from the kernel's pool of such memory, so that
- *	   nobody else hands it out; NULL if there is none
- * @first: its first page; page i is the page i of the private vram
- * @published: pages at the end that were given back to the kernel's pool
- *
- * A page is without references as long as nobody has it. It gets one when it is
- * lent, and whoever lent it takes it back when that is the last: core, which
- * frees a page that loses its last reference, never sees that.
- */
-struct limosa_p2p {
-	void *kaddr;
-	struct page *first;
-	unsigned long published;
-};
-
 /* ---------------------------------------------------------------- pool.c */
 
 /* The file of a new pool of @len bytes, or an error pointer. */
 struct file *limosa_pool_create(struct limosa_client *client, u64 len);
+
+/* At unbind, once nobody enters: all pools of the device lose their pages. */
+void limosa_pools_revoke(struct limosa_device *device);
 
 /* --------------------------------------------------------------- probe.c */
 
@@ -633,6 +682,9 @@ struct file *limosa_pool_create(struct limosa_client *client, u64 len);
 int limosa_probe_file(struct limosa_device *device, struct file *file,
 		      enum limosa_direction direction,
 		      struct limosa_probe *probe);
+
+/* LIMOSA_PROBE. */
+int limosa_ioctl_probe(struct limosa_client *client, void *data);
 
 /* ---------------------------------------------------------------- load.c */
 

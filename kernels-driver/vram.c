@@ -87,6 +87,24 @@ unsigned int limosa_vram_used(struct limosa_vram *vram, unsigned long run,
 	return nr;
 }
 
+void limosa_vram_withhold(struct limosa_vram *vram, unsigned long from)
+{
+	unsigned long run;
+
+	for (run = from / LIMOSA_HUGE_PAGES; run < vram->nr_pages / LIMOSA_HUGE_PAGES; run++) {
+		bitmap_fill(vram->runs[run].used, LIMOSA_HUGE_PAGES);
+		list_del_init(&vram->runs[run].node);
+		vram->runs[run].nr_free = 0;
+	}
+	vram->nr_free -= vram->nr_pages - from;
+}
+
+void limosa_vram_put_back(struct limosa_vram *vram, unsigned long from)
+{
+	for (; from < vram->nr_pages; from += LIMOSA_HUGE_PAGES)
+		limosa_vram_give(vram, from, LIMOSA_HUGE_ORDER);
+}
+
 /* Never lets @used past @limit, whoever else charges at the same time. */
 static bool limosa_charge(struct limosa_client *client, long nr)
 {
@@ -99,41 +117,62 @@ static bool limosa_charge(struct limosa_client *client, long nr)
 	return true;
 }
 
-struct page *limosa_vram_alloc(struct limosa_vram *vram,
-			       struct limosa_client *client,
-			       unsigned int order, int *err)
+long limosa_vram_reserve(struct limosa_vram *vram, struct limosa_client *client,
+			 unsigned int order)
 {
-	struct page *page;
 	long index;
 
 	/* An unbind waits for us: do not make it wait for more. */
-	if (READ_ONCE(vram->device->gone)) {
-		*err = -ENODEV;
-		return NULL;
-	}
+	if (READ_ONCE(vram->device->gone))
+		return -ENODEV;
 	/* In this order: what is full for all is ENOSPC for each. */
 	index = limosa_should_fail() ? -ENOSPC : limosa_vram_take(vram, order);
-	if (index < 0) {
-		*err = index;
-		return NULL;
-	}
+	if (index < 0)
+		return index;
 	if (!limosa_charge(client, 1L << order)) {
 		limosa_vram_give(vram, index, order);
-		*err = -EDQUOT;
-		return NULL;
+		return -EDQUOT;
 	}
+	return index;
+}
 
+void limosa_vram_unreserve(struct limosa_vram *vram,
+			   struct limosa_client *client, unsigned long index,
+			   unsigned int order)
+{
+	limosa_vram_give(vram, index, order);
+	atomic_long_sub(1L << order, &client->used);
+}
+
+struct page *limosa_vram_page(struct limosa_vram *vram,
+			      struct limosa_client *client, unsigned long index,
+			      unsigned int order)
+{
 	/*
 	 * Not the page's folio, but the page: what was part of a larger folio
 	 * once still has that one's compound head.
 	 */
-	page = pfn_to_page(vram->first_pfn + index);
+	struct page *page = pfn_to_page(vram->first_pfn + index);
+
 	zone_device_page_init(page, &vram->pgmap, order);
 	if (order)
 		folio_set_large_rmappable(page_folio(page));
 	page->zone_device_data = client;
 	limosa_client_get(client);
 	return page;
+}
+
+struct page *limosa_vram_alloc(struct limosa_vram *vram,
+			       struct limosa_client *client,
+			       unsigned int order, int *err)
+{
+	long index = limosa_vram_reserve(vram, client, order);
+
+	if (index < 0) {
+		*err = index;
+		return NULL;
+	}
+	return limosa_vram_page(vram, client, index, order);
 }
 EXPORT_SYMBOL_FOR_MODULES(limosa_vram_alloc, "limosa-dmirror");
 
@@ -145,8 +184,8 @@ static void limosa_folio_free(struct folio *folio)
 	unsigned int order = folio_order(folio);
 
 	folio->page.zone_device_data = NULL;
-	limosa_vram_give(vram, limosa_page_index(vram, &folio->page), order);
-	atomic_long_sub(1L << order, &client->used);
+	limosa_vram_unreserve(vram, client,
+			      limosa_page_index(vram, &folio->page), order);
 	limosa_client_put(client);
 }
 

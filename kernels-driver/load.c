@@ -1,0 +1,670 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A load: a file's data to device pages behind a range of the caller's memory,
+ * by the disk's own DMA.
+ *
+ * It goes in chunks of at most 2 MiB, several of which are read at a time. For
+ * each the memory is taken first, then the file is read to it by its P2PDMA
+ * pages, and then its DEVICE_PRIVATE pages are put where the range has none.
+ * In this order: with pages collected for migration, or under mmap_lock, no I/O
+ * may be done, as file systems take their locks over it.
+ *
+ * Where the range has a page by then, the CPU copies: with the device left, so
+ * that whoever makes that wait (a userfaultfd) makes no unbind wait.
+ *
+ * It does not read where the CPU would have to carry the data (probe.c tells),
+ * and has no way for the other direction: device pages would have to be held
+ * while a file system takes its time, and a CPU that touches one would wait for
+ * it. A pool can be written from.
+ */
+#include <linux/bvec.h>
+#include <linux/completion.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/migrate.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+#include <linux/userfaultfd_k.h>
+
+#include "limosa.h"
+
+/* Chunks that are read at a time. */
+#define LIMOSA_LOAD_DEPTH	4
+
+/**
+ * struct limosa_chunk - a part of a load, at most 2 MiB
+ * @addr: where it goes to
+ * @nr: pages
+ * @pos: where it comes from
+ * @srcu: it has the device entered
+ * @huge: its memory is a run of 2 MiB
+ * @index: its memory, page by page
+ * @bvecs: the same, as neighbours
+ * @done: @ret is there
+ * @ret: what the read came to
+ */
+struct limosa_chunk {
+	unsigned long addr;
+	unsigned long nr;
+	loff_t pos;
+	int srcu;
+	bool huge;
+	unsigned int nr_bvecs;
+	struct kiocb kiocb;
+	struct completion done;
+	ssize_t ret;
+	u32 index[LIMOSA_HUGE_PAGES];
+	struct bio_vec bvecs[LIMOSA_HUGE_PAGES];
+};
+
+/**
+ * struct limosa_load_run - a call under way
+ * @client: who pays
+ * @file: what is read
+ * @align: what a read must end at, but at the end of the file
+ * @args: the call's, with what it came to so far
+ * @first: the oldest chunk under way; they are a ring
+ * @nr: how many are
+ * @next: first address that no chunk was begun for
+ * @end: of the range
+ * @paged: memory of the chunk that has become pages of the device
+ * @copy: pages of the chunk that the CPU has to copy
+ * @bounce: what comes to them; NULL as long as there are none
+ * @src: for migrate_vma
+ * @dst: for migrate_vma
+ */
+struct limosa_load_run {
+	struct limosa_client *client;
+	struct file *file;
+	u32 align;
+	struct limosa_load *args;
+	unsigned int first;
+	unsigned int nr;
+	unsigned long next;
+	unsigned long end;
+	DECLARE_BITMAP(paged, LIMOSA_HUGE_PAGES);
+	DECLARE_BITMAP(copy, LIMOSA_HUGE_PAGES);
+	void *bounce;
+	unsigned long src[LIMOSA_HUGE_PAGES];
+	unsigned long dst[LIMOSA_HUGE_PAGES];
+	struct limosa_chunk chunks[LIMOSA_LOAD_DEPTH];
+};
+
+static struct limosa_vram *limosa_load_vram(struct limosa_load_run *run)
+{
+	return &run->client->device->vram[LIMOSA_PLACE_PRIVATE];
+}
+
+/* Whether memory of the VMA can stand on the device before it was touched. */
+static bool limosa_load_fits(struct vm_area_struct *vma)
+{
+	return vma_is_anonymous(vma) && limosa_vma_may_leave(vma) &&
+	       vma->vm_flags & VM_WRITE;
+}
+
+/* --------------------------------------------------- reading to memory */
+
+static void limosa_read_done(struct kiocb *kiocb, long ret)
+{
+	struct limosa_chunk *chunk =
+		container_of(kiocb, struct limosa_chunk, kiocb);
+
+	chunk->ret = ret;
+	complete(&chunk->done);
+}
+
+/* Begins to read what is behind the first @got bytes. */
+static void limosa_read_begin(struct limosa_chunk *chunk, struct file *file,
+			      size_t got)
+{
+	struct iov_iter iter;
+	ssize_t ret;
+
+	iov_iter_bvec(&iter, ITER_DEST, chunk->bvecs, chunk->nr_bvecs,
+		      chunk->nr << PAGE_SHIFT);
+	iov_iter_advance(&iter, got);
+	init_completion(&chunk->done);
+	init_sync_kiocb(&chunk->kiocb, file);
+	chunk->kiocb.ki_flags |= IOCB_DIRECT;
+	chunk->kiocb.ki_pos = chunk->pos + got;
+	chunk->kiocb.ki_complete = limosa_read_done;
+	ret = vfs_iocb_iter_read(file, &chunk->kiocb, &iter);
+	if (ret != -EIOCBQUEUED)
+		limosa_read_done(&chunk->kiocb, ret);
+}
+
+/* Errors of reading, as the interface has them. */
+static int limosa_read_error(ssize_t ret)
+{
+	switch (ret) {
+	case -ENOMEM:
+		return -ENOMEM;
+	case -EINTR:
+	case -ERESTARTSYS:
+		return -EINTR;
+	case -EINVAL:	/* that is how a queue says that there is no way */
+	case -EOPNOTSUPP:
+	case -EREMOTEIO:
+		return -EOPNOTSUPP;
+	default:
+		return -EIO;
+	}
+}
+
+/* Waits for what was begun, and reads on where that was short: bytes, or error. */
+static ssize_t limosa_read_end(struct limosa_chunk *chunk, struct file *file,
+			       u32 align)
+{
+	size_t got = 0;
+
+	for (;;) {
+		/* Not to be interrupted: DMA is under way. */
+		wait_for_completion(&chunk->done);
+		if (chunk->ret < 0)
+			return limosa_read_error(chunk->ret);
+		/* The file system has read through the page cache instead. */
+		if (!(chunk->kiocb.ki_flags & IOCB_DIRECT))
+			return -EOPNOTSUPP;
+		got += chunk->ret;
+		/* A direct read that ends within a block ends the file. */
+		if (!chunk->ret || got == chunk->nr << PAGE_SHIFT ||
+		    !IS_ALIGNED(got, align))
+			return got;
+		limosa_read_begin(chunk, file, got);
+	}
+}
+
+/* --------------------------------------------------------------- chunks */
+
+/* Gives back what memory of it is not in @paged, and leaves the device. */
+static void limosa_chunk_end(struct limosa_load_run *run,
+			     struct limosa_chunk *chunk)
+{
+	unsigned long i;
+
+	for_each_clear_bit(i, run->paged, chunk->nr)
+		limosa_vram_unreserve(limosa_load_vram(run), run->client,
+				      chunk->index[i], 0);
+	limosa_device_exit(run->client->device, chunk->srcu);
+}
+
+static int limosa_chunk_reserve(struct limosa_load_run *run,
+				struct limosa_chunk *chunk, unsigned long nr)
+{
+	struct limosa_vram *vram = limosa_load_vram(run);
+	unsigned long i;
+	long index;
+
+	chunk->huge = nr == LIMOSA_HUGE_PAGES &&
+		      run->client->max_order >= LIMOSA_HUGE_ORDER;
+	if (chunk->huge) {
+		index = limosa_vram_reserve(vram, run->client,
+					    LIMOSA_HUGE_ORDER);
+		chunk->huge = index >= 0;
+	}
+	for (i = 0; i < nr; i++) {
+		if (!chunk->huge)
+			index = limosa_vram_reserve(vram, run->client, 0);
+		if (index < 0)
+			break;
+		chunk->index[i] = chunk->huge ? index + i : index;
+	}
+	chunk->nr = i;
+	/* As much as fits is loaded: the next chunk finds nothing. */
+	return i ? 0 : index;
+}
+
+static void limosa_chunk_lend(struct limosa_device *device,
+			      struct limosa_chunk *chunk)
+{
+	struct bio_vec *bvec = NULL;
+	unsigned long i;
+
+	chunk->nr_bvecs = 0;
+	for (i = 0; i < chunk->nr; i++) {
+		limosa_p2p_lend(device, chunk->index[i], 1);
+		if (i && chunk->index[i] == chunk->index[i - 1] + 1) {
+			bvec->bv_len += PAGE_SIZE;
+			continue;
+		}
+		bvec = &chunk->bvecs[chunk->nr_bvecs++];
+		bvec_set_page(bvec, device->p2p.first + chunk->index[i],
+			      PAGE_SIZE, 0);
+	}
+}
+
+static void limosa_chunk_take_back(struct limosa_device *device,
+				   struct limosa_chunk *chunk)
+{
+	unsigned long i;
+
+	for (i = 0; i < chunk->nr; i++)
+		limosa_p2p_take_back(device, chunk->index[i], 1);
+}
+
+/* Takes memory for the next chunk, and begins to read. */
+static int limosa_chunk_begin(struct limosa_load_run *run)
+{
+	struct limosa_device *device = run->client->device;
+	struct limosa_chunk *chunk =
+		&run->chunks[(run->first + run->nr) % LIMOSA_LOAD_DEPTH];
+	unsigned long end = min(run->end, ALIGN(run->next + 1, PMD_SIZE));
+	int err;
+
+	if (!limosa_device_enter(device, &chunk->srcu))
+		return -ENODEV;
+	chunk->addr = run->next;
+	chunk->pos = run->args->offset + (chunk->addr - run->args->addr);
+	err = limosa_chunk_reserve(run, chunk, PHYS_PFN(end - run->next));
+	if (err) {
+		limosa_device_exit(device, chunk->srcu);
+		return err;
+	}
+	limosa_chunk_lend(device, chunk);
+	limosa_read_begin(chunk, run->file, 0);
+	run->next += chunk->nr << PAGE_SHIFT;
+	run->nr++;
+	return 0;
+}
+
+/* Waits for the oldest chunk: bytes that it got, or an error. It stays entered. */
+static ssize_t limosa_chunk_wait(struct limosa_load_run *run,
+				 struct limosa_chunk **chunk)
+{
+	ssize_t got;
+
+	*chunk = &run->chunks[run->first];
+	run->first = (run->first + 1) % LIMOSA_LOAD_DEPTH;
+	run->nr--;
+	got = limosa_read_end(*chunk, run->file, run->align);
+	limosa_chunk_take_back(run->client->device, *chunk);
+	return got;
+}
+
+/* What is under way is not wanted: it is begun anew, or never. */
+static void limosa_chunks_drop(struct limosa_load_run *run)
+{
+	struct limosa_chunk *chunk;
+
+	bitmap_zero(run->paged, LIMOSA_HUGE_PAGES);
+	while (run->nr) {
+		limosa_chunk_wait(run, &chunk);
+		limosa_chunk_end(run, chunk);
+	}
+}
+
+/* ------------------------------------------------ putting pages in place */
+
+static void *limosa_chunk_bytes(struct limosa_load_run *run,
+				struct limosa_chunk *chunk, unsigned long i)
+{
+	return limosa_load_vram(run)->bytes +
+	       ((unsigned long)chunk->index[i] << PAGE_SHIFT);
+}
+
+/*
+ * Pages for what core has found empty. What is there stays: to replace it would
+ * change it for those who share it since fork(), too.
+ */
+static void limosa_place_fill(struct limosa_load_run *run,
+			      struct limosa_chunk *chunk, struct migrate_vma *m)
+{
+	unsigned long i, at = PHYS_PFN(m->start - chunk->addr);
+	struct page *page;
+
+	for (i = 0; i < m->npages; i++) {
+		bool whole = m->src[i] & MIGRATE_PFN_COMPOUND;
+
+		if (!(m->src[i] & MIGRATE_PFN_MIGRATE) ||
+		    migrate_pfn_to_page(m->src[i]))
+			continue;
+		page = limosa_vram_page(limosa_load_vram(run), run->client,
+					chunk->index[at + i],
+					whole ? LIMOSA_HUGE_ORDER : 0);
+		bitmap_set(run->paged, at + i, whole ? LIMOSA_HUGE_PAGES : 1);
+		m->dst[i] = migrate_pfn(page_to_pfn(page));
+		if (whole)
+			m->dst[i] |= MIGRATE_PFN_COMPOUND;
+	}
+}
+
+/* What core has put in place needs no copy. */
+static void limosa_place_count(struct limosa_load_run *run,
+			       struct limosa_chunk *chunk,
+			       struct migrate_vma *m)
+{
+	unsigned long i, at = PHYS_PFN(m->start - chunk->addr);
+
+	for (i = 0; i < m->npages; i++) {
+		bool whole = m->dst[i] & MIGRATE_PFN_COMPOUND;
+
+		if (!(m->src[i] & MIGRATE_PFN_MIGRATE) || !m->dst[i])
+			continue;
+		bitmap_clear(run->copy, at + i, whole ? LIMOSA_HUGE_PAGES : 1);
+		if (!whole)
+			continue;
+		run->args->loaded_huge++;
+		limosa_count(run->client, LIMOSA_HUGE_LOADED, 1);
+	}
+}
+
+/*
+ * Keeps what the CPU is to copy, out of the pages [at, end) of the chunk: with
+ * the finalize, core frees the pages that it was given and did not put in place.
+ */
+static int limosa_place_save(struct limosa_load_run *run,
+			     struct limosa_chunk *chunk, unsigned long at,
+			     unsigned long end)
+{
+	unsigned long i = at;
+
+	for_each_set_bit_from(i, run->copy, end) {
+		if (!run->bounce)
+			run->bounce = kvmalloc(chunk->nr << PAGE_SHIFT,
+					       GFP_KERNEL_ACCOUNT);
+		if (!run->bounce)
+			return -ENOMEM;
+		memcpy(run->bounce + (i << PAGE_SHIFT),
+		       limosa_chunk_bytes(run, chunk, i), PAGE_SIZE);
+	}
+	return 0;
+}
+
+/*
+ * Puts pages in place in [start, end) of one VMA; the rest is to be copied.
+ * Where a userfaultfd or KSM has a say, nothing is ours to fill.
+ */
+static int limosa_place_vma(struct limosa_load_run *run,
+			    struct limosa_chunk *chunk,
+			    struct vm_area_struct *vma, unsigned long start,
+			    unsigned long end)
+{
+	unsigned long at = PHYS_PFN(start - chunk->addr);
+	unsigned long to = PHYS_PFN(end - chunk->addr);
+	struct migrate_vma m = {
+		.vma = vma,
+		.start = start,
+		.end = end,
+		.src = run->src,
+		.dst = run->dst,
+		.pgmap_owner = limosa_load_vram(run)->pgmap.owner,
+		.flags = MIGRATE_VMA_SELECT_SYSTEM,
+	};
+	int err;
+
+	bitmap_set(run->copy, at, to - at);
+	if (!limosa_load_fits(vma) || userfaultfd_armed(vma))
+		return limosa_place_save(run, chunk, at, to);
+	if (chunk->huge && end - start == PMD_SIZE &&
+	    !(vma->vm_flags & VM_NOHUGEPAGE))
+		m.flags |= MIGRATE_VMA_SELECT_COMPOUND;
+	err = migrate_vma_setup(&m);
+	if (err)
+		return err;
+	if (!m.cpages)
+		return limosa_place_save(run, chunk, at, to);
+	limosa_place_fill(run, chunk, &m);
+	migrate_vma_pages(&m);
+	limosa_place_count(run, chunk, &m);
+	err = limosa_place_save(run, chunk, at, to);
+	migrate_vma_finalize(&m);
+	return err;
+}
+
+/* The first @nr pages of the chunk. Returns how many came into place or @copy. */
+static unsigned long limosa_place(struct limosa_load_run *run,
+				  struct limosa_chunk *chunk, unsigned long nr,
+				  int *err)
+{
+	struct mm_struct *mm = run->client->mm;
+	unsigned long addr = chunk->addr, end = addr + (nr << PAGE_SHIFT), next;
+
+	bitmap_zero(run->copy, LIMOSA_HUGE_PAGES);
+	bitmap_zero(run->paged, LIMOSA_HUGE_PAGES);
+	*err = mmap_read_lock_killable(mm) ? -EINTR : 0;
+	if (*err)
+		return 0;
+	for (; addr < end && !*err; addr = next) {
+		struct vm_area_struct *vma = vma_lookup(mm, addr);
+
+		if (!vma) {
+			*err = -EFAULT;
+			break;
+		}
+		next = min(end, vma->vm_end);
+		*err = limosa_place_vma(run, chunk, vma, addr, next);
+		if (*err) /* what is not saved is lost, and what comes after */
+			break;
+	}
+	mmap_read_unlock(mm);
+	return PHYS_PFN(addr - chunk->addr);
+}
+
+/*
+ * As the caller itself would write there. Nothing of the device is held: who is
+ * to provide the page may take as long as it likes.
+ */
+static unsigned long limosa_copy_over(struct limosa_load_run *run,
+				      unsigned long addr, unsigned long nr)
+{
+	unsigned long i;
+
+	for_each_set_bit(i, run->copy, nr) {
+		void __user *to = (void __user *)(addr + (i << PAGE_SHIFT));
+
+		if (copy_to_user(to, run->bounce + (i << PAGE_SHIFT), PAGE_SIZE))
+			return i;
+	}
+	return nr;
+}
+
+/* ----------------------------------------------------------- the whole */
+
+/* The pages up to @placed are dealt with. */
+static void limosa_load_count(struct limosa_load_run *run, unsigned long addr,
+			      unsigned long placed, size_t bytes)
+{
+	unsigned long copied = bitmap_weight(run->copy, placed);
+
+	run->args->cursor = addr + (placed << PAGE_SHIFT);
+	run->args->bytes += min(bytes, placed << PAGE_SHIFT);
+	run->args->copied += copied;
+	run->args->loaded += placed - copied;
+	limosa_count(run->client, LIMOSA_PAGES_LOADED, placed - copied);
+	limosa_count(run->client, LIMOSA_PAGES_LOAD_COPIED, copied);
+}
+
+/* Zeroes behind the end of the file, in its last page. */
+static void limosa_chunk_zero(struct limosa_load_run *run,
+			      struct limosa_chunk *chunk, size_t got)
+{
+	if (PAGE_ALIGNED(got))
+		return;
+	memset(limosa_chunk_bytes(run, chunk, got >> PAGE_SHIFT) +
+	       offset_in_page(got), 0, PAGE_SIZE - offset_in_page(got));
+	wmb(); /* before anybody is told */
+}
+
+/* The oldest chunk, to its end. Return: 0, 1 (the file ended), or an error. */
+static int limosa_chunk_finish(struct limosa_load_run *run)
+{
+	struct limosa_chunk *chunk;
+	unsigned long nr, placed;
+	ssize_t got;
+	bool ended;
+	int err;
+
+	bitmap_zero(run->paged, LIMOSA_HUGE_PAGES);
+	got = limosa_chunk_wait(run, &chunk);
+	if (got < 0) {
+		limosa_chunk_end(run, chunk);
+		return got;
+	}
+	ended = got < chunk->nr << PAGE_SHIFT;
+	chunk->huge &= !ended;
+	limosa_chunk_zero(run, chunk, got);
+	nr = PHYS_PFN(PAGE_ALIGN(got));
+	placed = limosa_place(run, chunk, nr, &err);
+	limosa_chunk_end(run, chunk);
+	if (run->bounce) {
+		/* The others go, too: they have the device entered. */
+		limosa_chunks_drop(run);
+		run->next = chunk->addr + (nr << PAGE_SHIFT);
+		placed = limosa_copy_over(run, chunk->addr, placed);
+		kvfree(run->bounce);
+		run->bounce = NULL;
+		if (!err && placed < nr)
+			err = -EFAULT;
+	}
+	limosa_load_count(run, chunk->addr, placed, got);
+	return err ?: ended;
+}
+
+/*
+ * At least one chunk a call: a caller with a timer gets on, too. What stands in
+ * the way of the next chunk is told when those before it are done.
+ */
+static int limosa_load_all(struct limosa_load_run *run)
+{
+	unsigned long from = run->next;
+	int ret, err = 0;
+
+	for (;;) {
+		while (!err && run->nr < LIMOSA_LOAD_DEPTH &&
+		       run->next < run->end) {
+			if (run->next != from && signal_pending(current))
+				err = -EINTR;
+			else
+				err = limosa_chunk_begin(run);
+		}
+		if (!run->nr)
+			return err;
+		ret = limosa_chunk_finish(run);
+		if (ret) {
+			limosa_chunks_drop(run);
+			if (ret > 0)
+				run->args->cursor = run->end;
+			return min(ret, 0);
+		}
+		/* Others may have been dropped, and what they had is free. */
+		if (!run->nr)
+			err = 0;
+		cond_resched();
+	}
+}
+
+/* What would be no load at all is told before anything is read. */
+static int limosa_load_check_range(struct mm_struct *mm, unsigned long addr,
+				   unsigned long end)
+{
+	struct vm_area_struct *vma;
+	int err = 0;
+
+	if (mmap_read_lock_killable(mm))
+		return -EINTR;
+	for (; addr < end && !err; addr = vma ? vma->vm_end : end) {
+		vma = vma_lookup(mm, addr);
+		if (!vma || !(vma->vm_flags & VM_WRITE))
+			err = -EFAULT;
+		else if (!limosa_load_fits(vma))
+			err = -EOPNOTSUPP;
+	}
+	mmap_read_unlock(mm);
+	return err;
+}
+
+static int limosa_load_check_file(struct limosa_client *client,
+				  struct file *file, u64 offset, u32 *align)
+{
+	struct limosa_probe probe = {};
+	int err;
+
+	if (!client->device->p2p.kaddr)
+		return -EOPNOTSUPP;
+	err = limosa_probe_file(client->device, file, LIMOSA_FROM_FILE, &probe);
+	if (err)
+		return err;
+	if (probe.verdict != LIMOSA_VERDICT_DIRECT)
+		return -EOPNOTSUPP;
+	*align = probe.offset_align;
+	return IS_ALIGNED(offset, *align) ? 0 : -EINVAL;
+}
+
+static int limosa_load_file(struct limosa_client *client, struct file *file,
+			    struct limosa_load *args)
+{
+	unsigned long end = args->addr + args->len;
+	struct limosa_load_run *run;
+	u32 align;
+	int err;
+
+	err = limosa_load_check_file(client, file, args->offset, &align);
+	if (!err)
+		err = limosa_load_check_range(client->mm, args->addr, end);
+	if (err)
+		return err;
+	run = kvzalloc_obj(*run, GFP_KERNEL_ACCOUNT);
+	if (!run)
+		return -ENOMEM;
+	run->client = client;
+	run->file = file;
+	run->align = align;
+	run->args = args;
+	run->next = args->addr;
+	run->end = end;
+	err = limosa_load_all(run);
+	kvfree(run);
+	return err;
+}
+
+int limosa_ioctl_load(struct limosa_client *client, void *data)
+{
+	struct limosa_load *args = data;
+	struct file *file;
+	int err;
+
+	args->cursor = args->addr;
+	args->bytes = 0;
+	args->loaded = 0;
+	args->loaded_huge = 0;
+	args->copied = 0;
+	err = limosa_check_range(args->addr, args->len);
+	if (err || args->reserved || args->offset > LLONG_MAX - args->len)
+		return -EINVAL;
+	file = fget(args->fd);
+	if (!file)
+		return -EBADF;
+	err = limosa_load_file(client, file, args);
+	fput(file);
+	return err;
+}
+
+int limosa_load_try(struct limosa_device *device, struct file *file, size_t len)
+{
+	struct limosa_vram *vram = &device->vram[LIMOSA_PLACE_PRIVATE];
+	struct limosa_chunk *chunk;
+	ssize_t got;
+	long index;
+
+	chunk = kvzalloc_obj(*chunk);
+	if (!chunk)
+		return -ENOMEM;
+	index = limosa_vram_take(vram, 0);
+	if (index < 0) {
+		kvfree(chunk);
+		return index;
+	}
+	chunk->nr = 1;
+	chunk->index[0] = index;
+	limosa_chunk_lend(device, chunk);
+	/* One block and no more: a page may be more than the file's. */
+	chunk->bvecs[0].bv_len = len;
+	limosa_read_begin(chunk, file, 0);
+	got = limosa_read_end(chunk, file, 1);
+	limosa_chunk_take_back(device, chunk);
+	limosa_vram_give(vram, index, 0);
+	kvfree(chunk);
+	return min(got, 0);
+}

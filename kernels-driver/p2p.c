@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The private memory once more, as pages that other PCI devices reach
+ * (P2PDMA), and lending them to those who do I/O with them.
+ *
+ * The same bytes have two struct pages: one of DEVICE_PRIVATE, by which they are
+ * memory of a process, and one of P2PDMA, by which a bio can name them. Who has
+ * the bytes is decided by the vram's allocator alone, so never do both have
+ * users but where a load fills what it is about to give to a process. Coherent
+ * memory has a struct page at the BAR's own address already, and no second can
+ * be there.
+ *
+ * It does not decide whether two devices can reach one another (probe.c).
+ */
+#include <linux/delay.h>
+#include <linux/module.h>
+#include <linux/page_ref.h>
+#include <linux/pci-p2pdma.h>
+
+#include "limosa.h"
+
+static unsigned long publish_mb;
+module_param(publish_mb, ulong, 0644);
+MODULE_PARM_DESC(publish_mb,
+		 "MiB of each BAR's private memory given to the kernel's own users of peer-to-peer memory, as nvmet, when a device is bound (default 0)");
+
+/*
+ * Core's pool is emptied at once: it is published to root through sysfs, and
+ * would else hand out what the vram's allocator does. What an administrator
+ * wants to be handed out there goes back, and is never free here.
+ */
+static void limosa_p2p_publish(struct limosa_device *device)
+{
+	struct limosa_vram *vram = &device->vram[LIMOSA_PLACE_PRIVATE];
+	struct limosa_p2p *p2p = &device->p2p;
+	unsigned long pages;
+
+	pages = min(READ_ONCE(publish_mb), vram->nr_pages >> (20 - PAGE_SHIFT));
+	pages = ALIGN(pages << (20 - PAGE_SHIFT), LIMOSA_HUGE_PAGES);
+	if (!pages)
+		return;
+	p2p->published = pages;
+	limosa_vram_withhold(vram, vram->nr_pages - pages);
+	pci_free_p2pmem(device->pdev,
+			p2p->kaddr + ((vram->nr_pages - pages) << PAGE_SHIFT),
+			pages << PAGE_SHIFT);
+	pci_p2pmem_publish(device->pdev, true);
+}
+
+void limosa_p2p_init(struct limosa_device *device, int bar)
+{
+	struct limosa_vram *vram = &device->vram[LIMOSA_PLACE_PRIVATE];
+	struct limosa_p2p *p2p = &device->p2p;
+	size_t size = vram->nr_pages << PAGE_SHIFT;
+	int err;
+
+	if (!size)
+		return;
+	/* After limosa_vram_init(): x86 keeps the first mapping's caching. */
+	err = pci_p2pdma_add_resource(device->pdev, bar, size, 0);
+	if (!err) {
+		p2p->kaddr = pci_alloc_p2pmem(device->pdev, size);
+		err = p2p->kaddr ? 0 : -ENOMEM;
+	}
+	if (err) {
+		pci_warn(device->pdev,
+			 "no peer-to-peer memory (%d): there are no pools and no loads\n",
+			 err);
+		return;
+	}
+	p2p->first = virt_to_page(p2p->kaddr);
+	limosa_p2p_publish(device);
+}
+
+void limosa_p2p_fini(struct limosa_device *device)
+{
+	struct limosa_vram *vram = &device->vram[LIMOSA_PLACE_PRIVATE];
+	struct limosa_p2p *p2p = &device->p2p;
+	unsigned long kept = vram->nr_pages - p2p->published;
+
+	if (!p2p->kaddr)
+		return;
+	/* Core waits for those who have what was published. */
+	pci_p2pmem_publish(device->pdev, false);
+	limosa_vram_put_back(vram, kept);
+	if (kept)
+		pci_free_p2pmem(device->pdev, p2p->kaddr, kept << PAGE_SHIFT);
+	p2p->kaddr = NULL;
+}
+
+void limosa_p2p_lend(struct limosa_device *device, unsigned long index,
+		     unsigned long nr)
+{
+	struct page *page = device->p2p.first + index;
+
+	for (; nr--; page++) {
+		VM_WARN_ON_ONCE_PAGE(page_ref_count(page), page);
+		init_page_count(page);
+	}
+}
+
+/*
+ * Nobody tells when a transfer gives a page back, so it is looked. Whoever maps
+ * it has lost it already; what is left is I/O under way.
+ */
+void limosa_p2p_take_back(struct limosa_device *device, unsigned long index,
+			  unsigned long nr)
+{
+	struct page *page = device->p2p.first + index;
+	unsigned int wait = 1;
+
+	for (; nr--; page++) {
+		while (!page_ref_freeze(page, 1)) {
+			msleep(wait);
+			wait = min(2 * wait, 100u);
+		}
+	}
+}
