@@ -668,16 +668,17 @@ void limosa_pools_revoke(struct limosa_device *device);
 
 /**
  * limosa_probe_file() - what becomes of data between a file and a device
- * @device: whose private memory; between enter and exit
+ * @device: whose private memory; referenced, and not entered: the file may be
+ *	    long in answering
  * @file: any open file
  * @direction: one of enum limosa_direction
  * @probe: the members after @direction are set
  *
  * May read a block of the file into the device's memory, where nothing else
- * tells (limosa_load_try()).
+ * tells (limosa_load_try()); enters the device for that alone.
  *
- * Return: 0 with a verdict, -EBADF (not open for that direction), -EINTR,
- * -ENOMEM.
+ * Return: 0 with a verdict, -EBADF (not open for that direction), -ENODEV (the
+ * device is gone), or what limosa_load_try() failed with.
  */
 int limosa_probe_file(struct limosa_device *device, struct file *file,
 		      enum limosa_direction direction,
