@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use common::memory::{Memory, PAGE};
@@ -64,6 +65,8 @@ fn policy(memory: &Memory) -> limosa_policy {
 struct Sample {
     request: u32,
     words: Vec<u64>,
+    /// Bytes in the struct's first version.
+    first: usize,
 }
 
 fn words<T>(request: u32, sample: T) -> Sample {
@@ -72,22 +75,30 @@ fn words<T>(request: u32, sample: T) -> Sample {
     let mut words = vec![0u64; bytes / 8];
     // SAFETY: plain numbers, without padding, of exactly that size.
     unsafe { std::ptr::copy_nonoverlapping((&raw const sample).cast::<u8>(), words.as_mut_ptr().cast(), bytes) };
-    Sample { request, words }
+    Sample { request, words, first: bytes }
 }
 
 /// A good call of each request of a device file.
 fn samples(memory: &Memory) -> Vec<Sample> {
     vec![
-        words(LIMOSA_INFO, limosa_info { size: size::<limosa_info>(), ..Default::default() }),
+        words(LIMOSA_INFO, limosa_info { size: size::<limosa_info>(), ..Default::default() })
+            .since(offset_of!(limosa_info, p2p_bytes)),
         words(LIMOSA_LIMIT, limosa_limit { size: size::<limosa_limit>(), flags: 0, bytes: u64::MAX }),
         words(LIMOSA_MIGRATE, migrate(memory)),
         words(LIMOSA_RESIDENCY, residency(memory)),
-        words(LIMOSA_COUNTERS, limosa_counters { size: size::<limosa_counters>(), ..Default::default() }),
+        words(LIMOSA_COUNTERS, limosa_counters { size: size::<limosa_counters>(), ..Default::default() })
+            .since(offset_of!(limosa_counters, pages_loaded)),
         words(LIMOSA_VIEW, view(memory)),
     ]
 }
 
 impl Sample {
+    /// Of a struct that was shorter once.
+    fn since(mut self, first: usize) -> Self {
+        self.first = first;
+        self
+    }
+
     fn call(&self, fd: BorrowedFd<'_>, change: impl FnOnce(&mut Vec<u64>)) -> Result<Vec<u64>, i32> {
         let mut words = self.words.clone();
         change(&mut words);
@@ -124,10 +135,24 @@ fn every_request_takes_its_own_struct() {
 fn a_struct_shorter_than_the_first_version_is_malformed() {
     let (shim, memory) = (device(), Memory::pages(4));
     for sample in samples(&memory) {
-        for size in [0, 4, 8, sample.words.len() * 8 - 8, sample.words.len() * 8 - 1] {
+        for size in [0, 4, 8, sample.first - 8, sample.first - 1] {
             let result = sample.call(shim.as_fd(), |words| set_size(words, size));
             assert_eq!(result.unwrap_err(), libc::EINVAL, "{:#x} with size {size}", sample.request);
         }
+    }
+}
+
+#[test]
+fn a_struct_of_an_earlier_version_is_answered_as_far_as_it_goes() {
+    let (shim, memory) = (device(), Memory::pages(4));
+    const KEPT: u64 = 0xfeed_beef;
+    for sample in samples(&memory).into_iter().filter(|sample| sample.first < sample.words.len() * 8) {
+        let after = sample.call(shim.as_fd(), |words| {
+            words[sample.first / 8..].fill(KEPT);
+            set_size(words, sample.first);
+        });
+        let after = after.unwrap_or_else(|errno| panic!("{:#x}: {errno}", sample.request));
+        assert!(after[sample.first / 8..].iter().all(|word| *word == KEPT), "{:#x}: {after:x?}", sample.request);
     }
 }
 

@@ -80,6 +80,8 @@ pub struct Outcome {
     pub errno: i32,
     /// The struct, as it is afterwards.
     pub after: Vec<u8>,
+    /// Whether the caller gave room for all of it.
+    pub whole: bool,
 }
 
 impl Outcome {
@@ -231,7 +233,10 @@ impl Call {
             0 | 1 => {
                 let short = if random.once_in(4) { 0 } else { random.below(size) };
                 self.resize(short);
-                self.fault("a size that is too small", &[libc::EINVAL]);
+                // The size of an earlier version is as good as the size of this one.
+                if short < self.of().first {
+                    self.fault("a size that is too small", &[libc::EINVAL]);
+                }
             }
             2 => self.resize(size + 1 + random.below(256)),
             3 | 4 => {
@@ -313,7 +318,7 @@ impl Call {
         } else {
             self.before.clone()
         };
-        let outcome = Outcome { errno, after };
+        let outcome = Outcome { errno, after, whole: self.given >= self.of().size };
         let wrong = self.judge(&outcome).or_else(|| {
             let behind = (at + self.before.len()).wrapping_sub(start);
             let kept = self.pointer != 0 || behind >= ROOM || bench.bytes()[behind] == 0xA5;
@@ -355,7 +360,7 @@ impl Call {
         if outcome.after[..out] != self.before[..out] {
             return Some("what goes in was written".into());
         }
-        let end = of.size.min(self.before.len());
+        let end = of.size.min(self.given).min(self.before.len());
         if outcome.after[end..] != self.before[end..] {
             return Some("what the kernel does not know was written".into());
         }

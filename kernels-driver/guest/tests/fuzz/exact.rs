@@ -178,7 +178,7 @@ impl Worker {
                 return Err(format!("a failed call left a file open: {lowest}, then {}", lowest_free()?));
             }
         }
-        if outcome.errno == 0 { self.succeeded(shape, file, &outcome) } else { Ok(()) }
+        if outcome.errno == 0 && outcome.whole { self.succeeded(shape, file, &outcome) } else { Ok(()) }
     }
 
     fn succeeded(&mut self, shape: usize, file: usize, outcome: &Outcome) -> Result<(), String> {

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use crate::raw::memory::checked;
 use crate::raw::random::Random;
 use crate::raw::shim::Device;
-use crate::raw::uapi::Info;
+use crate::raw::uapi::{COUNTERS_TOLD, Info};
 
 /// A device that is open.
 pub struct Opened {
@@ -18,7 +18,7 @@ pub struct Opened {
     /// What it was when it was opened.
     pub first: Info,
     /// What its counters were when last asked: the file's, and the device's.
-    pub counts: [[u64; 14]; 2],
+    pub counts: [[u64; COUNTERS_TOLD]; 2],
 }
 
 impl Opened {
@@ -28,7 +28,7 @@ impl Opened {
         // SAFETY: a new number.
         let again = unsafe { OwnedFd::from_raw_fd(checked(libc::dup(device.as_raw_fd()))?) };
         let first = device.info()?;
-        Ok(Self { device, again, first, counts: [[0; 14]; 2] })
+        Ok(Self { device, again, first, counts: [[0; COUNTERS_TOLD]; 2] })
     }
 
     /// One of its numbers.

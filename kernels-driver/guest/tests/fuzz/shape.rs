@@ -29,6 +29,8 @@ pub struct Shape {
     pub command: u64,
     /// The size of its struct.
     pub size: usize,
+    /// The size of its struct's first version: what is shorter is malformed.
+    pub first: usize,
     /// Whether it is one of a view's.
     pub of_view: bool,
     /// What the caller fills in, but for `size`.
@@ -47,6 +49,7 @@ pub const SHAPES: &[Shape] = &[
         name: "INFO",
         command: uapi::INFO,
         size: size_of::<uapi::Info>(),
+        first: std::mem::offset_of!(uapi::Info, p2p_bytes),
         of_view: false,
         fields: &[(4, Field::Flags)],
         out: 8,
@@ -57,6 +60,7 @@ pub const SHAPES: &[Shape] = &[
         name: "LIMIT",
         command: uapi::LIMIT,
         size: size_of::<uapi::Limit>(),
+        first: size_of::<uapi::Limit>(),
         of_view: false,
         fields: &[(4, Field::Flags), (8, Field::Bytes)],
         out: 16,
@@ -67,6 +71,7 @@ pub const SHAPES: &[Shape] = &[
         name: "MIGRATE",
         command: uapi::MIGRATE,
         size: size_of::<uapi::Migrate>(),
+        first: size_of::<uapi::Migrate>(),
         of_view: false,
         fields: &[(4, Field::Flags), (8, Field::Range), (24, Field::Enum(2)), (28, Field::Reserved)],
         out: 32,
@@ -77,6 +82,7 @@ pub const SHAPES: &[Shape] = &[
         name: "RESIDENCY",
         command: uapi::RESIDENCY,
         size: size_of::<uapi::Residency>(),
+        first: size_of::<uapi::Residency>(),
         of_view: false,
         fields: &[(4, Field::Flags), (8, Field::Range), (24, Field::States)],
         out: 32,
@@ -87,6 +93,7 @@ pub const SHAPES: &[Shape] = &[
         name: "COUNTERS",
         command: uapi::COUNTERS,
         size: size_of::<uapi::Counters>(),
+        first: std::mem::offset_of!(uapi::Counters, pages_loaded),
         of_view: false,
         fields: &[(4, Field::Flags), (8, Field::Enum(1)), (12, Field::Reserved)],
         out: 16,
@@ -97,6 +104,7 @@ pub const SHAPES: &[Shape] = &[
         name: "VIEW",
         command: uapi::VIEW,
         size: size_of::<uapi::View>(),
+        first: size_of::<uapi::View>(),
         of_view: false,
         fields: &[(4, Field::Flags), (8, Field::Range), (24, Field::Enum(1))],
         out: 28,
@@ -107,6 +115,7 @@ pub const SHAPES: &[Shape] = &[
         name: "POLICY",
         command: uapi::POLICY,
         size: size_of::<uapi::Policy>(),
+        first: size_of::<uapi::Policy>(),
         of_view: true,
         fields: &[(4, Field::Flags), (8, Field::Range), (24, Field::Enum(1)), (28, Field::Reserved)],
         out: 32,
@@ -115,8 +124,8 @@ pub const SHAPES: &[Shape] = &[
     },
 ];
 const _: () = {
-    assert!(SHAPES[INFO].size == 64 && SHAPES[MIGRATE].size == 64 && SHAPES[RESIDENCY].size == 64 + 8);
-    assert!(SHAPES[COUNTERS].size == 128 && SHAPES[VIEW].size == 32 && SHAPES[POLICY].size == 32);
+    assert!(SHAPES[INFO].first == 64 && SHAPES[MIGRATE].size == 64 && SHAPES[RESIDENCY].size == 64 + 8);
+    assert!(SHAPES[COUNTERS].first == 128 && SHAPES[VIEW].size == 32 && SHAPES[POLICY].size == 32);
 };
 
 /// Their places in [`SHAPES`].

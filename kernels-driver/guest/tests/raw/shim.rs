@@ -81,7 +81,7 @@ impl Device {
     }
 
     /// LIMOSA_COUNTERS.
-    pub fn counters(&self, scope: u32) -> io::Result<[u64; 14]> {
+    pub fn counters(&self, scope: u32) -> io::Result<[u64; uapi::COUNTERS_TOLD]> {
         let mut arguments = uapi::Counters { size: size::<uapi::Counters>(), scope, ..Default::default() };
         call(self.as_raw_fd(), uapi::COUNTERS, &mut arguments).map(|()| uapi::counts(&arguments))
     }

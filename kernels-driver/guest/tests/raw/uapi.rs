@@ -1,5 +1,5 @@
-//! The interface's structs and numbers by short names: the bindings that are made from its header, and the fourteen
-//! counters as an array.
+//! The interface's structs and numbers by short names: the bindings that are made from its header, and its counters as an
+//! array.
 
 #![allow(missing_docs)] // the header's words
 
@@ -25,7 +25,9 @@ pub const SCOPE_DEVICE: u32 = header::LIMOSA_SCOPE_DEVICE;
 pub const POLICY_MAP: u32 = header::LIMOSA_POLICY_MAP;
 pub const POLICY_MIGRATE: u32 = header::LIMOSA_POLICY_MIGRATE;
 
-pub const COUNTER_NAMES: [&str; 14] = [
+/// How many counters there are.
+pub const COUNTERS_TOLD: usize = 17;
+pub const COUNTER_NAMES: [&str; COUNTERS_TOLD] = [
     "pages_to_device",
     "huge_to_device",
     "pages_to_system",
@@ -40,10 +42,13 @@ pub const COUNTER_NAMES: [&str; 14] = [
     "gpu_retries",
     "invalidations",
     "pages_evicted",
+    "pages_loaded",
+    "huge_loaded",
+    "pages_load_copied",
 ];
 
 /// The counters in their order.
-pub fn counts(of: &Counters) -> [u64; 14] {
+pub fn counts(of: &Counters) -> [u64; COUNTERS_TOLD] {
     [
         of.pages_to_device,
         of.huge_to_device,
@@ -59,5 +64,8 @@ pub fn counts(of: &Counters) -> [u64; 14] {
         of.gpu_retries,
         of.invalidations,
         of.pages_evicted,
+        of.pages_loaded,
+        of.huge_loaded,
+        of.pages_load_copied,
     ]
 }

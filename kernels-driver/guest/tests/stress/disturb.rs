@@ -7,7 +7,7 @@ use crate::agent::{Agent, Op};
 use crate::arena::{Arena, set_policy};
 use crate::raw::shim::Device;
 use crate::raw::uapi::{
-    COHERENT, COUNTER_NAMES, POLICY_MAP, POLICY_MIGRATE, PRIVATE, SCOPE_DEVICE, SCOPE_FILE, SYSTEM,
+    COHERENT, COUNTER_NAMES, COUNTERS_TOLD, POLICY_MAP, POLICY_MIGRATE, PRIVATE, SCOPE_DEVICE, SCOPE_FILE, SYSTEM,
 };
 use crate::raw::{HUGE, PAGE, errno, memory};
 
@@ -17,7 +17,7 @@ const MADV_COLLAPSE: i32 = 25;
 /// Does all of them, in turn by chance.
 pub fn work(mut agent: Agent) {
     let _ = std::fs::write("/sys/kernel/mm/ksm/run", "1");
-    let mut counts = vec![[[0; 14]; 2]; agent.arena().devices.len()];
+    let mut counts = vec![[[0; COUNTERS_TOLD]; 2]; agent.arena().devices.len()];
     while agent.goes_on() {
         let shared = Arc::clone(&agent.shared);
         let (at, len, slots) = range(&mut agent, &shared.arena);
@@ -124,7 +124,7 @@ fn limit(agent: &mut Agent) {
     agent.note(Op::Limit, true);
 }
 
-fn query(agent: &mut Agent, at: usize, len: usize, counts: &mut [[[u64; 14]; 2]]) {
+fn query(agent: &mut Agent, at: usize, len: usize, counts: &mut [[[u64; COUNTERS_TOLD]; 2]]) {
     let shared = Arc::clone(&agent.shared);
     let Some(device) = device(agent, &shared.arena) else { return };
     let (told, result) = device.residency(at, len);

@@ -46,6 +46,12 @@ pub struct Counters {
     pub invalidations: u64,
     /// Pages moved back because the device was unbound.
     pub pages_evicted: u64,
+    /// Pages that came from files and stand on the device.
+    pub pages_loaded: u64,
+    /// How often 2 MiB of them were one.
+    pub huge_loaded: u64,
+    /// Pages of loads that the CPU copied to where a page was already.
+    pub pages_load_copied: u64,
 }
 
 impl Counters {
@@ -68,6 +74,9 @@ impl Counters {
             gpu_retries: passed(|all| all.gpu_retries),
             invalidations: passed(|all| all.invalidations),
             pages_evicted: passed(|all| all.pages_evicted),
+            pages_loaded: passed(|all| all.pages_loaded),
+            huge_loaded: passed(|all| all.huge_loaded),
+            pages_load_copied: passed(|all| all.pages_load_copied),
         }
     }
 }
@@ -104,6 +113,9 @@ impl Shim {
             gpu_retries: all.gpu_retries,
             invalidations: all.invalidations,
             pages_evicted: all.pages_evicted,
+            pages_loaded: all.pages_loaded,
+            huge_loaded: all.huge_loaded,
+            pages_load_copied: all.pages_load_copied,
         })
     }
 }

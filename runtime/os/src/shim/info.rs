@@ -29,8 +29,14 @@ pub struct Info {
     pub coherent: DeviceMemory,
     /// Bytes of device memory that this open device may have in use.
     pub limit: u64,
-    /// Bytes of device memory that it has in use.
+    /// Bytes of device memory that it has in use, its pools included.
     pub used: u64,
+    /// Bytes of the private memory that other devices can reach (peer-to-peer DMA): all of it, or zero, and then there are
+    /// neither pools nor loads.
+    pub p2p_bytes: u64,
+    /// Bytes of the private memory that the administrator gave to the kernel's own users of such memory, as the NVMe
+    /// target (the module's parameter `publish_mb`). They are never free.
+    pub published_bytes: u64,
 }
 
 impl Info {
@@ -48,6 +54,8 @@ impl Info {
             coherent: DeviceMemory { bytes: info.coherent_bytes, free: info.coherent_free },
             limit: info.limit,
             used: info.used,
+            p2p_bytes: info.p2p_bytes,
+            published_bytes: info.published_bytes,
         })
     }
 }
