@@ -37,6 +37,7 @@
  * struct limosa_chunk - a part of a load, at most 2 MiB
  * @addr: where it goes to
  * @nr: pages
+ * @bytes: to be read to them
  * @pos: where it comes from
  * @srcu: it has the device entered
  * @huge: its memory is a run of 2 MiB
@@ -48,6 +49,7 @@
 struct limosa_chunk {
 	unsigned long addr;
 	unsigned long nr;
+	size_t bytes;
 	loff_t pos;
 	int srcu;
 	bool huge;
@@ -123,7 +125,7 @@ static void limosa_read_begin(struct limosa_chunk *chunk, struct file *file,
 	ssize_t ret;
 
 	iov_iter_bvec(&iter, ITER_DEST, chunk->bvecs, chunk->nr_bvecs,
-		      chunk->nr << PAGE_SHIFT);
+		      chunk->bytes);
 	iov_iter_advance(&iter, got);
 	init_completion(&chunk->done);
 	init_sync_kiocb(&chunk->kiocb, file);
@@ -169,7 +171,7 @@ static ssize_t limosa_read_end(struct limosa_chunk *chunk, struct file *file,
 			return -EOPNOTSUPP;
 		got += chunk->ret;
 		/* A direct read that ends within a block ends the file. */
-		if (!chunk->ret || got == chunk->nr << PAGE_SHIFT ||
+		if (!chunk->ret || got == chunk->bytes ||
 		    !IS_ALIGNED(got, align))
 			return got;
 		limosa_read_begin(chunk, file, got);
@@ -223,6 +225,7 @@ static void limosa_chunk_lend(struct limosa_device *device,
 	unsigned long i;
 
 	chunk->nr_bvecs = 0;
+	chunk->bytes = chunk->nr << PAGE_SHIFT;
 	for (i = 0; i < chunk->nr; i++) {
 		limosa_p2p_lend(device, chunk->index[i], 1);
 		if (i && chunk->index[i] == chunk->index[i - 1] + 1) {
@@ -502,7 +505,7 @@ static int limosa_chunk_finish(struct limosa_load_run *run)
 		limosa_chunk_end(run, chunk);
 		return got;
 	}
-	ended = got < chunk->nr << PAGE_SHIFT;
+	ended = got < chunk->bytes;
 	chunk->huge &= !ended;
 	limosa_chunk_zero(run, chunk, got);
 	nr = PHYS_PFN(PAGE_ALIGN(got));
@@ -660,7 +663,7 @@ int limosa_load_try(struct limosa_device *device, struct file *file, size_t len)
 	chunk->index[0] = index;
 	limosa_chunk_lend(device, chunk);
 	/* One block and no more: a page may be more than the file's. */
-	chunk->bvecs[0].bv_len = len;
+	chunk->bytes = len;
 	limosa_read_begin(chunk, file, 0);
 	got = limosa_read_end(chunk, file, 1);
 	limosa_chunk_take_back(device, chunk);
