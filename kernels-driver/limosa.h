@@ -218,6 +218,7 @@ static inline unsigned long limosa_page_bar_pfn(struct limosa_vram *vram,
  * @kaddr: all of it, taken from the kernel's pool of such memory, so that
  *	   nobody else hands it out; NULL if there is none
  * @first: its first page; page i is the page i of the private vram
+ * @pgmap: core's, of these pages
  * @published: pages at the end that were given back to the kernel's pool
  *
  * A page is without references as long as nobody has it. It gets one when it is
@@ -227,6 +228,7 @@ static inline unsigned long limosa_page_bar_pfn(struct limosa_vram *vram,
 struct limosa_p2p {
 	void *kaddr;
 	struct page *first;
+	struct dev_pagemap *pgmap;
 	unsigned long published;
 };
 
@@ -235,12 +237,15 @@ void limosa_p2p_init(struct limosa_device *device, int bar);
 /* Nothing is lent any more. Before limosa_vram_fini(). */
 void limosa_p2p_fini(struct limosa_device *device);
 
-/* Gives a reference each to pages of memory that the caller has reserved. */
-void limosa_p2p_lend(struct limosa_device *device, unsigned long index,
-		     unsigned long nr);
-/* Waits until it is the last, and takes it. */
-void limosa_p2p_take_back(struct limosa_device *device, unsigned long index,
-			  unsigned long nr);
+/*
+ * The pages of memory that the caller has reserved, as one folio of @order (0 or
+ * LIMOSA_HUGE_ORDER) with one reference.
+ */
+struct page *limosa_p2p_lend(struct limosa_device *device, unsigned long index,
+			     unsigned int order);
+/* Takes it, if it is the last. */
+bool limosa_p2p_take_back(struct limosa_device *device, unsigned long index,
+			  unsigned int order);
 
 /* -------------------------------------------------------------- driver.c */
 

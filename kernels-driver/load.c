@@ -19,6 +19,7 @@
  */
 #include <linux/bvec.h>
 #include <linux/completion.h>
+#include <linux/delay.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/migrate.h>
@@ -180,6 +181,11 @@ static ssize_t limosa_read_end(struct limosa_chunk *chunk, struct file *file,
 
 /* --------------------------------------------------------------- chunks */
 
+static unsigned int limosa_chunk_order(struct limosa_chunk *chunk)
+{
+	return chunk->huge ? LIMOSA_HUGE_ORDER : 0;
+}
+
 /* Gives back what memory of it is not in @paged, and leaves the device. */
 static void limosa_chunk_end(struct limosa_load_run *run,
 			     struct limosa_chunk *chunk)
@@ -221,30 +227,34 @@ static int limosa_chunk_reserve(struct limosa_load_run *run,
 static void limosa_chunk_lend(struct limosa_device *device,
 			      struct limosa_chunk *chunk)
 {
+	unsigned int order = limosa_chunk_order(chunk);
 	struct bio_vec *bvec = NULL;
+	struct page *page;
 	unsigned long i;
 
 	chunk->nr_bvecs = 0;
 	chunk->bytes = chunk->nr << PAGE_SHIFT;
-	for (i = 0; i < chunk->nr; i++) {
-		limosa_p2p_lend(device, chunk->index[i], 1);
+	for (i = 0; i < chunk->nr; i += 1UL << order) {
+		page = limosa_p2p_lend(device, chunk->index[i], order);
 		if (i && chunk->index[i] == chunk->index[i - 1] + 1) {
 			bvec->bv_len += PAGE_SIZE;
 			continue;
 		}
 		bvec = &chunk->bvecs[chunk->nr_bvecs++];
-		bvec_set_page(bvec, device->p2p.first + chunk->index[i],
-			      PAGE_SIZE, 0);
+		bvec_set_page(bvec, page, PAGE_SIZE << order, 0);
 	}
 }
 
 static void limosa_chunk_take_back(struct limosa_device *device,
 				   struct limosa_chunk *chunk)
 {
+	unsigned int order = limosa_chunk_order(chunk);
 	unsigned long i;
 
-	for (i = 0; i < chunk->nr; i++)
-		limosa_p2p_take_back(device, chunk->index[i], 1);
+	/* A bio of kernel pages takes no references. */
+	for (i = 0; i < chunk->nr; i += 1UL << order)
+		while (!limosa_p2p_take_back(device, chunk->index[i], order))
+			msleep(1);
 }
 
 /* Takes memory for the next chunk, and begins to read. */

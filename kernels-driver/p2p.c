@@ -12,9 +12,10 @@
  *
  * It does not decide whether two devices can reach one another (probe.c).
  */
-#include <linux/delay.h>
+#include <linux/memremap.h>
 #include <linux/module.h>
 #include <linux/page_ref.h>
+#include <linux/pagemap.h>
 #include <linux/pci-p2pdma.h>
 
 #include "limosa.h"
@@ -69,6 +70,7 @@ void limosa_p2p_init(struct limosa_device *device, int bar)
 		return;
 	}
 	p2p->first = virt_to_page(p2p->kaddr);
+	p2p->pgmap = page_pgmap(p2p->first);
 	limosa_p2p_publish(device);
 }
 
@@ -88,31 +90,26 @@ void limosa_p2p_fini(struct limosa_device *device)
 	p2p->kaddr = NULL;
 }
 
-void limosa_p2p_lend(struct limosa_device *device, unsigned long index,
-		     unsigned long nr)
+struct page *limosa_p2p_lend(struct limosa_device *device, unsigned long index,
+			     unsigned int order)
 {
 	struct page *page = device->p2p.first + index;
 
-	for (; nr--; page++) {
-		VM_WARN_ON_ONCE_PAGE(page_ref_count(page), page);
-		init_page_count(page);
-	}
+	/* What is left of a folio of another size goes with this. */
+	zone_device_page_init(page, device->p2p.pgmap, order);
+	if (order)
+		folio_set_large_rmappable(page_folio(page));
+	unlock_page(page);
+	return page;
 }
 
-/*
- * Nobody tells when a transfer gives a page back, so it is looked. Whoever maps
- * it has lost it already; what is left is I/O under way.
- */
-void limosa_p2p_take_back(struct limosa_device *device, unsigned long index,
-			  unsigned long nr)
+bool limosa_p2p_take_back(struct limosa_device *device, unsigned long index,
+			  unsigned int order)
 {
-	struct page *page = device->p2p.first + index;
-	unsigned int wait = 1;
+	struct folio *folio = page_folio(device->p2p.first + index);
 
-	for (; nr--; page++) {
-		while (!page_ref_freeze(page, 1)) {
-			msleep(wait);
-			wait = min(2 * wait, 100u);
-		}
-	}
+	if (!folio_ref_freeze(folio, 1))
+		return false;
+	percpu_ref_put_many(&device->p2p.pgmap->ref, 1UL << order);
+	return true;
 }

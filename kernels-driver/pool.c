@@ -12,11 +12,13 @@
  *    waits, as nobody else should have to.
  *  - fork(): the child shares the pool, as with any MAP_SHARED memory.
  *  - unbinding of the device: from then on a fault is SIGBUS. The mappings are
- *    emptied, I/O under way is waited for, and only then the memory goes.
- *  - release and unbind at once: who takes the pool off the device's list ends
- *    its use of the memory.
+ *    emptied, also of what a fault that had begun puts there afterwards, I/O
+ *    under way is waited for, and only then the memory goes.
+ *  - release and unbind at once: the first to find the pool in the device's list
+ *    ends its use of the memory; the other waits for that, or need not know.
  */
 #include <linux/anon_inodes.h>
+#include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
@@ -30,7 +32,7 @@
  * @ref: the file's, and one of the list or of who took it from there
  * @client: who pays
  * @node: in device->pools
- * @mapping: of the file; valid as long as @node is in the list
+ * @mapping: of the file; NULL once that is closed, as then nothing is mapped
  * @nr: how many pages there are
  * @pages: they; in the order of the file, single or in runs of 2 MiB
  * @settle: waits for I/O after the last close
@@ -58,18 +60,29 @@ static void limosa_pool_free(struct kref *ref)
 	kvfree(pool);
 }
 
-/* Nobody maps the pages any more: gives the first @nr back once I/O has ended. */
+/*
+ * Gives the first @nr pages back, each when it has no user any more. Nobody tells
+ * when I/O gives a page back, so it is looked; and a fault that found the device
+ * there may map a page late.
+ */
 static void limosa_pool_give(struct limosa_vma_pool *pool, unsigned long nr)
 {
 	struct limosa_device *device = pool->client->device;
+	unsigned int order, wait = 1;
 	unsigned long i;
 
-	for (i = 0; i < nr; i++) {
+	for (i = 0; i < nr; i += 1UL << order) {
 		unsigned long index = pool->pages[i] - device->p2p.first;
 
-		limosa_p2p_take_back(device, index, 1);
+		order = folio_order(page_folio(pool->pages[i]));
+		while (!limosa_p2p_take_back(device, index, order)) {
+			if (pool->mapping)
+				unmap_mapping_range(pool->mapping, 0, 0, 1);
+			msleep(wait);
+			wait = min(2 * wait, 100u);
+		}
 		limosa_vram_unreserve(limosa_pool_vram(pool), pool->client,
-				      index, 0);
+				      index, order);
 		cond_resched();
 	}
 }
@@ -89,13 +102,16 @@ static void limosa_pool_clear(struct limosa_vram *vram, unsigned long index,
 	memset(vram->bytes + (index << PAGE_SHIFT), 0, PAGE_SIZE << order);
 }
 
-/* Takes the pages, in runs where there are any. How many: all, or an error. */
-static long limosa_pool_take(struct limosa_vma_pool *pool)
+/*
+ * Takes the pages: runs of 2 MiB as long as there are any, so that each is whole
+ * at such a place of the pool, and then single ones.
+ */
+static int limosa_pool_take(struct limosa_vma_pool *pool)
 {
 	struct limosa_client *client = pool->client;
 	struct limosa_vram *vram = limosa_pool_vram(pool);
-	struct page *first = client->device->p2p.first;
-	unsigned int order = LIMOSA_HUGE_ORDER;
+	unsigned int order = client->max_order;
+	struct page *page;
 	unsigned long i = 0, k;
 	long index;
 
@@ -116,9 +132,9 @@ static long limosa_pool_take(struct limosa_vma_pool *pool)
 			return index;
 		}
 		limosa_pool_clear(vram, index, order);
-		limosa_p2p_lend(client->device, index, 1UL << order);
+		page = limosa_p2p_lend(client->device, index, order);
 		for (k = 0; k < 1UL << order; k++)
-			pool->pages[i++] = first + index + k;
+			pool->pages[i++] = page + k;
 		cond_resched();
 	}
 	/* Out of the write-combining buffers before anybody reads. */
@@ -126,26 +142,19 @@ static long limosa_pool_take(struct limosa_vma_pool *pool)
 	return 0;
 }
 
-/* With all that are in the same page table, as the buffer of I/O is not one page. */
+/* Core maps the whole folio, where alignment allows. */
 static vm_fault_t limosa_pool_fault(struct vm_fault *vmf)
 {
-	struct vm_area_struct *vma = vmf->vma;
-	struct limosa_vma_pool *pool = vma->vm_file->private_data;
-	unsigned long addr = vmf->address & PAGE_MASK, nr;
+	struct limosa_vma_pool *pool = vmf->vma->vm_file->private_data;
 	vm_fault_t ret = VM_FAULT_SIGBUS;
-	int err, idx;
+	int idx;
 
 	if (!limosa_device_enter(pool->client->device, &idx))
 		return VM_FAULT_SIGBUS;
 	if (vmf->pgoff < pool->nr) {
-		nr = min(pool->nr - vmf->pgoff, PHYS_PFN(vma->vm_end - addr));
-		nr = min(nr, PHYS_PFN(ALIGN(addr + 1, PMD_SIZE) - addr));
-		err = vm_insert_pages(vma, addr, &pool->pages[vmf->pgoff], &nr);
-		/* EBUSY: up to where another fault has put them. */
-		if (!err || err == -EBUSY)
-			ret = VM_FAULT_NOPAGE;
-		else if (err == -ENOMEM)
-			ret = VM_FAULT_OOM;
+		vmf->page = pool->pages[vmf->pgoff];
+		get_page(vmf->page);
+		ret = 0;
 	}
 	limosa_device_exit(pool->client->device, idx);
 	return ret;
@@ -163,33 +172,25 @@ static int limosa_pool_mmap_prepare(struct vm_area_desc *desc)
 	    vma_desc_test(desc, VMA_EXEC_BIT) || desc->pgoff > pool->nr ||
 	    PHYS_PFN(desc->end - desc->start) > pool->nr - desc->pgoff)
 		return -EINVAL;
-	vma_desc_set_flags(desc, VMA_MIXEDMAP_BIT, VMA_DONTEXPAND_BIT,
-			   VMA_DONTDUMP_BIT);
+	vma_desc_set_flags(desc, VMA_DONTEXPAND_BIT, VMA_DONTDUMP_BIT);
 	vma_desc_clear_flags(desc, VMA_MAYEXEC_BIT);
 	desc->page_prot = pgprot_writecombine(desc->page_prot);
 	desc->vm_ops = &limosa_pool_vm_ops;
 	return 0;
 }
 
-/* Whether the pool was still in the list: then its pages are the caller's. */
-static bool limosa_pool_unlist(struct limosa_vma_pool *pool)
-{
-	struct limosa_device *device = pool->client->device;
-	bool was;
-
-	mutex_lock(&device->pools_lock);
-	was = !list_empty(&pool->node);
-	list_del_init(&pool->node);
-	mutex_unlock(&device->pools_lock);
-	return was;
-}
-
 static int limosa_pool_release(struct inode *inode, struct file *file)
 {
 	struct limosa_vma_pool *pool = file->private_data;
+	struct limosa_device *device = pool->client->device;
 
-	if (limosa_pool_unlist(pool))
+	mutex_lock(&device->pools_lock);
+	pool->mapping = NULL;
+	if (!list_empty(&pool->node)) {
+		list_del_init(&pool->node);
 		queue_work(limosa_wq, &pool->settle);
+	}
+	mutex_unlock(&device->pools_lock);
 	kref_put(&pool->ref, limosa_pool_free);
 	return 0;
 }
@@ -198,6 +199,7 @@ static const struct file_operations limosa_pool_fops = {
 	.owner = THIS_MODULE,
 	.release = limosa_pool_release,
 	.mmap_prepare = limosa_pool_mmap_prepare,
+	.get_unmapped_area = thp_get_unmapped_area,
 };
 
 /* The device is entered, so no unbind has begun to look at the list. */
@@ -213,6 +215,8 @@ static struct file *limosa_pool_file(struct limosa_vma_pool *pool)
 		return file;
 	kref_get(&pool->ref);
 	pool->mapping = file->f_mapping;
+	/* Core maps nothing beyond. */
+	i_size_write(file_inode(file), pool->nr << PAGE_SHIFT);
 	mutex_lock(&device->pools_lock);
 	list_add(&pool->node, &device->pools);
 	mutex_unlock(&device->pools_lock);
@@ -264,21 +268,16 @@ struct file *limosa_pool_create(struct limosa_client *client, u64 len)
 
 void limosa_pools_revoke(struct limosa_device *device)
 {
-	struct limosa_vma_pool *pool;
+	struct limosa_vma_pool *pool, *next;
 
-	for (;;) {
-		mutex_lock(&device->pools_lock);
-		pool = list_first_entry_or_null(&device->pools,
-						struct limosa_vma_pool, node);
-		if (pool) {
-			unmap_mapping_range(pool->mapping, 0, 0, 1);
-			list_del_init(&pool->node);
-		}
-		mutex_unlock(&device->pools_lock);
-		if (!pool)
-			break;
+	/* Held to the end: as long as it is, the mappings stay. */
+	mutex_lock(&device->pools_lock);
+	list_for_each_entry_safe(pool, next, &device->pools, node) {
+		list_del_init(&pool->node);
+		unmap_mapping_range(pool->mapping, 0, 0, 1);
 		limosa_pool_settle(&pool->settle);
 	}
+	mutex_unlock(&device->pools_lock);
 	/* Those that were released before. */
 	flush_workqueue(limosa_wq);
 }
