@@ -15,6 +15,7 @@
  *   p2p.c      the memory as pages that other devices reach; lending them
  *   pool.c     such pages in processes' memory
  *   probe.c    what becomes of data between a file and this device
+ *   route.c    which way DMA between a disk and this device takes
  *   load.c     from a file to the device pages behind a range
  *   debug.c    debugfs: what the bench and fault injection need
  *
@@ -691,6 +692,32 @@ int limosa_probe_file(struct limosa_device *device, struct file *file,
 
 /* LIMOSA_PROBE. */
 int limosa_ioctl_probe(struct limosa_client *client, void *data);
+
+/* --------------------------------------------------------------- route.c */
+
+/**
+ * struct limosa_ways - the paths between a disk and a device
+ * @from: the device's PCI function
+ * @open: how many of those that were found the kernel permits DMA on
+ * @refused: on how many it does not
+ * @reason: why it does not, where it does not
+ * @route: the longer one, where it does
+ * @distance: the longest, where it does
+ */
+struct limosa_ways {
+	struct pci_dev *from;
+	unsigned int open;
+	unsigned int refused;
+	enum limosa_reason reason;
+	enum limosa_route route;
+	u32 distance;
+};
+
+/*
+ * Fills in all but @from; none is found where only the disk's driver knows.
+ * Somebody has @bdev open, and its queue takes P2PDMA pages.
+ */
+void limosa_ways_find(struct limosa_ways *ways, struct block_device *bdev);
 
 /* ---------------------------------------------------------------- load.c */
 

@@ -18,7 +18,6 @@
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <linux/pagemap.h>
-#include <linux/pci-p2pdma.h>
 #include <linux/stat.h>
 #include <linux/string.h>
 
@@ -58,9 +57,9 @@ static void limosa_judge_open(struct limosa_probing *p)
 		limosa_judge(p, LIMOSA_VERDICT_DIRECT, LIMOSA_REASON_NONE);
 }
 
-/* ------------------------------------------------------ the file system */
+/* ------------------------------------------------------- the file system */
 
-/* The kinds whose direct I/O hands pages on as they are: iomap, to s_bdev. */
+/* The kinds whose direct I/O hands pages to s_bdev as they are. */
 static const char * const limosa_plain_fs[] = { "ext4", "ext3", "ext2", "xfs" };
 
 static bool limosa_fs_is(struct inode *inode, const char *name)
@@ -69,9 +68,8 @@ static bool limosa_fs_is(struct inode *inode, const char *name)
 }
 
 /*
- * Its direct I/O goes to several devices, which it does not tell. With checksums
- * it copies what is written, and has the CPU read what was read, if it came: that
- * is as the device allows, so it is not known to work.
+ * It does not tell which disks it is on. With checksums it copies what is to be
+ * written; what is read the disk must be able to send, and the CPU reads it then.
  */
 static void limosa_probe_btrfs(struct limosa_probing *p, u32 flags)
 {
@@ -131,7 +129,7 @@ static void limosa_probe_plain(struct limosa_probing *p,
 	if (p->direction == LIMOSA_FROM_FILE && stat.dio_read_offset_align)
 		probe->offset_align = stat.dio_read_offset_align;
 
-	/* It copies to and from pages of its own; from a pool it can, to not. */
+	/* It has pages of its own copied, which works from a pool, but not to it. */
 	if (limosa_fs_is(p->inode, "xfs") &&
 	    mapping_stable_writes(p->file->f_mapping)) {
 		limosa_judge(p, p->direction == LIMOSA_TO_FILE ?
@@ -139,7 +137,7 @@ static void limosa_probe_plain(struct limosa_probing *p,
 			     LIMOSA_REASON_STABLE_WRITES);
 		return;
 	}
-	/* These files are on another device than s_bdev. */
+	/* Those are on another device than s_bdev. */
 	if (attr->fsx_xflags & FS_XFLAG_REALTIME) {
 		limosa_judge(p, LIMOSA_VERDICT_UNKNOWN,
 			     LIMOSA_REASON_FILE_SYSTEM);
@@ -184,7 +182,7 @@ static void limosa_probe_regular(struct limosa_probing *p)
 	}
 }
 
-/* The path's own file system is not asked: the node may stand on any. */
+/* The node's own file system is not asked: it may be any. */
 static void limosa_probe_block(struct limosa_probing *p)
 {
 	struct block_device *bdev = file_bdev(p->file);
@@ -212,75 +210,7 @@ static void limosa_probe_other(struct limosa_probing *p)
 	limosa_judge(p, verdict, LIMOSA_REASON_NOT_STORAGE);
 }
 
-/* ------------------------------------------------- the way to the disk */
-
-/* Whether a port from @pdev on up, short of @end, sends requests further up. */
-static bool limosa_redirects(struct pci_dev *pdev, struct pci_dev *end)
-{
-	u16 ctrl;
-
-	for (; pdev && pdev != end; pdev = pci_upstream_bridge(pdev)) {
-		if (!pdev->acs_cap)
-			continue;
-		pci_read_config_word(pdev, pdev->acs_cap + PCI_ACS_CTRL, &ctrl);
-		if (ctrl & (PCI_ACS_RR | PCI_ACS_CR | PCI_ACS_EC))
-			return true;
-	}
-	return false;
-}
-
-/* The lowest bridge that is above both, or NULL. */
-static struct pci_dev *limosa_common_bridge(struct pci_dev *a,
-					    struct pci_dev *b)
-{
-	struct pci_dev *up;
-
-	for (; a; a = pci_upstream_bridge(a))
-		for (up = b; up; up = pci_upstream_bridge(up))
-			if (up == a)
-				return a;
-	return NULL;
-}
-
-/*
- * The kernel says whether there is a way, and how long it is; this says which,
- * or what was in the way, by what the kernel looks at (p2pdma.c). The common
- * bridge counts on one side, as it does there.
- */
-static void limosa_probe_path(struct limosa_probing *p, struct pci_dev *ours,
-			      struct pci_dev *disk)
-{
-	struct pci_dev *common = limosa_common_bridge(ours, disk);
-	int distance = pci_p2pdma_distance(ours, &disk->dev, false);
-
-	if (distance < 0) {
-		limosa_judge(p, LIMOSA_VERDICT_REFUSED,
-			     common ? LIMOSA_REASON_ACS_REDIRECT :
-				      LIMOSA_REASON_NO_PATH);
-		return;
-	}
-	p->probe->distance = distance;
-	p->probe->route = LIMOSA_ROUTE_HOST_BRIDGE;
-	if (common && !limosa_redirects(ours, pci_upstream_bridge(common)) &&
-	    !limosa_redirects(disk, common))
-		p->probe->route = LIMOSA_ROUTE_SWITCH;
-	limosa_judge_open(p);
-}
-
-/*
- * The PCI function that a disk is behind, referenced, or NULL. An open NVMe disk
- * keeps its controller, and that the PCI function; other drivers' disks come
- * here only if they are nobody's children.
- */
-static struct pci_dev *limosa_disk_function(struct block_device *bdev)
-{
-	struct device *dev;
-
-	for (dev = disk_to_dev(bdev->bd_disk); dev; dev = dev->parent)
-		if (dev_is_pci(dev))
-			return pci_dev_get(to_pci_dev(dev));
-	return NULL;
-}
+/* ---------------------------------------------------- the block device */
 
 /* Whether reading the first block of the file has the disk send it. */
 static bool limosa_first_block_on_disk(struct limosa_probing *p)
@@ -296,9 +226,9 @@ static bool limosa_first_block_on_disk(struct limosa_probing *p)
 	return !bmap(p->inode, &block) && block;
 }
 
-/* Several disks or paths: nobody says which, so one transfer shall tell. */
-static int limosa_probe_stacked(struct limosa_device *device,
-				struct limosa_probing *p)
+/* Nobody tells which disks there are, so one transfer shall. */
+static int limosa_probe_by_trying(struct limosa_device *device,
+				  struct limosa_probing *p)
 {
 	int err, idx;
 
@@ -323,6 +253,27 @@ static int limosa_probe_stacked(struct limosa_device *device,
 	}
 }
 
+/* Whether there is a way for DMA, on all paths to the disk or on none. */
+static int limosa_probe_ways(struct limosa_device *device,
+			     struct limosa_probing *p)
+{
+	struct limosa_ways ways = { .from = device->pdev };
+
+	limosa_ways_find(&ways, p->bdev);
+	if (!ways.open && !ways.refused)
+		return limosa_probe_by_trying(device, p);
+	if (ways.open && ways.refused) {
+		limosa_judge(p, LIMOSA_VERDICT_UNKNOWN, LIMOSA_REASON_STACKED);
+	} else if (ways.refused) {
+		limosa_judge(p, LIMOSA_VERDICT_REFUSED, ways.reason);
+	} else {
+		p->probe->route = ways.route;
+		p->probe->distance = ways.distance;
+		limosa_judge_open(p);
+	}
+	return 0;
+}
+
 /* Whether the block layer computes checksums of the data: T10 PI. */
 static bool limosa_disk_checksums(struct limosa_probing *p)
 {
@@ -336,13 +287,11 @@ static bool limosa_disk_checksums(struct limosa_probing *p)
 static int limosa_probe_disk(struct limosa_device *device,
 			     struct limosa_probing *p)
 {
-	struct pci_dev *disk;
-
 	if (!blk_queue_pci_p2pdma(bdev_get_queue(p->bdev))) {
 		limosa_judge(p, LIMOSA_VERDICT_REFUSED, LIMOSA_REASON_QUEUE);
 		return 0;
 	}
-	/* Encrypted into pages of its own, which need no such way. */
+	/* What is encrypted stands in other pages, which need no such way. */
 	if (p->touched == LIMOSA_REASON_ENCRYPTED &&
 	    p->direction == LIMOSA_TO_FILE) {
 		limosa_judge_open(p);
@@ -350,12 +299,7 @@ static int limosa_probe_disk(struct limosa_device *device,
 	}
 	if (p->touched == LIMOSA_REASON_NONE && limosa_disk_checksums(p))
 		p->touched = LIMOSA_REASON_CHECKSUM;
-	disk = limosa_disk_function(p->bdev);
-	if (!disk)
-		return limosa_probe_stacked(device, p);
-	limosa_probe_path(p, device->pdev, disk);
-	pci_dev_put(disk);
-	return 0;
+	return limosa_probe_ways(device, p);
 }
 
 int limosa_probe_file(struct limosa_device *device, struct file *file,
