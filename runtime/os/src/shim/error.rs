@@ -73,6 +73,52 @@ pub enum ShimError {
         /// What was tried.
         operation: &'static str,
     },
+    /// A file is not open, or not for that direction: open it for reading, or for writing.
+    #[error("{operation}: the file is not open for that: open it for reading, or for writing where it is written")]
+    NotOpen {
+        /// What was tried.
+        operation: &'static str,
+    },
+    /// A file could not be read or written there: its device says so, or is gone. The kernel's log tells more.
+    #[error("{operation} failed: {source}; see the kernel's log (dmesg) for its device")]
+    FileFailed {
+        /// What was tried.
+        operation: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// Direct reads and writes of that file do not begin at that byte: begin at a multiple of
+    /// [`super::Alignment::offset`], at most 2⁶³ − 1.
+    #[error("byte {offset} is no place of the file where direct I/O begins: `Shim::probe` tells the alignment")]
+    BadOffset {
+        /// Which byte.
+        offset: u64,
+    },
+    /// This file's data does not go straight into this device's memory, or the memory cannot stand there:
+    /// [`super::Shim::probe`] tells the first; the second is for memory that is private, anonymous, and not locked.
+    #[error(
+        "that file's data does not go straight into this device's memory (`Shim::probe` tells why), or the memory cannot \
+         stand there: it must be private and anonymous"
+    )]
+    NotDirect,
+    /// The kernel does not make this transfer: an offset, length or address is not aligned as [`super::Shim::probe`]
+    /// tells, or the file's device does not reach this one, as it tells, too.
+    #[error(
+        "the kernel does not make this transfer: offset, length or address are not aligned, or the devices do not reach \
+         each other; `Shim::probe` tells both"
+    )]
+    NoTransfer,
+    /// As many transfers are under way as there is room for: wait for one.
+    #[error("as many transfers are under way as there is room for: wait for one")]
+    QueueFull,
+    /// This process may not use io_uring: allow it.
+    #[error(
+        "this process may not use io_uring: set the sysctl kernel.io_uring_disabled to 0, or allow it in the sandbox: {source}"
+    )]
+    NoQueue {
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// Something that the interface has no meaning for: the module is of another version, or has a defect to be reported.
     #[error("{operation} failed: {source}; see that the module is of this version, else report this")]
     Failed {
@@ -103,6 +149,30 @@ impl ShimError {
         }
     }
 
+    /// Of a load from `offset` on into `range` that came as far as `cursor`.
+    pub(super) fn of_load(range: HostRange, offset: u64, cursor: HostAddr, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            // One of the two is malformed. Pages are no smaller than this anywhere.
+            Some(libc::EINVAL) if range.len > 0 && (range.start.0 | range.len).is_multiple_of(4096) => {
+                Self::BadOffset { offset }
+            }
+            Some(libc::EOPNOTSUPP) => Self::NotDirect,
+            _ => Self::on_range("loading a file into device memory", range, cursor, source),
+        }
+    }
+
+    /// Of reading or writing a file. What it says of the file is the file's own, and not what the module means by it.
+    pub(super) fn of_transfer(operation: &'static str, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EINVAL) => Self::NoTransfer,
+            // The window's pages were taken away.
+            Some(libc::EFAULT) => Self::DeviceGone,
+            Some(libc::EBADF) => Self::NotOpen { operation },
+            Some(libc::ENOMEM) => Self::OutOfMemory,
+            _ => Self::FileFailed { operation, source },
+        }
+    }
+
     /// Of a call that names no range.
     pub(super) fn of(operation: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
@@ -114,6 +184,8 @@ impl ShimError {
             Some(libc::EMFILE | libc::ENFILE) => Self::TooManyFiles,
             Some(libc::EOPNOTSUPP) => Self::Unsupported { operation },
             Some(libc::EBUSY) => Self::Occupied { operation },
+            Some(libc::EBADF) => Self::NotOpen { operation },
+            Some(libc::EIO) => Self::FileFailed { operation, source },
             _ => Self::Failed { operation, source },
         }
     }
@@ -141,8 +213,37 @@ mod tests {
         assert!(matches!(of(libc::ENFILE), ShimError::TooManyFiles));
         assert!(matches!(of(libc::EOPNOTSUPP), ShimError::Unsupported { .. }));
         assert!(matches!(of(libc::EBUSY), ShimError::Occupied { .. }));
+        assert!(matches!(of(libc::EBADF), ShimError::NotOpen { .. }));
+        assert!(matches!(of(libc::EIO), ShimError::FileFailed { .. }));
         for errno in [libc::ENOTTY, libc::E2BIG] {
             assert!(matches!(of(errno), ShimError::Failed { .. }));
+        }
+    }
+
+    #[test]
+    fn what_a_load_cannot_do_is_told_from_what_it_was_given_wrong() {
+        let of = |start, len, errno| {
+            let (range, error) = (HostRange { start: HostAddr(start), len }, io::Error::from_raw_os_error(errno));
+            ShimError::of_load(range, 77, HostAddr(0x2000), error)
+        };
+        assert!(matches!(of(0x1000, 0x2000, libc::EINVAL), ShimError::BadOffset { offset: 77 }));
+        for (start, len) in [(0x1001, 0x2000), (0x1000, 0x2001), (0x1000, 0)] {
+            assert!(matches!(of(start, len, libc::EINVAL), ShimError::BadRange { .. }), "{start:#x} {len:#x}");
+        }
+        assert!(matches!(of(0x1000, 0x2000, libc::EOPNOTSUPP), ShimError::NotDirect));
+        assert!(matches!(of(0x1000, 0x2000, libc::EFAULT), ShimError::NotMapped { address: HostAddr(0x2000) }));
+        assert!(matches!(of(0x1000, 0x2000, libc::EIO), ShimError::FileFailed { .. }));
+        assert!(matches!(of(0x1000, 0x2000, libc::ENOSPC), ShimError::DeviceFull));
+    }
+
+    #[test]
+    fn what_a_file_says_is_not_said_of_the_device() {
+        let of = |errno| ShimError::of_transfer("writing", io::Error::from_raw_os_error(errno));
+        assert!(matches!(of(libc::EINVAL), ShimError::NoTransfer));
+        assert!(matches!(of(libc::EFAULT), ShimError::DeviceGone));
+        assert!(matches!(of(libc::EBADF), ShimError::NotOpen { .. }));
+        for errno in [libc::ENOSPC, libc::EDQUOT, libc::EPERM, libc::ENODEV, libc::EIO, libc::EREMOTEIO] {
+            assert!(matches!(of(errno), ShimError::FileFailed { .. }), "{errno}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The client of the kernel module limosa (`kernels-driver/`): pages of this process's memory in a device's memory, and
-//! page tables of the device's that follow this process's own. Without the module there is no `/dev/limosaN`, and
+//! The client of the kernel module limosa (`kernels-driver/`): pages of this process's memory in a device's memory, page
+//! tables of the device's that follow this process's own, and files that go straight into device memory. Without the module there is no `/dev/limosaN`, and
 //! [`devices`] is empty. It does *not* decide what moves when, or know Vulkan.
 //!
 //! # What is safe
@@ -7,7 +7,14 @@
 //! the mapping away, copies, maps the copy, and whoever touches the page meanwhile waits in its page fault. So a move
 //! races with no access, and breaks no reference or guard, of this process or of a device; that an address is mapped is
 //! for the kernel to check, and it moves memory of this process alone. A [`View`] shows memory a second time: it hands
-//! out addresses, and to use one takes a raw pointer and the promise that goes with it.
+//! out addresses, and to use one takes a raw pointer and the promise that goes with it. A [`Window`] of a [`Pool`] is
+//! memory that devices write at any time: its bytes are copied, never referred to. A request in flight owns the memory that
+//! it is about, and gives it back when it has ended.
+//!
+//! # Files
+//! There are two ways from a disk into device memory without system RAM. A [`Pool`] is memory for [`Transfers`], in both
+//! directions, that stays where it is. [`Shim::load`] fills ordinary memory, which comes back when the CPU touches it.
+//! [`Shim::probe`] tells beforehand whether data goes straight; no transfer tells it afterwards.
 //!
 //! # Processes
 //! The module answers the process that opened the device, and no child of it: [`ShimError::OtherProcess`]. Open the
@@ -34,8 +41,13 @@ mod call;
 mod counters;
 mod error;
 mod info;
+mod load;
 mod migrate;
+mod pages;
+mod pool;
+mod probe;
 mod residency;
+mod transfer;
 pub mod uapi;
 mod view;
 
@@ -50,8 +62,13 @@ use limosa_model::{HostAddr, HostRange};
 pub use counters::{Counters, Scope};
 pub use error::ShimError;
 pub use info::{DeviceMemory, Info};
+pub use load::{Load, LoadError, Loaded, NotStarted};
 pub use migrate::{MigrateError, Migrated, Place};
+pub use pages::Pages;
+pub use pool::{Pool, Window};
+pub use probe::{Alignment, Direction, Probe, Reason, Route, Verdict};
 pub use residency::{PageCounts, PageState, Residency};
+pub use transfer::{NotSubmitted, Transferred, Transfers};
 pub use view::{Policy, View};
 
 /// An open device of the module's, `/dev/limosaN`. Memory that it moved stays where it is when this is dropped.
