@@ -1,8 +1,9 @@
-//! The guest's stand-ins for cards: PCI functions whose BAR 2 is memory that the host can look into. It finds and binds
-//! them; it does not know what a driver does with them.
+//! The guest's stand-ins for cards: PCI functions whose BAR 2 is memory that the host can look into, and its disks. It
+//! finds them and binds them; it does not know what a driver does with them.
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Vendor and device of QEMU's shared memory.
@@ -14,6 +15,8 @@ const FUNCTIONS: &str = "/sys/bus/pci/devices";
 pub struct Device {
     /// Its address on the bus, as in sysfs: `0000:03:00.0`.
     pub address: String,
+    /// Where its memory begins on the bus.
+    pub start: u64,
     /// The size of its memory in bytes.
     pub size: u64,
 }
@@ -31,14 +34,37 @@ pub fn list() -> io::Result<Vec<Device>> {
             continue;
         }
         let address = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let size = bar_size(&read("resource")?, 2).ok_or_else(|| io::Error::other(format!("{address}: no BAR 2")))?;
-        devices.push(Device { address, size });
+        let bar = bar(&read("resource")?, 2).ok_or_else(|| io::Error::other(format!("{address}: no BAR 2")))?;
+        devices.push(Device { address, start: bar.start, size: bar.end - bar.start });
     }
     devices.sort_by(|a, b| a.address.cmp(&b.address));
     Ok(devices)
 }
 
+/// The device file of the NVMe disk with a serial number, if there is one.
+///
+/// # Errors
+/// If sysfs cannot be read.
+pub fn disk(serial: &str) -> io::Result<Option<PathBuf>> {
+    for disk in fs::read_dir("/sys/block")? {
+        let disk = disk?;
+        let says =
+            |name: &str, what: &str| fs::read_to_string(disk.path().join(name)).is_ok_and(|text| text.trim() == what);
+        // Of a disk with several paths each path has a hidden one of its own.
+        if says("device/serial", serial) && says("hidden", "0") {
+            return Ok(Some(PathBuf::from("/dev").join(disk.file_name())));
+        }
+    }
+    Ok(None)
+}
+
 impl Device {
+    /// Its memory's addresses on the bus.
+    #[must_use]
+    pub fn memory(&self) -> Range<u64> {
+        self.start..self.start + self.size
+    }
+
     /// Its folder in sysfs.
     #[must_use]
     pub fn sysfs(&self) -> PathBuf {
@@ -69,12 +95,12 @@ impl Device {
     }
 }
 
-/// The size of a BAR, from the lines `start end flags` of sysfs's `resource`.
-fn bar_size(resource: &str, bar: usize) -> Option<u64> {
+/// The addresses of a BAR, from the lines `start end flags` of sysfs's `resource`.
+fn bar(resource: &str, bar: usize) -> Option<Range<u64>> {
     let mut words = resource.lines().nth(bar)?.split_whitespace();
     let mut number = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
     let (start, end) = (number()?, number()?);
-    (end > start).then(|| end - start + 1)
+    (end > start).then(|| start..end + 1)
 }
 
 #[cfg(test)]
@@ -82,12 +108,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bars_size_is_its_last_address_less_its_first_and_one() {
+    fn a_bars_end_is_the_address_after_its_last() {
         let text = "0x00000000fe800000 0x00000000fe8000ff 0x0000000000040200\n\
                     0x0000000000000000 0x0000000000000000 0x0000000000000000\n\
                     0x0000000380000000 0x000000039fffffff 0x000000000014220c\n";
-        assert_eq!(bar_size(text, 2), Some(512 << 20));
-        assert_eq!(bar_size(text, 1), None);
-        assert_eq!(bar_size(text, 3), None);
+        assert_eq!(bar(text, 2), Some(0x3_8000_0000..0x3_a000_0000));
+        assert_eq!(bar(text, 1), None);
+        assert_eq!(bar(text, 3), None);
     }
 }

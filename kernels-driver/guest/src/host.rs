@@ -4,7 +4,8 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use crate::protocol::{Answer, Ask};
+use crate::protocol::{Answer, Ask, Trace};
+use crate::trace::{self, Command};
 
 /// Where the runner listens.
 pub const SOCKET: &str = "/run/limosa-host";
@@ -16,6 +17,74 @@ pub const SOCKET: &str = "/run/limosa-host";
 /// If this is not the guest, or the host has no such bytes.
 pub fn vram(device: usize, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     ask(&Ask::Vram { device, offset, length })
+}
+
+/// Takes a device off the machine: [`DATA`](crate::protocol::DATA), or `gpu0` and so on. Returns when the guest's kernel
+/// is asked for it; what it does then takes its time.
+///
+/// # Errors
+/// If this is not the guest, or there is no such device.
+pub fn unplug(device: &str) -> io::Result<()> {
+    ask(&Ask::Unplug(device.to_owned())).map(drop)
+}
+
+/// Puts a device back.
+///
+/// # Errors
+/// As [`unplug`], or if it is still there.
+pub fn plug(device: &str) -> io::Result<()> {
+    ask(&Ask::Plug(device.to_owned())).map(drop)
+}
+
+/// The data disk at a halt, until this is dropped: the first request passes, others wait.
+#[derive(Debug)]
+pub struct Hold(());
+
+impl Hold {
+    /// Halts it.
+    ///
+    /// # Errors
+    /// If this is not the guest.
+    pub fn new() -> io::Result<Self> {
+        ask(&Ask::Hold(true)).map(|_| Self(()))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Who is gone holds nothing.
+        let _ = ask(&Ask::Hold(false));
+    }
+}
+
+/// The trace of what the data disk's controller is asked to do, until this is dropped. One at a time.
+#[derive(Debug)]
+pub struct Tracing(());
+
+impl Tracing {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// If this is not the guest.
+    pub fn new() -> io::Result<Self> {
+        ask(&Ask::Trace(Trace::Begin)).map(|_| Self(()))
+    }
+
+    /// The commands since it began: those that are complete, and what is under way.
+    ///
+    /// # Errors
+    /// As before, and if the trace is too long.
+    pub fn commands(&self) -> io::Result<Vec<Command>> {
+        let lines = ask(&Ask::Trace(Trace::Look))?;
+        trace::parse(&String::from_utf8_lossy(&lines)).map_err(io::Error::other)
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        // Who is gone traces nothing.
+        let _ = ask(&Ask::Trace(Trace::End));
+    }
 }
 
 fn ask(request: &Ask) -> io::Result<Vec<u8>> {

@@ -8,3 +8,4 @@
 pub mod device;
 pub mod host;
 pub mod protocol;
+pub mod trace;

@@ -9,8 +9,14 @@ pub const CHANNEL: &str = "limosa.channel";
 pub const PAYLOAD_SERIAL: &str = "limosa-payload";
 /// The disk that the guest swaps to.
 pub const SWAP_SERIAL: &str = "limosa-swap";
-/// The disk that tests may write to, below the same switch as the devices.
+/// The disk that tests may write to, beside the devices.
 pub const DATA_SERIAL: &str = "limosa-data";
+/// Its name for [`Ask::Unplug`] and [`Ask::Plug`]. Devices are `gpu0`, `gpu1` and so on, in their order on the bus.
+pub const DATA: &str = "data";
+/// The number of its name space, which no other disk's has: a trace does not tell controllers apart.
+pub const DATA_SPACE: u32 = 1;
+/// The number of other disks' name spaces.
+pub const OTHER_SPACE: u32 = 2;
 /// Where the payload is mounted in the guest, with its plan.
 pub const PAYLOAD: &str = "/payload";
 /// What a line begins with that is told though its test passed.
@@ -21,6 +27,8 @@ pub const PLAN: &str = "plan.json";
 /// What the guest is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// The machine's name. Tests that run on several find it in `LIMOSA_GUEST_MACHINE`.
+    pub machine: String,
     /// The modules, in the order of loading.
     pub modules: Vec<Module>,
     /// The programs with tests, in their order.
@@ -139,6 +147,26 @@ pub enum Ask {
         /// How many bytes.
         length: u64,
     },
+    /// What the disks' controllers are asked to do, and with which memory.
+    Trace(Trace),
+    /// Takes a device off the machine, as a user does who presses the button of its slot.
+    Unplug(String),
+    /// Puts a device back where it was.
+    Plug(String),
+    /// Has requests to the data disk wait, all but the first, or no longer.
+    Hold(bool),
+}
+
+/// What is to become of the trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trace {
+    /// It begins.
+    Begin,
+    /// It goes on; the answer is the lines since it began.
+    Look,
+    /// It ends.
+    End,
 }
 
 /// What the host answers: a line, and after it as many bytes as it says.

@@ -4,10 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::channel::{Channel, Door, Heard};
+use super::desk::Desk;
 use super::log;
 use super::machine::{self, Accel, Files};
 use super::manifest::Machine;
@@ -105,12 +107,20 @@ impl Running {
             payload,
             log: log.map(Path::to_owned),
             socket: temp.path().join("channel"),
+            monitor: temp.path().join("monitor"),
+            trace: temp.path().join("trace"),
             swap: temp.path().join("swap"),
             data: temp.path().join("data"),
             vram: vram.clone(),
         };
-        let memory = files.make(parts.machine)?;
-        let door = Door::open(&files.socket, memory)?;
+        let desk = Desk {
+            vram: files.make(parts.machine)?,
+            monitor: files.monitor.clone(),
+            trace: files.trace.clone(),
+            pluggable: machine::pluggable(parts.machine),
+            traced_from: AtomicU64::new(0),
+        };
+        let door = Door::open(&files.socket, desk)?;
         let mut command = machine::command(parts.machine, &files, parts.accel, parts.plan.factor);
         if log.is_some() {
             command.stdin(Stdio::null());

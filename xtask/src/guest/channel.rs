@@ -1,14 +1,13 @@
-//! The host's end of the channel: hears the guest line by line, and answers what its tests ask. Whether what it hears is
-//! good is not judged here.
+//! The host's end of the channel: hears the guest line by line, and answers what its tests ask of the desk. Whether what
+//! it hears is good is not judged here.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::desk::Desk;
 use super::protocol::{Answer, Ask, Event};
 use crate::error::Error;
 
@@ -16,8 +15,6 @@ use crate::error::Error;
 const TICK: Duration = Duration::from_millis(200);
 /// How long the guest may take to take an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The most bytes that one request gets.
-const LENGTH_MAX: u64 = 64 << 20;
 
 /// Something heard, or not.
 #[derive(Debug)]
@@ -32,24 +29,24 @@ pub(super) enum Heard {
 /// Where the guest will call.
 pub(super) struct Door {
     listener: UnixListener,
-    vram: Arc<[File]>,
+    desk: Arc<Desk>,
 }
 
 /// The guest on the line.
 pub(super) struct Channel {
     stream: BufReader<UnixStream>,
-    vram: Arc<[File]>,
+    desk: Arc<Desk>,
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
 }
 
 impl Door {
-    /// Listens at `path` for a guest with the memory of its devices in `vram`.
-    pub(super) fn open(path: &Path, vram: Vec<File>) -> Result<Self, Error> {
+    /// Listens at `path` for a guest whose tests ask at `desk`.
+    pub(super) fn open(path: &Path, desk: Desk) -> Result<Self, Error> {
         let failed = || Error::io(format!("cannot listen at {}", path.display()));
         let listener = UnixListener::bind(path).map_err(failed())?;
         listener.set_nonblocking(true).map_err(failed())?;
-        Ok(Self { listener, vram: vram.into() })
+        Ok(Self { listener, desk: Arc::new(desk) })
     }
 
     /// The channel, once QEMU has called.
@@ -62,7 +59,7 @@ impl Door {
         let prepared = stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(TICK)));
         let prepared = prepared.and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
         prepared.map_err(Error::io("cannot prepare the guest's channel"))?;
-        Ok(Some(Channel { stream: BufReader::new(stream), vram: Arc::clone(&self.vram), line: Vec::new() }))
+        Ok(Some(Channel { stream: BufReader::new(stream), desk: Arc::clone(&self.desk), line: Vec::new() }))
     }
 }
 
@@ -94,7 +91,7 @@ impl Channel {
     }
 
     fn answer(&mut self, ask: &Ask) -> io::Result<()> {
-        let (head, bytes) = match find(ask, &self.vram) {
+        let (head, bytes) = match self.desk.serve(ask) {
             Ok(bytes) => (Answer::Bytes(bytes.len() as u64), bytes),
             Err(why) => (Answer::Refused(why), Vec::new()),
         };
@@ -105,23 +102,12 @@ impl Channel {
     }
 }
 
-/// What a test asks for, or why it cannot have it.
-fn find(ask: &Ask, vram: &[File]) -> Result<Vec<u8>, String> {
-    let Ask::Vram { device, offset, length } = *ask;
-    let file = vram.get(device).ok_or_else(|| format!("there is no device {device}"))?;
-    if length > LENGTH_MAX {
-        return Err(format!("{length} bytes are more than {LENGTH_MAX}, the most for one request"));
-    }
-    let length = usize::try_from(length).map_err(|error| error.to_string())?;
-    let mut bytes = vec![0; length];
-    match file.read_exact_at(&mut bytes, offset) {
-        Ok(()) => Ok(bytes),
-        Err(_) => Err(format!("{length} bytes from {offset} on lie beyond device {device}'s memory")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::File;
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
     use crate::command::TempDir;
 
@@ -130,7 +116,14 @@ mod tests {
         let temp = TempDir::new().unwrap();
         let (socket, vram) = (temp.path().join("socket"), temp.path().join("vram"));
         std::fs::write(&vram, b"0123456789").unwrap();
-        let door = Door::open(&socket, vec![File::open(vram).unwrap()]).unwrap();
+        let desk = Desk {
+            vram: vec![File::open(vram).unwrap()],
+            monitor: temp.path().join("monitor"),
+            trace: temp.path().join("trace"),
+            pluggable: BTreeMap::new(),
+            traced_from: AtomicU64::new(0),
+        };
+        let door = Door::open(&socket, desk).unwrap();
         let mut guest = UnixStream::connect(&socket).unwrap();
         let mut channel = door.accept().unwrap().unwrap();
         assert!(matches!(channel.hear().unwrap(), Heard::Nothing));

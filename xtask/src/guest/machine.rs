@@ -1,6 +1,7 @@
 //! The virtual machine: QEMU's arguments for a machine of the manifest, and by what it is run. It starts nothing but the
 //! question whether KVM works.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::manifest::Machine;
-use super::protocol::{CHANNEL, DATA_SERIAL, PAYLOAD_SERIAL, SWAP_SERIAL};
+use super::protocol::{CHANNEL, DATA, DATA_SERIAL, DATA_SPACE, OTHER_SPACE, PAYLOAD_SERIAL, SWAP_SERIAL};
 use super::roots::root_partition;
 use crate::command::{query, say};
 use crate::error::Error;
@@ -18,7 +19,7 @@ use crate::error::Error;
 pub(super) const QEMU: &str = "qemu-system-x86_64";
 const MEMORY_MIB: u64 = 3072;
 const SWAP: u64 = 1 << 30;
-const DATA: u64 = 1 << 30;
+const DATA_SIZE: u64 = 1 << 30;
 
 /// By what the guest is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +48,11 @@ impl Accel {
 
     /// QEMU's processor. TCG emulates `rep movsb` and `rep stosb` byte by byte, and the kernel copies and clears pages with
     /// them where the processor calls them fast: without these features it takes words, and is many times faster here.
-    fn processor(self) -> &'static str {
+    fn processor(self, machine: &Machine) -> String {
+        let name = machine.cpu.as_deref().unwrap_or("max");
         match self {
-            Self::Kvm => "max",
-            Self::Tcg => "max,erms=off,fsrm=off",
+            Self::Kvm => name.to_owned(),
+            Self::Tcg => format!("{name},erms=off,fsrm=off"),
         }
     }
 
@@ -115,6 +117,10 @@ pub(super) struct Files {
     pub(super) log: Option<PathBuf>,
     /// The channel's socket, on which we listen.
     pub(super) socket: PathBuf,
+    /// Where QEMU's monitor listens.
+    pub(super) monitor: PathBuf,
+    /// What QEMU traces.
+    pub(super) trace: PathBuf,
     pub(super) swap: PathBuf,
     pub(super) data: PathBuf,
     /// The files behind the devices' memory.
@@ -130,7 +136,8 @@ impl Files {
             file.map_err(Error::io(format!("cannot make {}", path.display())))
         };
         make(&self.swap, SWAP)?;
-        make(&self.data, DATA)?;
+        make(&self.data, DATA_SIZE)?;
+        make(&self.trace, 0)?;
         self.vram.iter().zip(&machine.vram).map(|(path, size)| make(path, size << 20)).collect()
     }
 
@@ -169,7 +176,7 @@ fn arguments(machine: &Machine, files: &Files, accel: Accel, factor: u32) -> Vec
     let append = kernel_command_line(machine, factor, files.log.is_none());
     let mut all: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| all.extend(words.iter().map(|&word| word.to_owned()));
-    add(&["-accel", accelerator, "-machine", "q35", "-cpu", accel.processor(), "-smp", "2", "-m", &memory]);
+    add(&["-accel", accelerator, "-machine", "q35", "-cpu", &accel.processor(machine), "-smp", "2", "-m", &memory]);
     add(&["-nodefaults", "-display", "none", "-no-reboot"]);
     add(&["-kernel", &files.kernel.to_string_lossy(), "-append", &append]);
     match &files.log {
@@ -179,37 +186,56 @@ fn arguments(machine: &Machine, files: &Files, accel: Accel, factor: u32) -> Vec
     add(&["-device", "virtio-serial-pci"]);
     add(&["-chardev", &format!("socket,id=channel,path={}", files.socket.display())]);
     add(&["-device", &format!("virtserialport,chardev=channel,name={CHANNEL}")]);
+    add(&["-qmp", &format!("unix:{},server=on,wait=off", files.monitor.display())]);
+    // Tests turn the trace on: until then it is empty.
+    add(&["-D", &files.trace.to_string_lossy()]);
     // No run alters the root: what is written goes to a file that is gone with QEMU.
-    add(&disk("root", &files.root, "limosa-root", "pcie.0").each_ref().map(String::as_str));
-    add(&disk("payload", &files.payload, PAYLOAD_SERIAL, "pcie.0").each_ref().map(String::as_str));
-    add(&disk("swap", &files.swap, SWAP_SERIAL, "pcie.0").each_ref().map(String::as_str));
-    // One switch: peer-to-peer DMA below it needs nobody's trust.
-    add(&["-device", "pcie-root-port,id=above,bus=pcie.0,chassis=1", "-device", "x3130-upstream,id=switch,bus=above"]);
+    add(&disk("root", &files.root, "limosa-root").each_ref().map(String::as_str));
+    add(&disk("payload", &files.payload, PAYLOAD_SERIAL).each_ref().map(String::as_str));
+    add(&disk("swap", &files.swap, SWAP_SERIAL).each_ref().map(String::as_str));
+    for bridge in machine.topology.bridges(machine.vram.len() + 1) {
+        add(&["-device", &bridge]);
+    }
     for (number, (size, file)) in machine.vram.iter().zip(&files.vram).enumerate() {
-        add(&downstream(number).each_ref().map(String::as_str));
         let file = file.display();
         add(&["-object", &format!("memory-backend-file,id=vram{number},mem-path={file},size={size}M,share=on")]);
-        add(&["-device", &format!("ivshmem-plain,memdev=vram{number},bus=down{number}")]);
     }
-    let last = machine.vram.len();
-    add(&downstream(last).each_ref().map(String::as_str));
-    add(&disk("data", &files.data, DATA_SERIAL, &format!("down{last}")).each_ref().map(String::as_str));
+    if machine.multipath {
+        add(&["-device", "nvme-subsys,id=subsystem"]);
+    }
+    // The file is of this run alone, and stays when the disk is unplugged.
+    add(&["-blockdev", &format!("driver=file,node-name={DATA},filename={}", files.data.display())]);
+    for device in pluggable(machine).values() {
+        add(&["-device", device]);
+    }
+    if machine.multipath {
+        add(&["-device", &format!("nvme-ns,drive={DATA},bus={DATA},nsid={DATA_SPACE}")]);
+    }
     all
 }
 
-fn disk(id: &str, file: &Path, serial: &str, bus: &str) -> [String; 4] {
+/// The devices, by the names that tests have for them, and the data disk after them.
+pub(super) fn pluggable(machine: &Machine) -> BTreeMap<String, String> {
+    let place = |number| machine.topology.place(number);
+    let device = |number| {
+        let (id, place) = (format!("gpu{number}"), place(number));
+        (id.clone(), format!("ivshmem-plain,id={id},memdev=vram{number},{place}"))
+    };
+    let (place, space) = (place(machine.vram.len()), if machine.multipath { "subsys=subsystem" } else { "drive=data" });
+    let data = format!("nvme,id={DATA},{space},serial={DATA_SERIAL},{place}");
+    (0..machine.vram.len()).map(device).chain([(DATA.to_owned(), data)]).collect()
+}
+
+fn disk(id: &str, file: &Path, serial: &str) -> [String; 6] {
     let file = file.display();
     [
         "-drive".to_owned(),
         format!("if=none,id={id},file={file},format=raw,snapshot=on"),
         "-device".to_owned(),
-        format!("nvme,drive={id},serial={serial},bus={bus}"),
+        format!("nvme,id={id}-disk,serial={serial},bus=pcie.0"),
+        "-device".to_owned(),
+        format!("nvme-ns,drive={id},bus={id}-disk,nsid={OTHER_SPACE}"),
     ]
-}
-
-fn downstream(number: usize) -> [String; 2] {
-    let chassis = number + 2;
-    ["-device".to_owned(), format!("xio3130-downstream,id=down{number},bus=switch,chassis={chassis},slot={number}")]
 }
 
 fn kernel_command_line(machine: &Machine, factor: u32, shell: bool) -> String {
@@ -244,6 +270,8 @@ mod tests {
             payload: path("payload"),
             log: Some(path("log")),
             socket: path("socket"),
+            monitor: path("monitor"),
+            trace: path("trace"),
             swap: path("swap"),
             data: path("data"),
             vram: vec![path("vram0"), path("vram1")],
@@ -267,9 +295,9 @@ mod tests {
         let parts = [
             "-device x3130-upstream,id=switch",
             "-device xio3130-downstream,id=down0,bus=switch",
-            "id=vram0,mem-path=/t/vram0,size=512M,share=on -device ivshmem-plain,memdev=vram0,bus=down0",
-            "id=vram1,mem-path=/t/vram1,size=256M,share=on -device ivshmem-plain,memdev=vram1,bus=down1",
-            "-device nvme,drive=data,serial=limosa-data,bus=down2",
+            "-device nvme,id=data,drive=data,serial=limosa-data,bus=down2",
+            "-device ivshmem-plain,id=gpu0,memdev=vram0,bus=down0",
+            "-device ivshmem-plain,id=gpu1,memdev=vram1,bus=down1",
         ];
         let places: Vec<usize> = parts.iter().map(|part| line.find(part).unwrap_or_else(|| panic!("{part}"))).collect();
         assert!(places.is_sorted(), "{line}");

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::protocol::Kind;
+use super::topology::Topology;
 use crate::command::{cargo, output};
 use crate::error::Error;
 
@@ -37,6 +38,12 @@ pub(super) struct Manifest {
 pub(super) struct Machine {
     /// Memory of its devices in MiB, in their order on the bus.
     pub(super) vram: Vec<u64>,
+    /// Where they and the data disk are plugged.
+    pub(super) topology: Topology,
+    /// QEMU's name of the processor; none: the one with everything.
+    pub(super) cpu: Option<String>,
+    /// Whether the data disk is one that there may be several ways to.
+    pub(super) multipath: bool,
     /// What is loaded, with parameters.
     pub(super) modules: Vec<String>,
     /// More for the kernel's command line.
@@ -49,7 +56,8 @@ pub(super) struct Machine {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Settings {
-    pub(super) machine: String,
+    /// Where: on each of them.
+    pub(super) machines: Vec<String>,
     /// In seconds, on a real processor.
     pub(super) limit: u64,
     /// `root` or `nobody`.
@@ -71,8 +79,8 @@ pub(super) enum User {
 
 impl Default for Settings {
     fn default() -> Self {
-        let (machine, arguments, skips) = (DEFAULT.to_owned(), Vec::new(), Vec::new());
-        Self { machine, limit: 60, user: User::Root, kind: Kind::Libtest, file: None, arguments, skips }
+        let (machines, arguments, skips) = (vec![DEFAULT.to_owned()], Vec::new(), Vec::new());
+        Self { machines, limit: 60, user: User::Root, kind: Kind::Libtest, file: None, arguments, skips }
     }
 }
 
@@ -113,7 +121,8 @@ impl Manifest {
             manifest.tests.entry(name.to_owned()).or_default();
         }
         let all = manifest.tests.iter().chain(&manifest.programs);
-        if let Some((name, _)) = all.clone().find(|(_, one)| !manifest.machines.contains_key(&one.machine)) {
+        let known = |one: &Settings| one.machines.iter().all(|name| manifest.machines.contains_key(name));
+        if let Some((name, _)) = all.clone().find(|(_, one)| !known(one)) {
             return Err(format!("`{name}` runs on a machine that is not described"));
         }
         Ok(manifest)
@@ -155,7 +164,7 @@ mod tests {
         let machines = r#""machines":{"default":{}}"#;
         for (guest, word) in [
             (format!(r#"{{{machines},"tests":{{"fuz":{{}}}}}}"#), "`fuz`"),
-            (format!(r#"{{{machines},"tests":{{"fuzz":{{"machine":"two"}}}}}}"#), "not described"),
+            (format!(r#"{{{machines},"tests":{{"fuzz":{{"machines":["two"]}}}}}}"#), "not described"),
             (format!(r#"{{{machines},"tests":{{"fuzz":{{"limits":3}}}}}}"#), "limits"),
         ] {
             let error = parse(&guest).unwrap_err();

@@ -7,14 +7,17 @@ mod boot;
 mod cache;
 mod channel;
 mod debug;
+mod desk;
 mod log;
 mod machine;
 mod manifest;
 mod modules;
+mod monitor;
 mod packages;
 mod payload;
 mod report;
 mod roots;
+mod topology;
 
 /// The same file that the guest's first process is built with: one description of what both say.
 #[path = "../../../kernels-driver/guest/src/protocol.rs"]
@@ -118,7 +121,7 @@ pub(crate) fn shell(options: &Options) -> Result<(), Error> {
     let name = options.machine.as_deref().unwrap_or(manifest::DEFAULT);
     let (name, machine) = built.manifest.chosen(Some(name))?[0];
     let accel = built.accel(options);
-    let plan = Plan { shell: true, ..built.plan(machine, Vec::new(), options, accel)? };
+    let plan = Plan { shell: true, ..built.plan(name, machine, Vec::new(), options, accel)? };
     boot::shell(&built.parts(name, machine, &plan, accel, Path::new("")))
 }
 
@@ -150,7 +153,7 @@ impl Built {
         // Most of it is waiting for the network, but for cargo's part.
         let (build_root, root, source, kernel, (init, tests)) = thread::scope(|scope| {
             let build_root = scope.spawn(|| roots::build_root(&cache, &archive, &release, "build", &[]));
-            let root = scope.spawn(|| roots::guest_image(&cache, &archive));
+            let root = scope.spawn(|| roots::guest_image(&cache, &archive, &release));
             let source = scope.spawn(|| modules::kernels_source(&cache, &archive, &release));
             let kernel = scope.spawn(|| {
                 let packages = [format!("linux-binary-{}", release.name)];
@@ -194,7 +197,8 @@ impl Built {
             (name, settings, self.built(called))
         });
         let mut programs = Vec::new();
-        for (name, settings, file) in tests.chain(others).filter(|(_, settings, _)| settings.machine == machine) {
+        let here = |settings: &Settings| settings.machines.iter().any(|one| one == machine);
+        for (name, settings, file) in tests.chain(others).filter(|(_, settings, _)| here(settings)) {
             let file = file.ok_or_else(|| {
                 Error::Guest(format!("there is no program for `{name}`: neither cargo nor the modules' build makes it"))
             })?;
@@ -212,6 +216,7 @@ impl Built {
 
     fn plan(
         &self,
+        name: &str,
         machine: &Machine,
         mut programs: Vec<Program>,
         options: &Options,
@@ -220,7 +225,7 @@ impl Built {
         let factor = accel.factor() * if options.debug_kernel { DEBUG_FACTOR } else { 1 };
         programs.iter_mut().for_each(|program| program.limit *= u64::from(factor));
         let modules = machine.modules.iter().map(|words| self.module(words)).collect::<Result<_, _>>()?;
-        Ok(Plan { modules, programs, filters: options.filters.clone(), shell: false, factor })
+        Ok(Plan { machine: name.to_owned(), modules, programs, filters: options.filters.clone(), shell: false, factor })
     }
 
     fn module(&self, words: &str) -> Result<Module, Error> {
@@ -259,7 +264,7 @@ impl Built {
         let log = self.cache.folder().join(format!("{name}.log"));
         let boot = |accel: Accel| {
             say(&format!("guest: booting the machine {name} by {}; its log is {}", accel.name(), log.display()));
-            let plan = self.plan(machine, programs.clone(), options, accel)?;
+            let plan = self.plan(name, machine, programs.clone(), options, accel)?;
             boot::boot(&self.parts(name, machine, &plan, accel, &log))
         };
         let first = match boot(accel)? {

@@ -12,7 +12,8 @@ use crate::command::run_logged;
 use crate::error::Error;
 
 /// What the guest's system has besides Debian's least.
-const GUEST_PACKAGES: [&str; 5] = ["mesa-vulkan-drivers", "libvulkan1", "kmod", "util-linux", "e2fsprogs"];
+const GUEST_PACKAGES: [&str; 8] =
+    ["mesa-vulkan-drivers", "libvulkan1", "kmod", "util-linux", "e2fsprogs", "xfsprogs", "btrfs-progs", "dmsetup"];
 /// What building modules takes, the kernel's own packages aside.
 const BUILD_PACKAGES: [&str; 3] = ["gcc-14", "make", "libc6-dev"];
 
@@ -60,17 +61,20 @@ pub(super) fn build_root(
     cache.entry(kind, &ingredients, |to| debootstrap(cache, archive, &packages, &[], to))
 }
 
-/// The guest's disk.
-pub(super) fn guest_image(cache: &Cache, archive: &Archive) -> Result<PathBuf, Error> {
+/// The guest's disk, with the modules of a kernel: file systems, disks made of disks, and disks of others.
+pub(super) fn guest_image(cache: &Cache, archive: &Archive, release: &Release) -> Result<PathBuf, Error> {
     let documents = ["doc", "man", "info", "locale"].map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*"));
     let script = format!("cat > \"$1/sbin/limosa-first\" <<'END'\n{FIRST}END\n");
     let arrange = [
         format!("--customize-hook={script}"),
+        format!("--customize-hook=chroot \"$1\" depmod {}", release.name),
         "--customize-hook=chmod 755 \"$1/sbin/limosa-first\"; mkdir -p \"$1/payload\"".to_owned(),
     ];
     let options: Vec<String> = documents.into_iter().chain(arrange).collect();
-    let packages: Vec<String> = GUEST_PACKAGES.map(str::to_owned).to_vec();
+    let mut packages: Vec<String> = GUEST_PACKAGES.map(str::to_owned).to_vec();
+    packages.push(format!("linux-modules-{}={}", release.name, release.version));
     let mut ingredients = archive.versions(&GUEST_PACKAGES)?;
+    ingredients.extend(packages.iter().cloned());
     ingredients.extend(options.iter().cloned());
     ingredients.push(format!("{SIGNATURE} {START} {ROOT_MIB}"));
     cache.entry("root", &ingredients, |image| {

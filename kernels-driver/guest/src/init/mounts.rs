@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 
+use limosa_guest::device::disk;
 use limosa_guest::protocol::{DATA_SERIAL, SWAP_SERIAL};
 
 use crate::tool;
@@ -27,6 +28,7 @@ pub(crate) fn mount_all() -> io::Result<()> {
         tool("mount", &["-t", kind, "-o", if options.is_empty() { "defaults" } else { options }, kind, at])?;
     }
     if let Some(swap) = disk(SWAP_SERIAL)? {
+        let swap = swap.to_string_lossy();
         tool("mkswap", &[&swap])?;
         tool("swapon", &[&swap])?;
     }
@@ -34,18 +36,4 @@ pub(crate) fn mount_all() -> io::Result<()> {
         std::os::unix::fs::symlink(data, "/run/limosa-data")?;
     }
     Ok(())
-}
-
-/// The device file of the NVMe disk with a serial number.
-fn disk(serial: &str) -> io::Result<Option<String>> {
-    for disk in fs::read_dir("/sys/block")? {
-        let disk = disk?;
-        let says =
-            |name: &str, what: &str| fs::read_to_string(disk.path().join(name)).is_ok_and(|text| text.trim() == what);
-        // Of a disk with several paths each path has a hidden one of its own.
-        if says("device/serial", serial) && says("hidden", "0") {
-            return Ok(Some(format!("/dev/{}", disk.file_name().to_string_lossy())));
-        }
-    }
-    Ok(None)
 }

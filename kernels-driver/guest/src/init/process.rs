@@ -9,6 +9,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use limosa_guest::protocol::Plan;
+
 use crate::system;
 
 const GROUP: &str = "/sys/fs/cgroup/test";
@@ -46,7 +48,7 @@ pub(crate) fn run(
     arguments: &[&str],
     user: Option<u32>,
     limit: Duration,
-    factor: u32,
+    plan: &Plan,
 ) -> io::Result<Report> {
     fs::create_dir_all(GROUP)?;
     let output = OpenOptions::new().create(true).append(true).read(true).open(OUTPUT)?;
@@ -61,7 +63,8 @@ pub(crate) fn run(
         command.args(["setpriv", &format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
     }
     command.arg(program).args(arguments).current_dir("/tmp");
-    command.env("LIMOSA_SKIPS", SKIPS).env("LIMOSA_GUEST_FACTOR", factor.to_string());
+    command.env("LIMOSA_SKIPS", SKIPS).env("LIMOSA_GUEST_FACTOR", plan.factor.to_string());
+    command.env("LIMOSA_GUEST_MACHINE", &plan.machine);
     command.env("LIMOSA_EXPECT", "lavapipe").env("HOME", "/tmp").env("RUST_BACKTRACE", "1");
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
 

@@ -123,7 +123,7 @@ impl Runner<'_> {
     fn process(&self, arguments: &[&str]) -> io::Result<Report> {
         let Program { file, user, limit, .. } = self.program;
         let limit = Duration::from_secs(*limit);
-        process::run(&Path::new(PAYLOAD).join(file), arguments, *user, limit, self.plan.factor)
+        process::run(&Path::new(PAYLOAD).join(file), arguments, *user, limit, self.plan)
     }
 
     fn name(&self, test: &str) -> String {
