@@ -66,7 +66,8 @@ struct limosa_chunk {
  * struct limosa_load_run - a call under way
  * @client: who pays
  * @file: what is read
- * @align: what a read must end at, but at the end of the file
+ * @align: bytes in a block: what a read begins and ends at, but for the end of
+ *	   the file
  * @args: the call's, with what it came to so far
  * @first: the oldest chunk under way; they are a ring
  * @nr: how many are
@@ -219,8 +220,10 @@ static int limosa_chunk_reserve(struct limosa_load_run *run,
 			break;
 		chunk->index[i] = chunk->huge ? index + i : index;
 	}
-	chunk->nr = i;
-	/* As much as fits is loaded: the next chunk finds nothing. */
+	/* As much as fits is loaded, in whole blocks: the next finds nothing. */
+	chunk->nr = round_down(i, DIV_ROUND_UP(run->align, PAGE_SIZE));
+	while (i > chunk->nr)
+		limosa_vram_unreserve(vram, run->client, chunk->index[--i], 0);
 	return i ? 0 : index;
 }
 
@@ -263,14 +266,17 @@ static int limosa_chunk_begin(struct limosa_load_run *run)
 	struct limosa_device *device = run->client->device;
 	struct limosa_chunk *chunk =
 		&run->chunks[(run->first + run->nr) % LIMOSA_LOAD_DEPTH];
-	unsigned long end = min(run->end, ALIGN(run->next + 1, PMD_SIZE));
+	unsigned long bytes;
 	int err;
 
 	if (!limosa_device_enter(device, &chunk->srcu))
 		return -ENODEV;
+	/* To the next 2 MiB of memory, but in whole blocks of the file. */
+	bytes = min(run->end, ALIGN(run->next + 1, PMD_SIZE)) - run->next;
+	bytes = max(round_down(bytes, run->align), run->align);
 	chunk->addr = run->next;
 	chunk->pos = run->args->offset + (chunk->addr - run->args->addr);
-	err = limosa_chunk_reserve(run, chunk, PHYS_PFN(end - run->next));
+	err = limosa_chunk_reserve(run, chunk, PHYS_PFN(bytes));
 	if (err) {
 		limosa_device_exit(device, chunk->srcu);
 		return err;
@@ -589,7 +595,8 @@ static int limosa_load_check_range(struct mm_struct *mm, unsigned long addr,
 }
 
 static int limosa_load_check_file(struct limosa_client *client,
-				  struct file *file, u64 offset, u32 *align)
+				  struct file *file,
+				  const struct limosa_load *args, u32 *align)
 {
 	struct limosa_probe probe = {};
 	int err;
@@ -601,8 +608,11 @@ static int limosa_load_check_file(struct limosa_client *client,
 		return err;
 	if (probe.verdict != LIMOSA_VERDICT_DIRECT)
 		return -EOPNOTSUPP;
+	/* It is a power of two. A block that is no chunk is none of today's. */
+	if (probe.offset_align > PMD_SIZE)
+		return -EOPNOTSUPP;
 	*align = probe.offset_align;
-	return IS_ALIGNED(offset, *align) ? 0 : -EINVAL;
+	return IS_ALIGNED(args->offset | args->len, *align) ? 0 : -EINVAL;
 }
 
 static int limosa_load_file(struct limosa_client *client, struct file *file,
@@ -613,7 +623,7 @@ static int limosa_load_file(struct limosa_client *client, struct file *file,
 	u32 align;
 	int err;
 
-	err = limosa_load_check_file(client, file, args->offset, &align);
+	err = limosa_load_check_file(client, file, args, &align);
 	if (!err)
 		err = limosa_load_check_range(client->mm, args->addr, end);
 	if (err)

@@ -552,9 +552,9 @@ struct limosa_probe {
  * @size: in: sizeof(struct limosa_load)
  * @flags: in: zero
  * @addr: in: first byte of a range of the caller's memory
- * @len: in: length of the range in bytes
+ * @len: in: length of the range in bytes; also a multiple of offset_align
+ *       (struct limosa_probe), where that is more than a page
  * @offset: in: the file's byte that goes to @addr, a multiple of offset_align
- *          (struct limosa_probe)
  * @fd: in: the file, open for reading and with O_DIRECT
  * @reserved: in: zero
  * @cursor: out: first address that was not dealt with; @addr + @len at the end
@@ -579,9 +579,10 @@ struct limosa_probe {
  * EOPNOTSUPP: the verdict of LIMOSA_PROBE for the file is not
  * LIMOSA_VERDICT_DIRECT, or the range is of memory that cannot stand on the
  * device. EFAULT: it is not mapped, or not writable. ENOSPC and EDQUOT: as much
- * as fits was loaded. A call that was interrupted, or that met an error, may have
- * read from the file what it does not tell of; the memory behind @cursor is
- * untouched by that.
+ * as fits was loaded. EINVAL: as in general, or @offset is not aligned, or
+ * @offset + @len is past the largest offset. Behind @cursor, up to 2 MiB of the
+ * range may have been loaded that the call does not tell of: a page there is as it
+ * was, or as the file has it.
  */
 struct limosa_load {
 	__u32 size;
