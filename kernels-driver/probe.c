@@ -244,6 +244,7 @@ static int limosa_probe_by_trying(struct limosa_device *device,
 		limosa_judge_open(p);
 		return 0;
 	case -EOPNOTSUPP:
+	case -EIO:		/* So says RAID 1 of it, too. */
 		limosa_judge(p, LIMOSA_VERDICT_REFUSED, LIMOSA_REASON_STACKED);
 		return 0;
 	case -ENOSPC:
