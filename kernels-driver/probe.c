@@ -275,14 +275,20 @@ static int limosa_probe_ways(struct limosa_device *device,
 	return 0;
 }
 
-/* Whether the block layer computes checksums of the data: T10 PI. */
+/*
+ * Whether the block layer computes checksums of the data (T10 PI). It can be
+ * told not to, but the disks below one without requests of its own decide that
+ * for themselves.
+ */
 static bool limosa_disk_checksums(struct limosa_probing *p)
 {
 	u8 off = p->direction == LIMOSA_FROM_FILE ? BLK_INTEGRITY_NOVERIFY :
 						    BLK_INTEGRITY_NOGENERATE;
 
-	return bdev_has_integrity_csum(p->bdev) &&
-	       !(bdev_limits(p->bdev)->integrity.flags & off);
+	if (queue_is_mq(bdev_get_queue(p->bdev)) &&
+	    bdev_limits(p->bdev)->integrity.flags & off)
+		return false;
+	return bdev_has_integrity_csum(p->bdev);
 }
 
 static int limosa_probe_disk(struct limosa_device *device,
