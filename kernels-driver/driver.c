@@ -181,10 +181,12 @@ static int limosa_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	err = limosa_vrams_init(device, nr);
 	if (err)
 		goto err_put;
-	limosa_p2p_init(device, nr);
-	err = limosa_misc_register(device);
+	err = limosa_p2p_init(device, nr);
 	if (err)
 		goto err_vram;
+	err = limosa_misc_register(device);
+	if (err)
+		goto err_p2p;
 
 	pci_set_drvdata(pdev, device);
 	xa_store(&limosa_devices, device->index, device, GFP_KERNEL);
@@ -196,8 +198,10 @@ static int limosa_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		 nr);
 	return 0;
 
-err_vram:
+err_p2p:
+	limosa_p2p_unpublish(device);
 	limosa_p2p_fini(device);
+err_vram:
 	limosa_vram_fini(&device->vram[LIMOSA_PLACE_COHERENT]);
 	limosa_vram_fini(&device->vram[LIMOSA_PLACE_PRIVATE]);
 err_put:
@@ -219,11 +223,13 @@ static void limosa_remove(struct pci_dev *pdev)
 	WRITE_ONCE(device->gone, true);
 	synchronize_srcu(&device->live);
 	limosa_pools_revoke(device);
-	limosa_p2p_fini(device);
-	for (place = LIMOSA_PLACE_COHERENT; place >= LIMOSA_PLACE_PRIVATE; place--) {
+	limosa_p2p_unpublish(device);
+	for (place = LIMOSA_PLACE_COHERENT; place >= LIMOSA_PLACE_PRIVATE; place--)
 		limosa_evict_all(&device->vram[place]);
+	/* Not before: core may hand it out from then on. */
+	limosa_p2p_fini(device);
+	for (place = LIMOSA_PLACE_COHERENT; place >= LIMOSA_PLACE_PRIVATE; place--)
 		limosa_vram_fini(&device->vram[place]);
-	}
 	limosa_device_put(device);
 }
 

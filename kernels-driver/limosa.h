@@ -16,6 +16,7 @@
  *   pool.c     such pages in processes' memory
  *   probe.c    what becomes of data between a file and this device
  *   route.c    which way DMA between a disk and this device takes
+ *   read.c     a file's data to the memory, by the disk's DMA
  *   load.c     from a file to the device pages behind a range
  *   debug.c    debugfs: what the bench and fault injection need
  *
@@ -32,12 +33,18 @@
  *       limosa_client.streak_lock  a spinlock; leaf
  *     limosa_views_lock       a mutex; leaf
  *
- *   limosa_device.pools_lock    a mutex; over the mappings of a pool's file
+ *   limosa_device.pools_lock    a mutex; leaf
+ *
+ * A load holds the device while it reads a file, and then takes mmap_lock, both
+ * of which others may keep from it for a time: an unbind waits for them.
  */
 #ifndef _LIMOSA_H
 #define _LIMOSA_H
 
 #include <linux/atomic.h>
+#include <linux/bvec.h>
+#include <linux/completion.h>
+#include <linux/fs.h>
 #include <linux/kref.h>
 #include <linux/maple_tree.h>
 #include <linux/memremap.h>
@@ -216,11 +223,11 @@ static inline unsigned long limosa_page_bar_pfn(struct limosa_vram *vram,
 
 /**
  * struct limosa_p2p - the private memory once more, as pages of P2PDMA
- * @kaddr: all of it, taken from the kernel's pool of such memory, so that
- *	   nobody else hands it out; NULL if there is none
+ * @kaddr: all of it but for what is published, taken from the kernel's pool of
+ *	   such memory, so that nobody else hands it out; NULL if there is none
  * @first: its first page; page i is the page i of the private vram
  * @pgmap: core's, of these pages
- * @published: pages at the end that were given back to the kernel's pool
+ * @published: pages at the end that are left in the kernel's pool
  *
  * A page is without references as long as nobody has it. It gets one when it is
  * lent, and whoever lent it takes it back when that is the last: core, which
@@ -233,9 +240,14 @@ struct limosa_p2p {
 	unsigned long published;
 };
 
-/* After limosa_vram_init(). Without it there are no pools and no loads. */
-void limosa_p2p_init(struct limosa_device *device, int bar);
-/* Nothing is lent any more. Before limosa_vram_fini(). */
+/*
+ * After limosa_vram_init(). Without such memory there are no pools and no loads,
+ * which is no failure. -EBUSY: somebody else has some of it already.
+ */
+int limosa_p2p_init(struct limosa_device *device, int bar);
+/* Nothing is lent any more. The published part is the vram's again. */
+void limosa_p2p_unpublish(struct limosa_device *device);
+/* The private memory is free. Before limosa_vram_fini(). */
 void limosa_p2p_fini(struct limosa_device *device);
 
 /*
@@ -257,7 +269,8 @@ bool limosa_p2p_take_back(struct limosa_device *device, unsigned long index,
  * @gone: set by unbind, read under @live
  * @vram: indexed by enum limosa_place; a range of no pages where there is none
  * @p2p: the private one, as other devices reach it
- * @pools_lock: protects @pools, the pools that have pages
+ * @pools_lock: protects @pools, the pools that are open and have pages
+ * @settling: pools that were closed and wait for I/O
  */
 struct limosa_device {
 	struct kref ref;
@@ -271,6 +284,7 @@ struct limosa_device {
 	struct limosa_p2p p2p;
 	struct mutex pools_lock;
 	struct list_head pools;
+	atomic_t settling;
 	struct limosa_counter_set counters;
 	struct dentry *debugfs;
 };
@@ -681,10 +695,11 @@ void limosa_pools_revoke(struct limosa_device *device);
  * @probe: the members after @direction are set
  *
  * May read a block of the file into the device's memory, where nothing else
- * tells (limosa_load_try()); enters the device for that alone.
+ * tells (limosa_read_try()); enters the device for that alone.
  *
  * Return: 0 with a verdict, -EBADF (not open for that direction), -ENODEV (the
- * device is gone), or what limosa_load_try() failed with.
+ * device is gone), -EOPNOTSUPP (its memory is not to be reached by others), or
+ * what limosa_read_try() failed with.
  */
 int limosa_probe_file(struct limosa_device *device, struct file *file,
 		      enum limosa_direction direction,
@@ -719,16 +734,63 @@ struct limosa_ways {
  */
 void limosa_ways_find(struct limosa_ways *ways, struct block_device *bdev);
 
-/* ---------------------------------------------------------------- load.c */
+/* ---------------------------------------------------------------- read.c */
 
-/* LIMOSA_LOAD. */
-int limosa_ioctl_load(struct limosa_client *client, void *data);
+/**
+ * struct limosa_chunk - a read of at most 2 MiB
+ * @addr: where the caller of a load wants it
+ * @nr: pages
+ * @bytes: to be read to them
+ * @pos: where in the file it comes from
+ * @srcu: for limosa_device_exit(): the caller has the device entered
+ * @huge: its memory is a run of 2 MiB
+ * @index: its memory, page by page
+ * @bvecs: the same, as neighbours
+ * @nr_bvecs: how many they are
+ * @kiocb: the request
+ * @done: @ret is there
+ * @ret: what the read came to
+ */
+struct limosa_chunk {
+	unsigned long addr;
+	unsigned long nr;
+	size_t bytes;
+	loff_t pos;
+	int srcu;
+	bool huge;
+	unsigned int nr_bvecs;
+	struct kiocb kiocb;
+	struct completion done;
+	ssize_t ret;
+	u32 index[LIMOSA_HUGE_PAGES];
+	struct bio_vec bvecs[LIMOSA_HUGE_PAGES];
+};
+
+/*
+ * Begins to read @chunk->bytes from @chunk->pos on to the memory of the chunk, which
+ * the caller has reserved. The device stays entered to the end.
+ */
+void limosa_read_begin(struct limosa_device *device, struct limosa_chunk *chunk,
+		       struct file *file);
+
+/*
+ * Waits for it. @align: what a read can end at but for the end of the file.
+ * Return: bytes (fewer: the file ended), -EIO, -ENOMEM, -EINTR, -EOPNOTSUPP (the
+ * data would not come by DMA).
+ */
+ssize_t limosa_read_end(struct limosa_device *device, struct limosa_chunk *chunk,
+			struct file *file, u32 align);
 
 /*
  * Reads @len bytes at the beginning of @file into a page of the device that
  * nobody has. 0: they came by DMA, or the file is empty; -ENOSPC: there is no
- * page free; -EOPNOTSUPP: it cannot be done so; -EIO.
+ * page free; or the errors of limosa_read_end().
  */
-int limosa_load_try(struct limosa_device *device, struct file *file, size_t len);
+int limosa_read_try(struct limosa_device *device, struct file *file, size_t len);
+
+/* ---------------------------------------------------------------- load.c */
+
+/* LIMOSA_LOAD. */
+int limosa_ioctl_load(struct limosa_client *client, void *data);
 
 #endif /* _LIMOSA_H */

@@ -5,7 +5,7 @@
  *
  * It goes in chunks of at most 2 MiB, several of which are read at a time. For
  * each the memory is taken first, then the file is read to it by its P2PDMA
- * pages, and then its DEVICE_PRIVATE pages are put where the range has none.
+ * pages (read.c), and then its DEVICE_PRIVATE pages are put where the range has none.
  * In this order: with pages collected for migration, or under mmap_lock, no I/O
  * may be done, as file systems take their locks over it.
  *
@@ -17,50 +17,18 @@
  * while a file system takes its time, and a CPU that touches one would wait for
  * it. A pool can be written from.
  */
-#include <linux/bvec.h>
-#include <linux/completion.h>
-#include <linux/delay.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/migrate.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
-#include <linux/uio.h>
 #include <linux/userfaultfd_k.h>
 
 #include "limosa.h"
 
 /* Chunks that are read at a time. */
 #define LIMOSA_LOAD_DEPTH	4
-
-/**
- * struct limosa_chunk - a part of a load, at most 2 MiB
- * @addr: where it goes to
- * @nr: pages
- * @bytes: to be read to them
- * @pos: where it comes from
- * @srcu: it has the device entered
- * @huge: its memory is a run of 2 MiB
- * @index: its memory, page by page
- * @bvecs: the same, as neighbours
- * @done: @ret is there
- * @ret: what the read came to
- */
-struct limosa_chunk {
-	unsigned long addr;
-	unsigned long nr;
-	size_t bytes;
-	loff_t pos;
-	int srcu;
-	bool huge;
-	unsigned int nr_bvecs;
-	struct kiocb kiocb;
-	struct completion done;
-	ssize_t ret;
-	u32 index[LIMOSA_HUGE_PAGES];
-	struct bio_vec bvecs[LIMOSA_HUGE_PAGES];
-};
 
 /**
  * struct limosa_load_run - a call under way
@@ -71,6 +39,7 @@ struct limosa_chunk {
  * @args: the call's, with what it came to so far
  * @first: the oldest chunk under way; they are a ring
  * @nr: how many are
+ * @depth: how many may be: one where the CPU has had to copy
  * @next: first address that no chunk was begun for
  * @end: of the range
  * @paged: memory of the chunk that has become pages of the device
@@ -86,6 +55,7 @@ struct limosa_load_run {
 	struct limosa_load *args;
 	unsigned int first;
 	unsigned int nr;
+	unsigned int depth;
 	unsigned long next;
 	unsigned long end;
 	DECLARE_BITMAP(paged, LIMOSA_HUGE_PAGES);
@@ -108,84 +78,7 @@ static bool limosa_load_fits(struct vm_area_struct *vma)
 	       vma->vm_flags & VM_WRITE;
 }
 
-/* --------------------------------------------------- reading to memory */
-
-static void limosa_read_done(struct kiocb *kiocb, long ret)
-{
-	struct limosa_chunk *chunk =
-		container_of(kiocb, struct limosa_chunk, kiocb);
-
-	chunk->ret = ret;
-	complete(&chunk->done);
-}
-
-/* Begins to read what is behind the first @got bytes. */
-static void limosa_read_begin(struct limosa_chunk *chunk, struct file *file,
-			      size_t got)
-{
-	struct iov_iter iter;
-	ssize_t ret;
-
-	iov_iter_bvec(&iter, ITER_DEST, chunk->bvecs, chunk->nr_bvecs,
-		      chunk->bytes);
-	iov_iter_advance(&iter, got);
-	init_completion(&chunk->done);
-	init_sync_kiocb(&chunk->kiocb, file);
-	chunk->kiocb.ki_flags |= IOCB_DIRECT;
-	chunk->kiocb.ki_pos = chunk->pos + got;
-	chunk->kiocb.ki_complete = limosa_read_done;
-	ret = vfs_iocb_iter_read(file, &chunk->kiocb, &iter);
-	if (ret != -EIOCBQUEUED)
-		limosa_read_done(&chunk->kiocb, ret);
-}
-
-/* Errors of reading, as the interface has them. */
-static int limosa_read_error(ssize_t ret)
-{
-	switch (ret) {
-	case -ENOMEM:
-		return -ENOMEM;
-	case -EINTR:
-	case -ERESTARTSYS:
-		return -EINTR;
-	case -EINVAL:	/* that is how a queue says that there is no way */
-	case -EOPNOTSUPP:
-	case -EREMOTEIO:
-		return -EOPNOTSUPP;
-	default:
-		return -EIO;
-	}
-}
-
-/* Waits for what was begun, and reads on where that was short: bytes, or error. */
-static ssize_t limosa_read_end(struct limosa_chunk *chunk, struct file *file,
-			       u32 align)
-{
-	size_t got = 0;
-
-	for (;;) {
-		/* Not to be interrupted: DMA is under way. */
-		wait_for_completion(&chunk->done);
-		if (chunk->ret < 0)
-			return limosa_read_error(chunk->ret);
-		/* The file system has read through the page cache instead. */
-		if (!(chunk->kiocb.ki_flags & IOCB_DIRECT))
-			return -EOPNOTSUPP;
-		got += chunk->ret;
-		/* A direct read that ends within a block ends the file. */
-		if (!chunk->ret || got == chunk->bytes ||
-		    !IS_ALIGNED(got, align))
-			return got;
-		limosa_read_begin(chunk, file, got);
-	}
-}
-
 /* --------------------------------------------------------------- chunks */
-
-static unsigned int limosa_chunk_order(struct limosa_chunk *chunk)
-{
-	return chunk->huge ? LIMOSA_HUGE_ORDER : 0;
-}
 
 /* Gives back what memory of it is not in @paged, and leaves the device. */
 static void limosa_chunk_end(struct limosa_load_run *run,
@@ -227,39 +120,6 @@ static int limosa_chunk_reserve(struct limosa_load_run *run,
 	return i ? 0 : index;
 }
 
-static void limosa_chunk_lend(struct limosa_device *device,
-			      struct limosa_chunk *chunk)
-{
-	unsigned int order = limosa_chunk_order(chunk);
-	struct bio_vec *bvec = NULL;
-	struct page *page;
-	unsigned long i;
-
-	chunk->nr_bvecs = 0;
-	chunk->bytes = chunk->nr << PAGE_SHIFT;
-	for (i = 0; i < chunk->nr; i += 1UL << order) {
-		page = limosa_p2p_lend(device, chunk->index[i], order);
-		if (i && chunk->index[i] == chunk->index[i - 1] + 1) {
-			bvec->bv_len += PAGE_SIZE;
-			continue;
-		}
-		bvec = &chunk->bvecs[chunk->nr_bvecs++];
-		bvec_set_page(bvec, page, PAGE_SIZE << order, 0);
-	}
-}
-
-static void limosa_chunk_take_back(struct limosa_device *device,
-				   struct limosa_chunk *chunk)
-{
-	unsigned int order = limosa_chunk_order(chunk);
-	unsigned long i;
-
-	/* A bio of kernel pages takes no references. */
-	for (i = 0; i < chunk->nr; i += 1UL << order)
-		while (!limosa_p2p_take_back(device, chunk->index[i], order))
-			msleep(1);
-}
-
 /* Takes memory for the next chunk, and begins to read. */
 static int limosa_chunk_begin(struct limosa_load_run *run)
 {
@@ -281,9 +141,9 @@ static int limosa_chunk_begin(struct limosa_load_run *run)
 		limosa_device_exit(device, chunk->srcu);
 		return err;
 	}
-	limosa_chunk_lend(device, chunk);
-	limosa_read_begin(chunk, run->file, 0);
-	run->next += chunk->nr << PAGE_SHIFT;
+	chunk->bytes = chunk->nr << PAGE_SHIFT;
+	limosa_read_begin(device, chunk, run->file);
+	run->next += chunk->bytes;
 	run->nr++;
 	return 0;
 }
@@ -292,14 +152,11 @@ static int limosa_chunk_begin(struct limosa_load_run *run)
 static ssize_t limosa_chunk_wait(struct limosa_load_run *run,
 				 struct limosa_chunk **chunk)
 {
-	ssize_t got;
-
 	*chunk = &run->chunks[run->first];
 	run->first = (run->first + 1) % LIMOSA_LOAD_DEPTH;
 	run->nr--;
-	got = limosa_read_end(*chunk, run->file, run->align);
-	limosa_chunk_take_back(run->client->device, *chunk);
-	return got;
+	return limosa_read_end(run->client->device, *chunk, run->file,
+			       run->align);
 }
 
 /* What is under way is not wanted: it is begun anew, or never. */
@@ -324,8 +181,8 @@ static void *limosa_chunk_bytes(struct limosa_load_run *run,
 }
 
 /*
- * Pages for what core has found empty. What is there stays: to replace it would
- * change it for those who share it since fork(), too.
+ * Pages for what core has found empty, and for nothing else: to replace what is
+ * there would change it for those who share it since fork(), too.
  */
 static void limosa_place_fill(struct limosa_load_run *run,
 			      struct limosa_chunk *chunk, struct migrate_vma *m)
@@ -409,7 +266,8 @@ static int limosa_place_vma(struct limosa_load_run *run,
 		.src = run->src,
 		.dst = run->dst,
 		.pgmap_owner = limosa_load_vram(run)->pgmap.owner,
-		.flags = MIGRATE_VMA_SELECT_SYSTEM,
+		/* None that are there: only holes are collected. */
+		.flags = 0,
 	};
 	int err;
 
@@ -499,11 +357,12 @@ static void limosa_load_count(struct limosa_load_run *run, unsigned long addr,
 static void limosa_chunk_zero(struct limosa_load_run *run,
 			      struct limosa_chunk *chunk, size_t got)
 {
-	if (PAGE_ALIGNED(got))
-		return;
-	memset(limosa_chunk_bytes(run, chunk, got >> PAGE_SHIFT) +
-	       offset_in_page(got), 0, PAGE_SIZE - offset_in_page(got));
-	wmb(); /* before anybody is told */
+	if (!PAGE_ALIGNED(got))
+		memset(limosa_chunk_bytes(run, chunk, got >> PAGE_SHIFT) +
+		       offset_in_page(got), 0,
+		       PAGE_SIZE - offset_in_page(got));
+	/* These, and holes that the kernel filled, before anybody is told. */
+	wmb();
 }
 
 /* The oldest chunk, to its end. Return: 0, 1 (the file ended), or an error. */
@@ -530,12 +389,15 @@ static int limosa_chunk_finish(struct limosa_load_run *run)
 	if (run->bounce) {
 		/* The others go, too: they have the device entered. */
 		limosa_chunks_drop(run);
+		run->depth = 1;
 		run->next = chunk->addr + (nr << PAGE_SHIFT);
 		placed = limosa_copy_over(run, chunk->addr, placed);
 		kvfree(run->bounce);
 		run->bounce = NULL;
 		if (!err && placed < nr)
 			err = -EFAULT;
+	} else {
+		run->depth = LIMOSA_LOAD_DEPTH;
 	}
 	limosa_load_count(run, chunk->addr, placed, got);
 	return err ?: ended;
@@ -551,7 +413,7 @@ static int limosa_load_all(struct limosa_load_run *run)
 	int ret, err = 0;
 
 	for (;;) {
-		while (!err && run->nr < LIMOSA_LOAD_DEPTH &&
+		while (!err && run->nr < run->depth &&
 		       run->next < run->end) {
 			if (run->next != from && signal_pending(current))
 				err = -EINTR;
@@ -601,8 +463,6 @@ static int limosa_load_check_file(struct limosa_client *client,
 	struct limosa_probe probe = {};
 	int err;
 
-	if (!client->device->p2p.kaddr)
-		return -EOPNOTSUPP;
 	err = limosa_probe_file(client->device, file, LIMOSA_FROM_FILE, &probe);
 	if (err)
 		return err;
@@ -637,6 +497,7 @@ static int limosa_load_file(struct limosa_client *client, struct file *file,
 	run->args = args;
 	run->next = args->addr;
 	run->end = end;
+	run->depth = LIMOSA_LOAD_DEPTH;
 	err = limosa_load_all(run);
 	kvfree(run);
 	return err;
@@ -662,32 +523,4 @@ int limosa_ioctl_load(struct limosa_client *client, void *data)
 	err = limosa_load_file(client, file, args);
 	fput(file);
 	return err;
-}
-
-int limosa_load_try(struct limosa_device *device, struct file *file, size_t len)
-{
-	struct limosa_vram *vram = &device->vram[LIMOSA_PLACE_PRIVATE];
-	struct limosa_chunk *chunk;
-	ssize_t got;
-	long index;
-
-	chunk = kvzalloc_obj(*chunk);
-	if (!chunk)
-		return -ENOMEM;
-	index = limosa_vram_take(vram, 0);
-	if (index < 0) {
-		kvfree(chunk);
-		return index;
-	}
-	chunk->nr = 1;
-	chunk->index[0] = index;
-	limosa_chunk_lend(device, chunk);
-	/* One block and no more: a page may be more than the file's. */
-	chunk->bytes = len;
-	limosa_read_begin(chunk, file, 0);
-	got = limosa_read_end(chunk, file, 1);
-	limosa_chunk_take_back(device, chunk);
-	limosa_vram_give(vram, index, 0);
-	kvfree(chunk);
-	return min(got, 0);
 }

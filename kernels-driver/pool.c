@@ -14,8 +14,8 @@
  *  - unbinding of the device: from then on a fault is SIGBUS. The mappings are
  *    emptied, also of what a fault that had begun puts there afterwards, I/O
  *    under way is waited for, and only then the memory goes.
- *  - release and unbind at once: the first to find the pool in the device's list
- *    ends its use of the memory; the other waits for that, or need not know.
+ *  - release and unbind at once: who takes the pool off the device's list ends
+ *    its use of the memory. An unbind waits for those that others took.
  */
 #include <linux/anon_inodes.h>
 #include <linux/delay.h>
@@ -23,6 +23,7 @@
 #include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 
 #include "limosa.h"
@@ -32,7 +33,7 @@
  * @ref: the file's, and one of the list or of who took it from there
  * @client: who pays
  * @node: in device->pools
- * @mapping: of the file; NULL once that is closed, as then nothing is mapped
+ * @inode: the file's, held; by it all mappings are found
  * @nr: how many pages there are
  * @pages: they; in the order of the file, single or in runs of 2 MiB
  * @settle: waits for I/O after the last close
@@ -41,7 +42,7 @@ struct limosa_vma_pool {
 	struct kref ref;
 	struct limosa_client *client;
 	struct list_head node;
-	struct address_space *mapping;
+	struct inode *inode;
 	struct work_struct settle;
 	unsigned long nr;
 	struct page *pages[] __counted_by(nr);
@@ -56,6 +57,7 @@ static void limosa_pool_free(struct kref *ref)
 {
 	struct limosa_vma_pool *pool = container_of(ref, struct limosa_vma_pool, ref);
 
+	iput(pool->inode);
 	limosa_client_put(pool->client);
 	kvfree(pool);
 }
@@ -76,8 +78,8 @@ static void limosa_pool_give(struct limosa_vma_pool *pool, unsigned long nr)
 
 		order = folio_order(page_folio(pool->pages[i]));
 		while (!limosa_p2p_take_back(device, index, order)) {
-			if (pool->mapping)
-				unmap_mapping_range(pool->mapping, 0, 0, 1);
+			if (pool->inode)
+				unmap_mapping_range(pool->inode->i_mapping, 0, 0, 1);
 			msleep(wait);
 			wait = min(2 * wait, 100u);
 		}
@@ -87,12 +89,25 @@ static void limosa_pool_give(struct limosa_vma_pool *pool, unsigned long nr)
 	}
 }
 
-static void limosa_pool_settle(struct work_struct *work)
+/* As the last that is done with the pool's pages. */
+static void limosa_pool_settle(struct limosa_vma_pool *pool)
 {
-	struct limosa_vma_pool *pool = container_of(work, struct limosa_vma_pool, settle);
-
 	limosa_pool_give(pool, pool->nr);
 	kref_put(&pool->ref, limosa_pool_free);
+}
+
+static void limosa_pool_settle_work(struct work_struct *work)
+{
+	struct limosa_vma_pool *pool =
+		container_of(work, struct limosa_vma_pool, settle);
+	struct limosa_client *client = pool->client;
+	struct limosa_device *device = client->device;
+
+	limosa_client_get(client);
+	limosa_pool_settle(pool);
+	if (atomic_dec_and_test(&device->settling))
+		wake_up_var(&device->settling);
+	limosa_client_put(client);
 }
 
 /* Device memory of other processes' past is not for this one to see. */
@@ -185,9 +200,9 @@ static int limosa_pool_release(struct inode *inode, struct file *file)
 	struct limosa_device *device = pool->client->device;
 
 	mutex_lock(&device->pools_lock);
-	pool->mapping = NULL;
 	if (!list_empty(&pool->node)) {
 		list_del_init(&pool->node);
+		atomic_inc(&device->settling);
 		queue_work(limosa_wq, &pool->settle);
 	}
 	mutex_unlock(&device->pools_lock);
@@ -214,7 +229,8 @@ static struct file *limosa_pool_file(struct limosa_vma_pool *pool)
 	if (IS_ERR(file))
 		return file;
 	kref_get(&pool->ref);
-	pool->mapping = file->f_mapping;
+	pool->inode = file_inode(file);
+	ihold(pool->inode);
 	/* Core maps nothing beyond. */
 	i_size_write(file_inode(file), pool->nr << PAGE_SHIFT);
 	mutex_lock(&device->pools_lock);
@@ -240,7 +256,7 @@ static struct file *limosa_pool_make(struct limosa_client *client,
 	pool->nr = nr;
 	kref_init(&pool->ref);
 	INIT_LIST_HEAD(&pool->node);
-	INIT_WORK(&pool->settle, limosa_pool_settle);
+	INIT_WORK(&pool->settle, limosa_pool_settle_work);
 	limosa_client_get(client);
 	pool->client = client;
 	err = limosa_pool_take(pool);
@@ -266,18 +282,27 @@ struct file *limosa_pool_create(struct limosa_client *client, u64 len)
 	return file;
 }
 
+/* Takes an open pool off the list, or NULL. */
+static struct limosa_vma_pool *limosa_pool_pop(struct limosa_device *device)
+{
+	struct limosa_vma_pool *pool;
+
+	mutex_lock(&device->pools_lock);
+	pool = list_first_entry_or_null(&device->pools, struct limosa_vma_pool,
+					node);
+	if (pool)
+		list_del_init(&pool->node);
+	mutex_unlock(&device->pools_lock);
+	return pool;
+}
+
 void limosa_pools_revoke(struct limosa_device *device)
 {
-	struct limosa_vma_pool *pool, *next;
+	struct limosa_vma_pool *pool;
 
-	/* Held to the end: as long as it is, the mappings stay. */
-	mutex_lock(&device->pools_lock);
-	list_for_each_entry_safe(pool, next, &device->pools, node) {
-		list_del_init(&pool->node);
-		unmap_mapping_range(pool->mapping, 0, 0, 1);
-		limosa_pool_settle(&pool->settle);
+	while ((pool = limosa_pool_pop(device))) {
+		unmap_mapping_range(pool->inode->i_mapping, 0, 0, 1);
+		limosa_pool_settle(pool);
 	}
-	mutex_unlock(&device->pools_lock);
-	/* Those that were released before. */
-	flush_workqueue(limosa_wq);
+	wait_var_event(&device->settling, !atomic_read(&device->settling));
 }

@@ -237,7 +237,7 @@ static int limosa_probe_by_trying(struct limosa_device *device,
 		return 0;
 	if (!limosa_device_enter(device, &idx))
 		return -ENODEV;
-	err = limosa_load_try(device, p->file, p->probe->offset_align);
+	err = limosa_read_try(device, p->file, p->probe->offset_align);
 	limosa_device_exit(device, idx);
 	switch (err) {
 	case 0:
@@ -321,6 +321,8 @@ int limosa_probe_file(struct limosa_device *device, struct file *file,
 		.probe = probe,
 	};
 
+	if (!device->p2p.kaddr)
+		return READ_ONCE(device->gone) ? -ENODEV : -EOPNOTSUPP;
 	if (!(file->f_mode &
 	      (direction == LIMOSA_FROM_FILE ? FMODE_READ : FMODE_WRITE)))
 		return -EBADF;

@@ -398,6 +398,7 @@ struct limosa_policy {
  *
  * When the driver is unbound, the mappings lose their pages once the transfers
  * under way have ended: an access is SIGBUS, a system call on them EFAULT.
+ * MAP_POPULATE and mlock() do not take such pages.
  *
  * EOPNOTSUPP: the device's memory cannot be reached by others (p2p_bytes in
  * struct limosa_info is zero).
@@ -523,8 +524,11 @@ enum limosa_route {
  *
  * Tells what becomes of data between this device's pools and the file, as it is
  * open now. For LIMOSA_FROM_FILE that is true of LIMOSA_LOAD, too, which is to
- * be had only with LIMOSA_VERDICT_DIRECT. Nothing is written. Where only a
- * transfer tells, a block is read into device memory, if there is some free.
+ * be had only with LIMOSA_VERDICT_DIRECT. Nothing is written but what of the file
+ * waits for it in the page cache. Where only a transfer tells, the first block is
+ * read into device memory, if there is some free, and the verdict is of that block:
+ * others may be on other disks. EOPNOTSUPP: the device's memory cannot be reached
+ * by others (p2p_bytes in struct limosa_info is zero).
  *
  * The verdict is of the data in the file. What is a hole, or was written and is
  * not on the disk yet, is the file system's matter, and the kernel fills in
