@@ -5,6 +5,9 @@
 mod common;
 #[path = "../examples/malloc.rs"]
 mod malloc;
+#[allow(dead_code)] // its main takes a file's name
+#[path = "../examples/nvme.rs"]
+mod nvme;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -36,6 +39,11 @@ fn float(number: usize) -> f32 {
 #[test]
 fn the_example_verifies_its_result() {
     malloc::main().unwrap();
+}
+
+#[test]
+fn the_example_of_files_verifies_its_result() {
+    nvme::run("/run/limosa-data").unwrap();
 }
 
 #[test]

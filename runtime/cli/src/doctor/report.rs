@@ -119,13 +119,14 @@ pub(super) struct ShimDevice {
     pub(super) problem: Option<Problem>,
 }
 
-/// Bytes of each kind of device memory, and of what is moved as one (0: pages only).
+/// Bytes of each kind of device memory, of what other devices reach, and of what is moved as one (0: pages only).
 #[derive(Debug, Serialize)]
 pub(super) struct ShimOffer {
     pub(super) private_bytes: u64,
     pub(super) private_free_bytes: u64,
     pub(super) coherent_bytes: u64,
     pub(super) coherent_free_bytes: u64,
+    pub(super) p2p_bytes: u64,
     pub(super) limit_bytes: u64,
     pub(super) huge_bytes: u64,
 }
@@ -247,6 +248,7 @@ impl ShimDevice {
                 huge_size,
                 private: DeviceMemory { bytes: private_bytes, free: private_free_bytes },
                 coherent: DeviceMemory { bytes: coherent_bytes, free: coherent_free_bytes },
+                p2p_bytes,
                 limit: limit_bytes,
                 ..
             }) => {
@@ -256,6 +258,7 @@ impl ShimDevice {
                     private_free_bytes,
                     coherent_bytes,
                     coherent_free_bytes,
+                    p2p_bytes,
                     limit_bytes,
                     huge_bytes,
                 };
@@ -290,6 +293,8 @@ mod tests {
             coherent: DeviceMemory { bytes: 0, free: 0 },
             limit: 128,
             used: 0,
+            p2p_bytes: 512,
+            published_bytes: 0,
         };
         let path = "/dev/limosa1".into();
         let offers = [Ok(info), Err(limosa::ShimError::Forbidden { path })];

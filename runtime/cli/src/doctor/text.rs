@@ -105,7 +105,9 @@ fn offers(offer: &ShimOffer) -> String {
     } else {
         format!("up to {} at once", bytes(offer.huge_bytes))
     };
-    format!("{private}, {coherent}; at most {} a file; moves {at_once}", bytes(offer.limit_bytes))
+    let p2p = if offer.p2p_bytes == 0 { "not reached" } else { "reached" };
+    let limit = bytes(offer.limit_bytes);
+    format!("{private}, {coherent}; at most {limit} a file; moves {at_once}; {p2p} by other devices' DMA")
 }
 
 fn machine_table(report: &Report) -> Table {
