@@ -183,8 +183,7 @@ static int limosa_pool_mmap_prepare(struct vm_area_desc *desc)
 {
 	struct limosa_vma_pool *pool = desc->file->private_data;
 
-	if (!vma_desc_test(desc, VMA_SHARED_BIT) ||
-	    vma_desc_test(desc, VMA_EXEC_BIT) || desc->pgoff > pool->nr ||
+	if (!vma_desc_test(desc, VMA_SHARED_BIT) || desc->pgoff > pool->nr ||
 	    PHYS_PFN(desc->end - desc->start) > pool->nr - desc->pgoff)
 		return -EINVAL;
 	vma_desc_set_flags(desc, VMA_DONTEXPAND_BIT, VMA_DONTDUMP_BIT);

@@ -401,7 +401,8 @@ struct limosa_policy {
  * MAP_POPULATE and mlock() do not take such pages.
  *
  * EOPNOTSUPP: the device's memory cannot be reached by others (p2p_bytes in
- * struct limosa_info is zero).
+ * struct limosa_info is zero). Of mmap(), EINVAL: the mapping is private, or past
+ * the pool's end; EPERM: it is to be executable.
  */
 struct limosa_pool {
 	__u32 size;

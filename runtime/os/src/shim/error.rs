@@ -87,9 +87,11 @@ pub enum ShimError {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// Direct reads and writes of that file do not begin at that byte: begin at a multiple of
-    /// [`super::Alignment::offset`], at most 2⁶³ − 1.
-    #[error("byte {offset} is no place of the file where direct I/O begins: `Shim::probe` tells the alignment")]
+    /// Direct I/O of that file does not begin at that byte, or is not of that length: both are multiples of
+    /// [`super::Alignment::offset`], and end below 2⁶³.
+    #[error(
+        "from byte {offset} on the file has no such direct I/O: `Shim::probe` tells what offset and length must be"
+    )]
     BadOffset {
         /// Which byte.
         offset: u64,

@@ -25,7 +25,8 @@ pub struct Loaded {
     pub copied: u64,
 }
 
-/// A load that stopped on its way. What was loaded before [`Self::cursor`] is there, the rest is as it was.
+/// A load that stopped on its way. What was loaded before [`Self::cursor`] is there. Of the 2 MiB behind it, a page is as it
+/// was, or as the file has it.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause} (stopped at {:#x}, after {} bytes of the file)", cursor.0, done.bytes)]
 pub struct LoadError {
@@ -45,8 +46,8 @@ impl Shim {
     /// memory of the device; the CPU's first access to one brings it back. The rest of the last page that the file reaches is
     /// zero, what lies behind is left as it is. Goes on after signals.
     ///
-    /// `into` is whole pages (as [`super::Pages`]), `offset` a multiple of [`super::Alignment::offset`], the file open for
-    /// reading with `O_DIRECT`, and its [`Shim::probe`] says [`super::Verdict::Direct`].
+    /// `into` is whole pages (as [`super::Pages`]), its length and `offset` multiples of [`super::Alignment::offset`], the
+    /// file open for reading with `O_DIRECT`, and its [`Shim::probe`] says [`super::Verdict::Direct`].
     ///
     /// # Errors
     /// With how far it came: [`ShimError::NotDirect`] (what the probe says, or memory that cannot stand on the device),

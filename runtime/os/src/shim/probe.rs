@@ -239,7 +239,8 @@ impl Shim {
     /// That a transfer succeeded does not tell: a read through the page cache into a pool succeeds, too.
     ///
     /// # Errors
-    /// [`ShimError::NotOpen`] (the file is not open for that direction), [`ShimError::OutOfMemory`],
+    /// [`ShimError::NotOpen`] (the file is not open for that direction), [`ShimError::Unsupported`] (other devices do not reach
+    /// this one's memory), [`ShimError::OutOfMemory`],
     /// [`ShimError::OtherProcess`], [`ShimError::DeviceGone`], [`ShimError::Failed`] where the answer makes no sense.
     ///
     /// # Example
