@@ -4,9 +4,9 @@
 
 mod common;
 
-use std::mem::offset_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
+use common::ioctl::*;
 use common::memory::{Memory, PAGE};
 use common::{device, open};
 use limosa_os::shim::Policy;
@@ -14,127 +14,19 @@ use limosa_os::shim::uapi::*;
 
 const P: u64 = PAGE as u64;
 
-/// Calls with a struct; the errno, if it fails.
-fn call<T>(fd: BorrowedFd<'_>, request: u32, arguments: &mut T) -> Result<(), i32> {
-    // SAFETY: the kernel reads and writes the struct that the request names, or refuses; addresses in it are memory of the
-    // test's own, or refused.
-    match unsafe { libc::ioctl(fd.as_raw_fd(), request.into(), std::ptr::from_mut(arguments)) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error().raw_os_error().unwrap()),
-    }
-}
-
-fn size<T>() -> u32 {
-    u32::try_from(size_of::<T>()).unwrap()
-}
-
-fn migrate(memory: &Memory) -> limosa_migrate {
-    let range = memory.range();
-    limosa_migrate {
-        size: size::<limosa_migrate>(),
-        addr: range.start.0,
-        len: range.len,
-        to: LIMOSA_PLACE_PRIVATE,
-        ..Default::default()
-    }
-}
-
-fn residency(memory: &Memory) -> limosa_residency {
-    let range = memory.range();
-    limosa_residency { size: size::<limosa_residency>(), addr: range.start.0, len: range.len, ..Default::default() }
-}
-
-fn view(memory: &Memory) -> limosa_view {
-    let range = memory.range();
-    limosa_view {
-        size: size::<limosa_view>(),
-        addr: range.start.0,
-        len: range.len,
-        policy: LIMOSA_POLICY_MAP,
-        fd: -7,
-        ..Default::default()
-    }
-}
-
-fn policy(memory: &Memory) -> limosa_policy {
-    let range = memory.range();
-    limosa_policy { size: size::<limosa_policy>(), addr: range.start.0, len: range.len, ..Default::default() }
-}
-
-/// A request with its struct's size, and a good struct of it as words.
-struct Sample {
-    request: u32,
-    words: Vec<u64>,
-    /// Bytes in the struct's first version.
-    first: usize,
-}
-
-fn words<T>(request: u32, sample: T) -> Sample {
-    let bytes = size_of::<T>();
-    assert!(bytes.is_multiple_of(8));
-    let mut words = vec![0u64; bytes / 8];
-    // SAFETY: plain numbers, without padding, of exactly that size.
-    unsafe { std::ptr::copy_nonoverlapping((&raw const sample).cast::<u8>(), words.as_mut_ptr().cast(), bytes) };
-    Sample { request, words, first: bytes }
-}
-
-/// A good call of each request of a device file.
-fn samples(memory: &Memory) -> Vec<Sample> {
-    vec![
-        words(LIMOSA_INFO, limosa_info { size: size::<limosa_info>(), ..Default::default() })
-            .since(offset_of!(limosa_info, p2p_bytes)),
-        words(LIMOSA_LIMIT, limosa_limit { size: size::<limosa_limit>(), flags: 0, bytes: u64::MAX }),
-        words(LIMOSA_MIGRATE, migrate(memory)),
-        words(LIMOSA_RESIDENCY, residency(memory)),
-        words(LIMOSA_COUNTERS, limosa_counters { size: size::<limosa_counters>(), ..Default::default() })
-            .since(offset_of!(limosa_counters, pages_loaded)),
-        words(LIMOSA_VIEW, view(memory)),
-    ]
-}
-
-impl Sample {
-    /// Of a struct that was shorter once.
-    fn since(mut self, first: usize) -> Self {
-        self.first = first;
-        self
-    }
-
-    fn call(&self, fd: BorrowedFd<'_>, change: impl FnOnce(&mut Vec<u64>)) -> Result<Vec<u64>, i32> {
-        let mut words = self.words.clone();
-        change(&mut words);
-        // SAFETY: as in `call`; the words are as long as the size in them says, or refused before they are read.
-        match unsafe { libc::ioctl(fd.as_raw_fd(), self.request.into(), words.as_mut_ptr()) } {
-            0 => {
-                if self.request == LIMOSA_VIEW {
-                    let fd = i32::try_from(words[3] >> 32).unwrap();
-                    // SAFETY: just made, and nobody else's.
-                    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-                }
-                Ok(words)
-            }
-            _ => Err(std::io::Error::last_os_error().raw_os_error().unwrap()),
-        }
-    }
-}
-
-/// The low half of a word.
-fn set_size(words: &mut [u64], size: usize) {
-    words[0] = words[0] >> 32 << 32 | size as u64;
-}
-
 #[test]
 fn every_request_takes_its_own_struct() {
-    let (shim, memory) = (device(), Memory::pages(4));
+    let (shim, memory, disk) = (device(), Memory::pages(4), disk());
     memory.fill(1);
-    for sample in samples(&memory) {
+    for sample in samples(&memory, &disk) {
         sample.call(shim.as_fd(), |_| ()).unwrap_or_else(|errno| panic!("{:#x}: {errno}", sample.request));
     }
 }
 
 #[test]
 fn a_struct_shorter_than_the_first_version_is_malformed() {
-    let (shim, memory) = (device(), Memory::pages(4));
-    for sample in samples(&memory) {
+    let (shim, memory, disk) = (device(), Memory::pages(4), disk());
+    for sample in samples(&memory, &disk) {
         for size in [0, 4, 8, sample.first - 8, sample.first - 1] {
             let result = sample.call(shim.as_fd(), |words| set_size(words, size));
             assert_eq!(result.unwrap_err(), libc::EINVAL, "{:#x} with size {size}", sample.request);
@@ -144,9 +36,9 @@ fn a_struct_shorter_than_the_first_version_is_malformed() {
 
 #[test]
 fn a_struct_of_an_earlier_version_is_answered_as_far_as_it_goes() {
-    let (shim, memory) = (device(), Memory::pages(4));
+    let (shim, memory, disk) = (device(), Memory::pages(4), disk());
     const KEPT: u64 = 0xfeed_beef;
-    for sample in samples(&memory).into_iter().filter(|sample| sample.first < sample.words.len() * 8) {
+    for sample in samples(&memory, &disk).into_iter().filter(|sample| sample.first < sample.words.len() * 8) {
         let after = sample.call(shim.as_fd(), |words| {
             words[sample.first / 8..].fill(KEPT);
             set_size(words, sample.first);
@@ -158,9 +50,9 @@ fn a_struct_of_an_earlier_version_is_answered_as_far_as_it_goes() {
 
 #[test]
 fn a_longer_struct_is_taken_where_its_end_is_zero() {
-    let (shim, memory) = (device(), Memory::pages(4));
+    let (shim, memory, disk) = (device(), Memory::pages(4), disk());
     memory.fill(1);
-    for sample in samples(&memory) {
+    for sample in samples(&memory, &disk) {
         let longer = |words: &mut Vec<u64>, end: u64| {
             words.extend([0, 0, end]);
             let size = words.len() * 8;
@@ -183,10 +75,10 @@ fn a_longer_struct_is_taken_where_its_end_is_zero() {
 
 #[test]
 fn flags_that_are_not_defined_are_not_supported() {
-    let (shim, memory) = (device(), Memory::pages(4));
+    let (shim, memory, disk) = (device(), Memory::pages(4), disk());
     let view = shim.view(memory.range(), Policy::Map).unwrap();
     for flag in [1u64, 1 << 31] {
-        for sample in samples(&memory) {
+        for sample in samples(&memory, &disk) {
             let result = sample.call(shim.as_fd(), |words| words[0] |= flag << 32);
             assert_eq!(result.unwrap_err(), libc::EOPNOTSUPP, "{:#x}", sample.request);
         }
@@ -198,10 +90,10 @@ fn flags_that_are_not_defined_are_not_supported() {
 
 #[test]
 fn a_struct_that_is_not_mapped_is_a_fault() {
-    let (shim, memory) = (device(), Memory::pages(4));
+    let (shim, memory, disk) = (device(), Memory::pages(4), disk());
     let edge = Memory::pages(2);
     edge.punch(1, 1);
-    for sample in samples(&memory) {
+    for sample in samples(&memory, &disk) {
         for address in [0, 8, memory.range().start.0 + 8 * P, u64::MAX - 7] {
             // SAFETY: refused, as nothing is mapped there (8 pages further on was never mapped, or is not a struct).
             let result = unsafe { libc::ioctl(shim.as_fd().as_raw_fd(), sample.request.into(), address) };
@@ -225,19 +117,18 @@ fn there_are_no_other_requests() {
     let (shim, memory) = (device(), Memory::pages(4));
     let view = shim.view(memory.range(), Policy::Map).unwrap();
     let mut none = [0u64; 32];
-    for request in
-        [LIMOSA_POLICY, LIMOSA_POLICY + 1, LIMOSA_INFO + 0xff, 0x8000_0000 + LIMOSA_INFO, 0, u32::MAX, 0x5401]
+    for request in [LIMOSA_POLICY, LIMOSA_LOAD + 1, LIMOSA_INFO + 0xff, 0x8000_0000 + LIMOSA_INFO, 0, u32::MAX, 0x5401]
     {
         assert_eq!(call(shim.as_fd(), request, &mut none), Err(libc::ENOTTY), "{request:#x}");
     }
-    for request in [LIMOSA_INFO, LIMOSA_MIGRATE, LIMOSA_VIEW, LIMOSA_POLICY + 1, 0] {
+    for request in [LIMOSA_INFO, LIMOSA_MIGRATE, LIMOSA_VIEW, LIMOSA_LOAD, LIMOSA_POLICY + 1, 0] {
         assert_eq!(call(view.as_fd(), request, &mut none), Err(libc::ENOTTY), "{request:#x} on a view");
     }
 }
 
 #[test]
 fn malformed_ranges_are_named_so_wherever_there_is_a_range() {
-    let (shim, memory) = (device(), Memory::pages(4));
+    let (shim, memory, disk) = (device(), Memory::pages(4), disk());
     let view_file = shim.view(memory.range(), Policy::Map).unwrap();
     let (start, end) = (memory.range().start.0, memory.range().start.0 + 4 * P);
     let bad = [
@@ -259,6 +150,8 @@ fn malformed_ranges_are_named_so_wherever_there_is_a_range() {
         let mut arguments = limosa_view { addr, len, ..view(&memory) };
         assert_eq!(call(shim.as_fd(), LIMOSA_VIEW, &mut arguments), Err(libc::EINVAL), "{what}");
         assert_eq!(arguments.fd, -7, "no descriptor is handed out");
+        let mut arguments = limosa_load { addr, len, ..load(&memory, &disk) };
+        assert_eq!(call(shim.as_fd(), LIMOSA_LOAD, &mut arguments), Err(libc::EINVAL), "{what}");
         let mut arguments = limosa_policy { addr, len, ..policy(&memory) };
         assert_eq!(call(view_file.as_fd(), LIMOSA_POLICY, &mut arguments), Err(libc::EINVAL), "{what}");
     }
@@ -266,7 +159,7 @@ fn malformed_ranges_are_named_so_wherever_there_is_a_range() {
 
 #[test]
 fn values_that_are_not_listed_and_reserved_members_are_malformed() {
-    let (shim, memory) = (device(), Memory::pages(4));
+    let (shim, memory, disk) = (device(), Memory::pages(4), disk());
     let view_file = shim.view(memory.range(), Policy::Map).unwrap();
     for wrong in [LIMOSA_PLACE_COHERENT + 1, u32::MAX] {
         let mut arguments = limosa_migrate { to: wrong, ..migrate(&memory) };
@@ -278,6 +171,12 @@ fn values_that_are_not_listed_and_reserved_members_are_malformed() {
         assert_eq!(call(shim.as_fd(), LIMOSA_COUNTERS, &mut arguments), Err(libc::EINVAL));
         let mut arguments = limosa_counters { reserved: wrong, ..counters };
         assert_eq!(call(shim.as_fd(), LIMOSA_COUNTERS, &mut arguments), Err(libc::EINVAL));
+        let mut arguments = limosa_probe { direction: wrong, ..probe(&disk) };
+        assert_eq!(call(shim.as_fd(), LIMOSA_PROBE, &mut arguments), Err(libc::EINVAL));
+        let mut arguments = limosa_pool { reserved: wrong, ..pool() };
+        assert_eq!(call(shim.as_fd(), LIMOSA_POOL, &mut arguments), Err(libc::EINVAL));
+        let mut arguments = limosa_load { reserved: wrong, ..load(&memory, &disk) };
+        assert_eq!(call(shim.as_fd(), LIMOSA_LOAD, &mut arguments), Err(libc::EINVAL));
         let mut arguments = limosa_view { policy: wrong, ..view(&memory) };
         assert_eq!(call(shim.as_fd(), LIMOSA_VIEW, &mut arguments), Err(libc::EINVAL));
         let mut arguments = limosa_policy { policy: wrong, ..policy(&memory) };

@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod gpu;
+pub mod ioctl;
 pub mod memory;
 pub mod userfault;
 
