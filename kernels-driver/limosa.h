@@ -697,9 +697,9 @@ void limosa_pools_revoke(struct limosa_device *device);
  * May read a block of the file into the device's memory, where nothing else
  * tells (limosa_read_try()); enters the device for that alone.
  *
- * Return: 0 with a verdict, -EBADF (not open for that direction), -ENODEV (the
- * device is gone), -EOPNOTSUPP (its memory is not to be reached by others), or
- * what limosa_read_try() failed with.
+ * Return: 0 with a verdict, -EBADF (not open for that direction), -EIO (the disk
+ * is gone), -ENODEV (the device is), -EOPNOTSUPP (its memory is not to be reached
+ * by others), or what limosa_read_try() failed with.
  */
 int limosa_probe_file(struct limosa_device *device, struct file *file,
 		      enum limosa_direction direction,

@@ -294,6 +294,8 @@ static bool limosa_disk_checksums(struct limosa_probing *p)
 static int limosa_probe_disk(struct limosa_device *device,
 			     struct limosa_probing *p)
 {
+	if (test_bit(GD_DEAD, &p->bdev->bd_disk->state))
+		return -EIO;
 	if (!blk_queue_pci_p2pdma(bdev_get_queue(p->bdev))) {
 		limosa_judge(p, LIMOSA_VERDICT_REFUSED, LIMOSA_REASON_QUEUE);
 		return 0;
