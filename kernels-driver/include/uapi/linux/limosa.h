@@ -459,15 +459,14 @@ enum limosa_verdict {
  * @LIMOSA_REASON_ENCRYPTED: the data is encrypted in the file system.
  * @LIMOSA_REASON_INLINE: the data stands among the metadata.
  * @LIMOSA_REASON_STABLE_WRITES: what is written is copied first, as it must not
- *                               change on its way.
+ *                               change on its way; so is what is read with xfs,
+ *                               which it cannot do to a pool.
  * @LIMOSA_REASON_DAX: the file's memory is mapped as it is; there is no I/O.
  * @LIMOSA_REASON_QUEUE: the block device does not take such pages: a virtual
- *                       disk, one across the network, or one that works on the
- *                       data (dm-crypt).
+ *                       disk, one across the network, or device mapper.
  * @LIMOSA_REASON_STACKED: there are several disks or paths behind the block
- *                         device (device mapper, md, multipath), and the kernel
- *                         does not say which: each of them takes such pages, but
- *                         the ways to them are not known.
+ *                         device (md, NVMe multipath). Each of them takes such
+ *                         pages, but the ways to them differ or are not known.
  * @LIMOSA_REASON_NO_PATH: there is no bridge above both devices, and the kernel
  *                         does not trust the host bridge with it.
  * @LIMOSA_REASON_ACS_REDIRECT: there is a bridge above both devices, but access
@@ -519,7 +518,8 @@ enum limosa_route {
  *            (0: they are the same; 4: ports of one switch); where @route is
  *            LIMOSA_ROUTE_NONE, zero
  * @memory_align: out: what the address of direct I/O to this file must be a
- *                multiple of, in bytes; zero: there is none to it
+ *                multiple of, in bytes; zero: there is none to it, or
+ *                it is not known
  * @offset_align: out: what its offset and its length must be a multiple of, in
  *                bytes; zero as above
  *
@@ -527,9 +527,10 @@ enum limosa_route {
  * open now. For LIMOSA_FROM_FILE that is true of LIMOSA_LOAD, too, which is to
  * be had only with LIMOSA_VERDICT_DIRECT. Nothing is written but what of the file
  * waits for it in the page cache. Where only a transfer tells, the first block is
- * read into device memory, if there is some free, and the verdict is of that block:
- * others may be on other disks. EOPNOTSUPP: the device's memory cannot be reached
- * by others (p2p_bytes in struct limosa_info is zero).
+ * read into device memory, if there is some free; all disks and paths are then
+ * taken to be as the one that sent it. (Linux 7.3 tells of success where a pool is
+ * written to RAID 1 and no disk could fetch it.) EOPNOTSUPP: the device's memory
+ * cannot be reached by others (p2p_bytes in struct limosa_info is zero).
  *
  * The verdict is of the data in the file. What is a hole, or was written and is
  * not on the disk yet, is the file system's matter, and the kernel fills in
