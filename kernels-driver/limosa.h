@@ -165,6 +165,10 @@ unsigned int limosa_vram_used(struct limosa_vram *vram, unsigned long run,
  */
 long limosa_vram_reserve(struct limosa_vram *vram, struct limosa_client *client,
 			 unsigned int order);
+/* The same for @nr single pages. Return: how many there were, if any. */
+int limosa_vram_reserve_pages(struct limosa_vram *vram,
+			      struct limosa_client *client, unsigned int nr,
+			      u32 *indices);
 void limosa_vram_unreserve(struct limosa_vram *vram,
 			   struct limosa_client *client, unsigned long index,
 			   unsigned int order);

@@ -29,6 +29,11 @@
 
 /* Chunks that are read at a time. */
 #define LIMOSA_LOAD_DEPTH	4
+/*
+ * Pages of a chunk that is not 2 MiB: to put so many in place takes about as long
+ * as to read them, so one is done while the others are under way.
+ */
+#define LIMOSA_LOAD_PAGES	64UL
 
 /**
  * struct limosa_load_run - a call under way
@@ -92,32 +97,35 @@ static void limosa_chunk_end(struct limosa_load_run *run,
 	limosa_device_exit(run->client->device, chunk->srcu);
 }
 
+/* A run of 2 MiB for all of it, or single pages for a part. */
 static int limosa_chunk_reserve(struct limosa_load_run *run,
 				struct limosa_chunk *chunk, unsigned long nr)
 {
 	struct limosa_vram *vram = limosa_load_vram(run);
-	unsigned long i;
-	long index;
+	unsigned long i, block = DIV_ROUND_UP(run->align, PAGE_SIZE);
+	long index = -ENOSPC;
+	int got;
 
-	chunk->huge = nr == LIMOSA_HUGE_PAGES &&
-		      run->client->max_order >= LIMOSA_HUGE_ORDER;
-	if (chunk->huge) {
+	if (nr == LIMOSA_HUGE_PAGES &&
+	    run->client->max_order >= LIMOSA_HUGE_ORDER)
 		index = limosa_vram_reserve(vram, run->client,
 					    LIMOSA_HUGE_ORDER);
-		chunk->huge = index >= 0;
+	chunk->huge = index >= 0;
+	if (chunk->huge) {
+		chunk->nr = nr;
+		for (i = 0; i < nr; i++)
+			chunk->index[i] = index + i;
+		return 0;
 	}
-	for (i = 0; i < nr; i++) {
-		if (!chunk->huge)
-			index = limosa_vram_reserve(vram, run->client, 0);
-		if (index < 0)
-			break;
-		chunk->index[i] = chunk->huge ? index + i : index;
-	}
+	nr = min(nr, max(block, LIMOSA_LOAD_PAGES));
+	got = limosa_vram_reserve_pages(vram, run->client, nr, chunk->index);
+	if (got < 0)
+		return got;
 	/* As much as fits is loaded, in whole blocks: the next finds nothing. */
-	chunk->nr = round_down(i, DIV_ROUND_UP(run->align, PAGE_SIZE));
-	while (i > chunk->nr)
-		limosa_vram_unreserve(vram, run->client, chunk->index[--i], 0);
-	return i ? 0 : index;
+	chunk->nr = round_down(got, block);
+	while (got > chunk->nr)
+		limosa_vram_unreserve(vram, run->client, chunk->index[--got], 0);
+	return chunk->nr ? 0 : -ENOSPC;
 }
 
 /* Takes memory for the next chunk, and begins to read. */

@@ -6,7 +6,7 @@
  * The same bytes have two struct pages: one of DEVICE_PRIVATE, by which they are
  * memory of a process, and one of P2PDMA, by which a bio can name them. Who has
  * the bytes is decided by the vram's allocator alone, so never do both have
- * users but where a load fills what it is about to give to a process. Coherent
+ * users. Coherent
  * memory has a struct page at the BAR's own address already, and no second can
  * be there.
  *

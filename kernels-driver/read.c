@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Reading a file to the device's memory by the disk's DMA: its pages are lent as
- * P2PDMA, put into a direct read, and taken back.
+ * Reading a file to the device's memory by the disk's DMA: its pages of P2PDMA are
+ * put into a direct read.
  *
  * Whose the memory is, and what becomes of it, is the caller's affair (load.c),
  * as is that there is a way for the DMA (probe.c): where there is none, and a
@@ -9,7 +9,6 @@
  */
 #include <linux/bvec.h>
 #include <linux/completion.h>
-#include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/ioprio.h>
 #include <linux/slab.h>
@@ -17,41 +16,26 @@
 
 #include "limosa.h"
 
-static unsigned int limosa_chunk_order(struct limosa_chunk *chunk)
+/*
+ * A bio of kernel pages takes no references, and no page is put anywhere: so they
+ * are named here without being lent (limosa_p2p_lend()).
+ */
+static void limosa_read_name(struct limosa_device *device,
+			     struct limosa_chunk *chunk)
 {
-	return chunk->huge ? LIMOSA_HUGE_ORDER : 0;
-}
-
-static void limosa_chunk_lend(struct limosa_device *device,
-			      struct limosa_chunk *chunk)
-{
-	unsigned int order = limosa_chunk_order(chunk);
 	struct bio_vec *bvec = NULL;
-	struct page *page;
 	unsigned long i;
 
 	chunk->nr_bvecs = 0;
-	for (i = 0; i < chunk->nr; i += 1UL << order) {
-		page = limosa_p2p_lend(device, chunk->index[i], order);
+	for (i = 0; i < chunk->nr; i++) {
 		if (i && chunk->index[i] == chunk->index[i - 1] + 1) {
 			bvec->bv_len += PAGE_SIZE;
 			continue;
 		}
 		bvec = &chunk->bvecs[chunk->nr_bvecs++];
-		bvec_set_page(bvec, page, PAGE_SIZE << order, 0);
+		bvec_set_page(bvec, device->p2p.first + chunk->index[i],
+			      PAGE_SIZE, 0);
 	}
-}
-
-static void limosa_chunk_take_back(struct limosa_device *device,
-				   struct limosa_chunk *chunk)
-{
-	unsigned int order = limosa_chunk_order(chunk);
-	unsigned long i;
-
-	/* A bio of kernel pages takes no references. */
-	for (i = 0; i < chunk->nr; i += 1UL << order)
-		while (!limosa_p2p_take_back(device, chunk->index[i], order))
-			msleep(1);
 }
 
 static void limosa_read_done(struct kiocb *kiocb, long ret)
@@ -123,9 +107,8 @@ static int limosa_read_error(ssize_t ret)
 }
 
 /* Waits for what was begun, and reads on where that was short: bytes, or error. */
-static ssize_t limosa_read_all(struct limosa_device *device,
-			       struct limosa_chunk *chunk, struct file *file,
-			       u32 align)
+ssize_t limosa_read_end(struct limosa_device *device, struct limosa_chunk *chunk,
+			struct file *file, u32 align)
 {
 	size_t got = 0;
 
@@ -149,17 +132,8 @@ static ssize_t limosa_read_all(struct limosa_device *device,
 void limosa_read_begin(struct limosa_device *device, struct limosa_chunk *chunk,
 		       struct file *file)
 {
-	limosa_chunk_lend(device, chunk);
+	limosa_read_name(device, chunk);
 	limosa_read_rest(device, chunk, file, 0);
-}
-
-ssize_t limosa_read_end(struct limosa_device *device, struct limosa_chunk *chunk,
-			struct file *file, u32 align)
-{
-	ssize_t got = limosa_read_all(device, chunk, file, align);
-
-	limosa_chunk_take_back(device, chunk);
-	return got;
 }
 
 int limosa_read_try(struct limosa_device *device, struct file *file, size_t len)

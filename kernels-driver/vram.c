@@ -29,32 +29,77 @@ struct limosa_run {
 	DECLARE_BITMAP(used, LIMOSA_HUGE_PAGES);
 };
 
-long limosa_vram_take(struct limosa_vram *vram, unsigned int order)
+/* After @run lost pages that were free; vram->lock held. */
+static void limosa_run_taken(struct limosa_vram *vram, struct limosa_run *run,
+			     unsigned int nr)
 {
-	unsigned long flags, bit, nr = 1UL << order;
-	struct limosa_run *run = NULL;
+	run->nr_free -= nr;
+	vram->nr_free -= nr;
+	if (!run->nr_free)
+		list_del_init(&run->node);
+	else	/* to the front: one run after the other fills up */
+		list_move(&run->node, &vram->broken);
+}
+
+static unsigned long limosa_run_index(struct limosa_vram *vram,
+				      struct limosa_run *run)
+{
+	return (run - vram->runs) * LIMOSA_HUGE_PAGES;
+}
+
+static long limosa_vram_take_run(struct limosa_vram *vram)
+{
+	struct limosa_run *run;
+	unsigned long flags;
 	long index = -ENOSPC;
 
 	spin_lock_irqsave(&vram->lock, flags);
-	if (!order)
-		run = list_first_entry_or_null(&vram->broken, struct limosa_run,
-					       node);
-	if (!run)
-		run = list_first_entry_or_null(&vram->whole, struct limosa_run,
-					       node);
+	run = list_first_entry_or_null(&vram->whole, struct limosa_run, node);
 	if (run) {
-		bit = find_first_zero_bit(run->used, LIMOSA_HUGE_PAGES);
-		bitmap_set(run->used, bit, nr);
-		run->nr_free -= nr;
-		vram->nr_free -= nr;
-		if (!run->nr_free)
-			list_del_init(&run->node);
-		else	/* to the front: one run after the other fills up */
-			list_move(&run->node, &vram->broken);
-		index = (run - vram->runs) * LIMOSA_HUGE_PAGES + bit;
+		bitmap_fill(run->used, LIMOSA_HUGE_PAGES);
+		limosa_run_taken(vram, run, LIMOSA_HUGE_PAGES);
+		index = limosa_run_index(vram, run);
 	}
 	spin_unlock_irqrestore(&vram->lock, flags);
 	return index;
+}
+
+/* Single pages, neighbours where there are. How many: fewer when that is all. */
+static unsigned int limosa_vram_take_pages(struct limosa_vram *vram,
+					   unsigned int nr, u32 *indices)
+{
+	unsigned int got = 0, had;
+	struct limosa_run *run;
+	unsigned long flags, bit;
+
+	spin_lock_irqsave(&vram->lock, flags);
+	while (got < nr) {
+		run = list_first_entry_or_null(&vram->broken, struct limosa_run,
+					       node) ?:
+		      list_first_entry_or_null(&vram->whole, struct limosa_run,
+					       node);
+		if (!run)
+			break;
+		had = got;
+		for_each_clear_bit(bit, run->used, LIMOSA_HUGE_PAGES) {
+			if (got == nr)
+				break;
+			__set_bit(bit, run->used);
+			indices[got++] = limosa_run_index(vram, run) + bit;
+		}
+		limosa_run_taken(vram, run, got - had);
+	}
+	spin_unlock_irqrestore(&vram->lock, flags);
+	return got;
+}
+
+long limosa_vram_take(struct limosa_vram *vram, unsigned int order)
+{
+	u32 index;
+
+	if (order)
+		return limosa_vram_take_run(vram);
+	return limosa_vram_take_pages(vram, 1, &index) ? index : -ENOSPC;
 }
 
 void limosa_vram_give(struct limosa_vram *vram, unsigned long index,
@@ -134,6 +179,28 @@ long limosa_vram_reserve(struct limosa_vram *vram, struct limosa_client *client,
 		return -EDQUOT;
 	}
 	return index;
+}
+
+int limosa_vram_reserve_pages(struct limosa_vram *vram,
+			      struct limosa_client *client, unsigned int nr,
+			      u32 *indices)
+{
+	unsigned int got;
+	long room;
+
+	if (READ_ONCE(vram->device->gone))
+		return -ENODEV;
+	got = limosa_should_fail() ? 0 :
+	      limosa_vram_take_pages(vram, nr, indices);
+	if (!got)
+		return -ENOSPC;
+	while (got && !limosa_charge(client, got)) {
+		room = atomic_long_read(&client->limit) -
+		       atomic_long_read(&client->used);
+		for (room = clamp(room, 0L, got - 1L); got > room; got--)
+			limosa_vram_give(vram, indices[got - 1], 0);
+	}
+	return got ?: -EDQUOT;
 }
 
 void limosa_vram_unreserve(struct limosa_vram *vram,
