@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Vendor and device of QEMU's shared memory.
 const IVSHMEM: (&str, &str) = ("0x1af4", "0x1110");
@@ -28,17 +28,26 @@ pub struct Device {
 pub fn list() -> io::Result<Vec<Device>> {
     let mut devices = Vec::new();
     for entry in fs::read_dir(FUNCTIONS)? {
-        let path = entry?.path();
-        let read = |name: &str| fs::read_to_string(path.join(name));
-        if (read("vendor")?.trim(), read("device")?.trim()) != IVSHMEM {
-            continue;
+        match device(&entry?.path()) {
+            Ok(device) => devices.extend(device),
+            // It goes at this moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
-        let address = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let bar = bar(&read("resource")?, 2).ok_or_else(|| io::Error::other(format!("{address}: no BAR 2")))?;
-        devices.push(Device { address, start: bar.start, size: bar.end - bar.start });
     }
     devices.sort_by(|a, b| a.address.cmp(&b.address));
     Ok(devices)
+}
+
+/// The device of a folder in sysfs, if the function is one.
+fn device(path: &Path) -> io::Result<Option<Device>> {
+    let read = |name: &str| fs::read_to_string(path.join(name));
+    if (read("vendor")?.trim(), read("device")?.trim()) != IVSHMEM {
+        return Ok(None);
+    }
+    let address = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let bar = bar(&read("resource")?, 2).ok_or_else(|| io::Error::other(format!("{address}: no BAR 2")))?;
+    Ok(Some(Device { address, start: bar.start, size: bar.end - bar.start }))
 }
 
 /// The device file of the NVMe disk with a serial number, if there is one.

@@ -57,6 +57,27 @@ impl Drop for Hold {
     }
 }
 
+/// The data disk with a bad end, until this is dropped: to read there is an error of the disk's.
+#[derive(Debug)]
+pub struct Cut(());
+
+impl Cut {
+    /// Makes what is behind so many bytes bad.
+    ///
+    /// # Errors
+    /// If this is not the guest.
+    pub fn behind(bytes: u64) -> io::Result<Self> {
+        ask(&Ask::Cut(Some(bytes))).map(|_| Self(()))
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        // Who is gone cuts nothing.
+        let _ = ask(&Ask::Cut(None));
+    }
+}
+
 /// The trace of what the data disk's controller is asked to do, until this is dropped. One at a time.
 #[derive(Debug)]
 pub struct Tracing(());

@@ -155,6 +155,8 @@ pub enum Ask {
     Plug(String),
     /// Has requests to the data disk wait, all but the first, or no longer.
     Hold(bool),
+    /// Has the data disk fail to read or write what is behind so many bytes; none: no longer.
+    Cut(Option<u64>),
 }
 
 /// What is to become of the trace.

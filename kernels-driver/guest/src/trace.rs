@@ -82,7 +82,7 @@ fn number(words: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// A read of 8 KiB into a device, one of another disk, a write of 4 KiB out of system memory, and the beginning of a
+    /// A read of 8 KiB into a device, one of another disk, a write of 8 KiB out of system memory, and the beginning of a
     /// line.
     const TEXT: &str = "\
 pci_nvme_io_cmd cid 0 nsid 0x1 sqid 1 opc 0x2 opname 'NVME_NVM_CMD_READ'
@@ -93,8 +93,9 @@ pci_nvme_io_cmd cid 7 nsid 0x2 sqid 1 opc 0x2 opname 'NVME_NVM_CMD_READ'
 pci_nvme_read cid 7 nsid 2 nlb 8 count 4096 lba 0x0
 pci_nvme_map_addr addr 0x1000 len 4096
 pci_nvme_io_cmd cid 1 nsid 0x1 sqid 1 opc 0x1 opname 'NVME_NVM_CMD_WRITE'
-pci_nvme_write cid 1 opname 'write' nsid 1 nlb 8 count 4096 lba 0x0
+pci_nvme_write cid 1 opname 'write' nsid 1 nlb 16 count 8192 lba 0x0
 pci_nvme_map_addr addr 0x5000 len 4096
+pci_nvme_map_addr addr 0x7000 len 4096
 pci_nvme_admin_cmd cid 3 sqid 0 opc 0x6 opname 'NVME_ADM_CMD_IDENTIFY'
 pci_nvme_map_addr addr 0x9000 len 4096
 pci_nvme_io_cmd cid 1 ns";
@@ -107,11 +108,11 @@ pci_nvme_io_cmd cid 1 ns";
             bytes: 8192,
             memory: vec![0x3_8000_1000..0x3_8000_2000, 0x3_8000_2000..0x3_8000_3000],
         };
-        let write = Command { write: true, bytes: 4096, memory: vec![0x5000..0x6000] };
+        let write = Command { write: true, bytes: 8192, memory: vec![0x5000..0x6000, 0x7000..0x8000] };
         assert_eq!(commands, [read, write]);
-        assert_eq!(tally(&commands, &(0x3_8000_0000..0x3_a000_0000)), Tally { inside: 8192, outside: 4096 });
+        assert_eq!(tally(&commands, &(0x3_8000_0000..0x3_a000_0000)), Tally { inside: 8192, outside: 8192 });
         // What is half inside is outside.
-        assert_eq!(tally(&commands, &(0x3_8000_0000..0x3_8000_2800)), Tally { inside: 4096, outside: 8192 });
+        assert_eq!(tally(&commands, &(0x3_8000_0000..0x3_8000_2800)), Tally { inside: 4096, outside: 12288 });
     }
 
     #[test]

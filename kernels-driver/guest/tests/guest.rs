@@ -150,19 +150,14 @@ fn a_disk_and_a_device_go_and_come_back() {
 
 #[test]
 fn the_kernels_modules_are_there() {
-    for name in [
-        "xfs",
-        "btrfs",
-        "dm-mod",
-        "dm-flakey",
-        "dm-crypt",
-        "raid1",
-        "loop",
-        "nvmet",
-        "nvme-loop",
-        "nvmet-tcp",
-        "nvme-tcp",
-    ] {
-        assert!(Command::new("/usr/sbin/modprobe").arg(name).status().unwrap().success(), "{name}");
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    if !std::path::Path::new("/lib/modules").join(release.trim()).exists() {
+        // Another kernel than Debian's.
+        return;
+    }
+    let modules =
+        ["xfs", "btrfs", "dm-mod", "dm-flakey", "dm-crypt", "loop", "nvmet", "nvme-loop", "nvmet-tcp", "nvme-tcp"];
+    for name in modules {
+        assert!(Command::new("modprobe").arg(name).status().unwrap().success(), "{name}");
     }
 }

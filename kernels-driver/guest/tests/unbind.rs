@@ -5,10 +5,13 @@ mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::child::Child;
+use common::child::{Child, signal_of};
+use common::files::{direct, disk, put};
 use common::memory::{HUGE, Memory, PAGE, word_at};
+use common::peer::{Pool, errno, forget, load, pool, probe, read, transfer};
 use common::{open, until};
 use limosa_guest::device::{Device, list};
+use limosa_guest::host;
 use limosa_os::shim::{Place, Policy, Scope, ShimError};
 
 /// The second device, unbound until this is dropped.
@@ -147,4 +150,62 @@ fn threads_and_children_that_use_the_device_while_it_goes_lose_nothing() {
     }
     child.tell();
     child.succeeds();
+}
+
+#[test]
+fn a_pool_loses_its_pages_with_its_device() {
+    let shim = open(1);
+    let file = direct(&disk());
+    let old = Pool::new(&shim, 64);
+    old.memory.fill(1);
+    let lost = || {
+        assert_eq!(signal_of(|| _ = old.memory.word(63, 0).load(Ordering::Relaxed)), Some(libc::SIGBUS));
+        assert_eq!(signal_of(|| old.memory.word(0, 0).store(1, Ordering::Relaxed)), Some(libc::SIGBUS));
+        assert_eq!(errno(read(&file, &old.memory)), libc::EFAULT);
+        assert_eq!(errno(pool(&shim, PAGE)), libc::ENODEV);
+        assert_eq!(errno(probe(&shim, &file, 0)), libc::ENODEV);
+        assert_eq!(errno(load(&shim, Memory::pages(1).range(), &file, 0)), libc::ENODEV);
+    };
+    let unbound = Unbound::new();
+    lost();
+    drop(unbound);
+    lost();
+    let new = Pool::new(&open(1), 64);
+    new.memory.check_zero();
+    assert_eq!(read(&file, &new.memory).unwrap(), 64 * PAGE);
+}
+
+#[test]
+fn unbinding_waits_for_transfers_under_way_and_no_longer() {
+    const PAGES: usize = 1100;
+    put(&disk(), PAGES, 1);
+    forget();
+    let file = direct(&disk());
+    for loads in [false, true] {
+        let shim = open(1);
+        let (pool, memory) = (Pool::new(&shim, PAGES), Memory::pages(PAGES));
+        let tracing = host::Tracing::new().unwrap();
+        let hold = host::Hold::new().unwrap();
+        std::thread::scope(|scope| {
+            let transfer = scope.spawn(|| {
+                if loads {
+                    load(&shim, memory.range(), &file, 0).map(|told| told.bytes)
+                } else {
+                    transfer(&file, &pool.memory, 0..PAGES * PAGE, 0, false).map(|got| got as u64)
+                }
+            });
+            until("requests are under way", || tracing.commands().unwrap().len() > 1);
+            let unbinding = scope.spawn(Unbound::new);
+            until("the device is gone for others", || limosa_os::shim::devices().len() == 1);
+            assert!(!transfer.is_finished() && !unbinding.is_finished());
+            drop(hold);
+            match transfer.join().unwrap() {
+                Ok(bytes) => assert_eq!(bytes, (PAGES * PAGE) as u64),
+                Err(error) => {
+                    assert!([libc::ENODEV, libc::EFAULT].contains(&error.raw_os_error().unwrap()), "{error}");
+                }
+            }
+            drop(unbinding.join().unwrap());
+        });
+    }
 }

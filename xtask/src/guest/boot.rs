@@ -56,6 +56,10 @@ pub(super) fn boot(parts: &Parts) -> Result<Ended, Error> {
     let text = fs::read(parts.log).map_err(Error::io(format!("cannot read {}", parts.log.display())))?;
     let text = String::from_utf8_lossy(&text);
     let reports = log::judge(&text);
+    let said = fs::read_to_string(qemus_own(parts.log)).unwrap_or_default();
+    if !boot.faults.is_empty() && !said.is_empty() {
+        say(&format!("guest: QEMU said:\n{said}"));
+    }
     if !reports.is_empty() {
         say(&format!("guest: the kernel's log tells of what went wrong:\n{}", log::shown(&reports)));
         boot.faults.extend(reports.into_iter().map(|report| format!("kernel: {}", report.first)));
@@ -83,6 +87,11 @@ pub(super) fn shell(parts: &Parts) -> Result<(), Error> {
     }
     running.farewell();
     Ok(())
+}
+
+/// What QEMU itself says, beside the kernel's log: it tells of each request that a test has made fail.
+fn qemus_own(log: &Path) -> PathBuf {
+    log.with_extension("qemu.log")
 }
 
 /// QEMU at work, and what it works on.
@@ -119,11 +128,14 @@ impl Running {
             trace: files.trace.clone(),
             pluggable: machine::pluggable(parts.machine),
             traced_from: AtomicU64::new(0),
+            plugged: AtomicU64::new(0),
         };
         let door = Door::open(&files.socket, desk)?;
         let mut command = machine::command(parts.machine, &files, parts.accel, parts.plan.factor);
-        if log.is_some() {
-            command.stdin(Stdio::null());
+        if let Some(log) = log {
+            let said = qemus_own(log);
+            let said = fs::File::create(&said).map_err(Error::io(format!("cannot make {}", said.display())))?;
+            command.stdin(Stdio::null()).stderr(said);
         }
         // What it keeps of altered disks goes where the rest is.
         command.env("TMPDIR", temp.path());

@@ -122,6 +122,7 @@ mod tests {
             trace: temp.path().join("trace"),
             pluggable: BTreeMap::new(),
             traced_from: AtomicU64::new(0),
+            plugged: AtomicU64::new(0),
         };
         let door = Door::open(&socket, desk).unwrap();
         let mut guest = UnixStream::connect(&socket).unwrap();

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
+use super::machine::{DATA_FILE, DATA_SIZE};
 use super::monitor::Monitor;
 use super::protocol::{Ask, DATA, Trace};
 
@@ -30,6 +32,8 @@ pub(super) struct Desk {
     pub(super) pluggable: BTreeMap<String, String>,
     /// Where the trace that is wanted begins.
     pub(super) traced_from: AtomicU64,
+    /// How many devices were put back.
+    pub(super) plugged: AtomicU64,
 }
 
 impl Desk {
@@ -41,6 +45,7 @@ impl Desk {
             Ask::Unplug(device) => self.unplug(device).map(|()| Vec::new()),
             Ask::Plug(device) => self.plug(device).map(|()| Vec::new()),
             Ask::Hold(hold) => self.hold(*hold).map(|()| Vec::new()),
+            Ask::Cut(behind) => self.cut(*behind).map(|()| Vec::new()),
         }
     }
 
@@ -80,7 +85,31 @@ impl Desk {
 
     fn plug(&self, device: &str) -> Result<(), String> {
         let described = self.described(device)?;
-        self.monitor()?.type_in(&format!("device_add {described}"))
+        let mut monitor = self.monitor()?;
+        if monitor.execute("qom-list", json!({"path": format!("/machine/peripheral/{device}")})).is_ok() {
+            return Err(format!("{device} is still there"));
+        }
+        match device.strip_prefix("gpu").and_then(|number| number.parse().ok()) {
+            None => monitor.type_in(&format!("device_add {described}")),
+            Some(number) => {
+                let again = self.memory_again(number, &mut monitor)?;
+                let described = described.replace(&format!("memdev=vram{number}"), &format!("memdev={again}"));
+                monitor.type_in(&format!("device_add {described}"))
+            }
+        }
+    }
+
+    /// The object of QEMU's for the memory of a device that is gone serves no second one, and its name is not to be had
+    /// again: another for the same file, which has no name any more.
+    fn memory_again(&self, number: usize, monitor: &mut Monitor) -> Result<String, String> {
+        let file = self.vram.get(number).ok_or_else(|| format!("there is no device {number}"))?;
+        let size = file.metadata().map_err(|error| error.to_string())?.len();
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        let id = format!("vram{number}-{}", self.plugged.fetch_add(1, Ordering::Relaxed));
+        let memory =
+            json!({"qom-type": "memory-backend-file", "id": id, "mem-path": path, "size": size, "share": true});
+        monitor.execute("object-add", memory)?;
+        Ok(id)
     }
 
     /// One byte a second is nothing, but for what the disk gives in advance: a request.
@@ -89,6 +118,13 @@ impl Desk {
             "id": DATA, "bps": i32::from(hold), "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0
         });
         self.monitor()?.execute("block_set_io_throttle", limits).map(drop)
+    }
+
+    /// The guest's disk has its size, but QEMU finds an end before.
+    fn cut(&self, behind: Option<u64>) -> Result<(), String> {
+        let size = behind.unwrap_or(DATA_SIZE);
+        let disk = json!({"driver": "raw", "node-name": DATA, "size": size, "file": DATA_FILE});
+        self.monitor()?.execute("blockdev-reopen", json!({"options": [disk]})).map(drop)
     }
 
     fn described(&self, device: &str) -> Result<&str, String> {
@@ -126,6 +162,7 @@ mod tests {
             trace: path("trace"),
             pluggable: BTreeMap::new(),
             traced_from: AtomicU64::new(7),
+            plugged: AtomicU64::new(0),
         };
         let memory = |device, offset, length| desk.serve(&Ask::Vram { device, offset, length });
         assert_eq!(memory(0, 7, 3).unwrap(), b"789");

@@ -19,7 +19,10 @@ use crate::error::Error;
 pub(super) const QEMU: &str = "qemu-system-x86_64";
 const MEMORY_MIB: u64 = 3072;
 const SWAP: u64 = 1 << 30;
-const DATA_SIZE: u64 = 1 << 30;
+/// Bytes of the data disk.
+pub(super) const DATA_SIZE: u64 = 1 << 30;
+/// QEMU's name of the file behind it.
+pub(super) const DATA_FILE: &str = "data-file";
 
 /// By what the guest is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,11 +207,14 @@ fn arguments(machine: &Machine, files: &Files, accel: Accel, factor: u32) -> Vec
         add(&["-device", "nvme-subsys,id=subsystem"]);
     }
     // The file is of this run alone, and stays when the disk is unplugged.
-    add(&["-blockdev", &format!("driver=file,node-name={DATA},filename={}", files.data.display())]);
+    add(&["-blockdev", &format!("driver=file,node-name={DATA_FILE},filename={}", files.data.display())]);
+    add(&["-blockdev", &format!("driver=raw,node-name={DATA},size={DATA_SIZE},file={DATA_FILE}")]);
     for device in pluggable(machine).values() {
         add(&["-device", device]);
     }
     if machine.multipath {
+        // The other way to the disk is from the root bus.
+        add(&["-device", &format!("nvme,id=other-way,subsys=subsystem,serial={DATA_SERIAL},bus=pcie.0")]);
         add(&["-device", &format!("nvme-ns,drive={DATA},bus={DATA},nsid={DATA_SPACE}")]);
     }
     all

@@ -42,7 +42,7 @@ pub(super) struct Machine {
     pub(super) topology: Topology,
     /// QEMU's name of the processor; none: the one with everything.
     pub(super) cpu: Option<String>,
-    /// Whether the data disk is one that there may be several ways to.
+    /// Whether there is a second way to the data disk: from the root bus.
     pub(super) multipath: bool,
     /// What is loaded, with parameters.
     pub(super) modules: Vec<String>,

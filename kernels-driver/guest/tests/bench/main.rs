@@ -14,6 +14,7 @@ mod raw;
 mod faults;
 mod moves;
 mod table;
+mod transfers;
 
 use raw::{number, shim};
 use table::Table;
@@ -30,6 +31,8 @@ fn main() {
     faults::streak(device, bytes / 4, rounds, &mut table);
     faults::steady(device, bytes / 4, &mut table);
     faults::ping_pong(device, rounds, &mut table);
+    transfers::large(device, rounds, &mut table);
+    transfers::small(device, rounds, &mut table);
     table.print();
     let failed = table.failed();
     assert!(failed.is_empty(), "bounds that hold on any machine are not met: {}", failed.join("; "));

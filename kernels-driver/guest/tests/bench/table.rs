@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// A figure.
 struct Row {
-    name: &'static str,
+    name: String,
     value: f64,
     unit: &'static str,
     /// What it is to reach: at least, or at most.
@@ -19,21 +19,29 @@ pub struct Table(Vec<Row>);
 
 impl Table {
     /// A figure for comparison.
-    pub fn add(&mut self, name: &'static str, value: f64, unit: &'static str) {
+    pub fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
         self.push(name, value, unit, None, false);
     }
 
     /// A figure that is to be at least so much, on a machine of which the times mean something.
-    pub fn at_least(&mut self, name: &'static str, value: f64, unit: &'static str, bound: f64) {
+    pub fn at_least(&mut self, name: impl Into<String>, value: f64, unit: &'static str, bound: f64) {
         self.push(name, value, unit, Some((true, bound)), false);
     }
 
     /// A figure that must be at most so much on any machine.
-    pub fn no_more_than(&mut self, name: &'static str, value: f64, unit: &'static str, bound: f64) {
+    pub fn no_more_than(&mut self, name: impl Into<String>, value: f64, unit: &'static str, bound: f64) {
         self.push(name, value, unit, Some((false, bound)), true);
     }
 
-    fn push(&mut self, name: &'static str, value: f64, unit: &'static str, bound: Option<(bool, f64)>, firm: bool) {
+    fn push(
+        &mut self,
+        name: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        bound: Option<(bool, f64)>,
+        firm: bool,
+    ) {
+        let name = name.into();
         assert!(value.is_finite(), "{name}: nothing was measured ({value})");
         self.0.push(Row { name, value, unit, bound, firm });
     }

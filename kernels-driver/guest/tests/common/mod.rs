@@ -2,9 +2,11 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)] // each test binary uses its part; a failing test may panic
 
 pub mod child;
+pub mod files;
 pub mod gpu;
 pub mod ioctl;
 pub mod memory;
+pub mod peer;
 pub mod userfault;
 
 use std::time::{Duration, Instant};

@@ -94,6 +94,22 @@ impl Device {
         // SAFETY: the module has just made it, for us.
         Ok(unsafe { OwnedFd::from_raw_fd(arguments.fd) })
     }
+
+    /// LIMOSA_POOL: its file descriptor.
+    pub fn pool(&self, len: usize) -> io::Result<OwnedFd> {
+        let mut arguments = uapi::Pool { size: size::<uapi::Pool>(), len: len as u64, fd: -1, ..Default::default() };
+        call(self.as_raw_fd(), uapi::POOL, &mut arguments)?;
+        // SAFETY: as above.
+        Ok(unsafe { OwnedFd::from_raw_fd(arguments.fd) })
+    }
+
+    /// LIMOSA_LOAD.
+    pub fn load(&self, addr: usize, len: usize, fd: RawFd, offset: u64) -> (uapi::Load, io::Result<()>) {
+        let (addr, len) = (addr as u64, len as u64);
+        let mut arguments = uapi::Load { size: size::<uapi::Load>(), addr, len, offset, fd, ..Default::default() };
+        let result = call(self.as_raw_fd(), uapi::LOAD, &mut arguments);
+        (arguments, result)
+    }
 }
 
 impl AsRawFd for Device {

@@ -6,8 +6,9 @@
 use limosa_os::shim::uapi as header;
 
 pub use header::{
-    limosa_counters as Counters, limosa_info as Info, limosa_limit as Limit, limosa_migrate as Migrate,
-    limosa_policy as Policy, limosa_residency as Residency, limosa_view as View,
+    limosa_counters as Counters, limosa_info as Info, limosa_limit as Limit, limosa_load as Load,
+    limosa_migrate as Migrate, limosa_policy as Policy, limosa_pool as Pool, limosa_residency as Residency,
+    limosa_view as View,
 };
 
 pub const INFO: u64 = header::LIMOSA_INFO as u64;
@@ -17,6 +18,8 @@ pub const RESIDENCY: u64 = header::LIMOSA_RESIDENCY as u64;
 pub const COUNTERS: u64 = header::LIMOSA_COUNTERS as u64;
 pub const VIEW: u64 = header::LIMOSA_VIEW as u64;
 pub const POLICY: u64 = header::LIMOSA_POLICY as u64;
+pub const POOL: u64 = header::LIMOSA_POOL as u64;
+pub const LOAD: u64 = header::LIMOSA_LOAD as u64;
 pub const SYSTEM: u32 = header::LIMOSA_PLACE_SYSTEM;
 pub const PRIVATE: u32 = header::LIMOSA_PLACE_PRIVATE;
 pub const COHERENT: u32 = header::LIMOSA_PLACE_COHERENT;
