@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, RawFd};
 
 use crate::raw::random::Random;
 use crate::raw::{PAGE, memory, shim};
-use crate::shape::{Field, SHAPES, Shape};
+use crate::shape::{Field, LOAD, SHAPES, Shape};
 use crate::tally::{Tally, UNKNOWN, text};
 
 /// Behind the last address that a program can have, on processors with five levels of page tables, too.
@@ -59,6 +59,21 @@ pub struct Expected {
     pub stops_at: Option<u64>,
 }
 
+/// What fills the fields of a call, each those of its kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Values {
+    /// An address and a length.
+    pub range: (u64, u64),
+    /// An enumerated value.
+    pub choice: u32,
+    /// Where to write states.
+    pub states: u64,
+    /// A file's number.
+    pub file: RawFd,
+    /// A place in it.
+    pub offset: u64,
+}
+
 /// A call.
 pub struct Call {
     /// Its place in [`SHAPES`].
@@ -82,6 +97,8 @@ pub struct Outcome {
     pub after: Vec<u8>,
     /// Whether the caller gave room for all of it.
     pub whole: bool,
+    /// Whether it could not be written, whatever the call did.
+    pub fixed: bool,
 }
 
 impl Outcome {
@@ -122,20 +139,22 @@ fn odd_half(random: &mut Random, least: u32) -> u32 {
 }
 
 impl Call {
-    /// A call that is well-formed: `range` (address, length) and `choice` fill the fields of their kinds.
-    pub fn new(shape: usize, fd: RawFd, range: (u64, u64), choice: u32, states: u64, expected: Expected) -> Self {
+    /// A call that is well-formed.
+    pub fn new(shape: usize, fd: RawFd, values: Values, expected: Expected) -> Self {
         let of = &SHAPES[shape];
         let mut before = vec![0; of.size];
         put_half(&mut before, 0, u32::try_from(of.size).unwrap_or(0));
         for (at, field) in of.fields {
             match field {
                 Field::Flags | Field::Reserved => {}
-                Field::Enum(_) => put_half(&mut before, *at, choice),
-                Field::Bytes => put_word(&mut before, *at, range.1),
-                Field::States => put_word(&mut before, *at, states),
+                Field::Enum(_) => put_half(&mut before, *at, values.choice),
+                Field::Bytes | Field::Len => put_word(&mut before, *at, values.range.1),
+                Field::States => put_word(&mut before, *at, values.states),
+                Field::File => put_half(&mut before, *at, values.file.cast_unsigned()),
+                Field::Offset => put_word(&mut before, *at, values.offset),
                 Field::Range => {
-                    put_word(&mut before, *at, range.0);
-                    put_word(&mut before, *at + 8, range.1);
+                    put_word(&mut before, *at, values.range.0);
+                    put_word(&mut before, *at + 8, values.range.1);
                 }
             }
         }
@@ -208,6 +227,29 @@ impl Call {
                 self.fault("states", &[libc::EFAULT]);
             }
             Field::Range => self.spoil_range(random, at),
+            Field::Len => {
+                let (len, errnos): (_, &[i32]) = match random.below(4) {
+                    0 => (0, &[libc::EINVAL]),
+                    1 => ((random.next() << 12) | (1 + random.next() % 4095), &[libc::EINVAL]),
+                    2 => (u64::MAX, &[libc::EINVAL]),
+                    // More than any device has.
+                    _ => ((1 << 40) << random.below(23), &[libc::ENOSPC]),
+                };
+                put_word(&mut self.before, at, len);
+                self.fault("a length", errnos);
+            }
+            Field::File => {
+                let fd = *random.pick(&[-1, i32::MIN, 5000, i32::MAX, -100]);
+                put_half(&mut self.before, at, fd.cast_unsigned());
+                self.fault("no file", &[libc::EBADF]);
+            }
+            Field::Offset => {
+                let end = i64::MAX.cast_unsigned();
+                let odd = 1 + random.next() % 511;
+                let offset = *random.pick(&[odd, end & !511, end, 1 << 63, u64::MAX, !4095]);
+                put_word(&mut self.before, at, offset);
+                self.fault("a bad offset", &[libc::EINVAL]);
+            }
         }
     }
 
@@ -264,7 +306,7 @@ impl Call {
     /// Makes it another call, that there is not.
     fn spoil_command(&mut self, random: &mut Random) {
         self.command = match random.below(4) {
-            0 => self.command & !0xFF | (7 + random.next() % 249),
+            0 => self.command & !0xFF | (SHAPES.len() as u64 + random.next() % 246),
             1 => self.command | 0x4000_0000 | (random.next() % 256) << 16,
             2 => self.command | 0x8000_0000,
             _ => self.command ^ 0x100 << random.below(8),
@@ -318,7 +360,7 @@ impl Call {
         } else {
             self.before.clone()
         };
-        let outcome = Outcome { errno, after, whole: self.given >= self.of().size };
+        let outcome = Outcome { errno, after, whole: self.given >= self.of().size, fixed: self.fixed };
         let wrong = self.judge(&outcome).or_else(|| {
             let behind = (at + self.before.len()).wrapping_sub(start);
             let kept = self.pointer != 0 || behind >= ROOM || bench.bytes()[behind] == 0xA5;
@@ -353,7 +395,7 @@ impl Call {
         }
         let refused =
             [libc::EINVAL, libc::E2BIG, libc::EOPNOTSUPP, libc::EPERM, libc::ENOTTY, libc::EBADF].contains(&errno);
-        if refused && outcome.after != self.before {
+        if refused && outcome.after != self.before && !self.has_begun_at_nothing(outcome) {
             return Some("the struct was written, though the call was refused".into());
         }
         let out = of.out.min(self.before.len());
@@ -374,24 +416,42 @@ impl Call {
         self.judge_progress(outcome)
     }
 
+    /// Of a load it is told that it came nowhere also where it was refused.
+    fn has_begun_at_nothing(&self, outcome: &Outcome) -> bool {
+        let out = self.of().out;
+        let nothing = outcome.after.get(out + 8..self.given.min(self.of().size));
+        self.shape == LOAD
+            && nothing.is_some_and(|told| told.iter().all(|byte| *byte == 0))
+            && outcome.word(out) == outcome.word(8)
+    }
+
     fn judge_progress(&self, outcome: &Outcome) -> Option<String> {
         let (cursor, counts) = self.of().progress?;
-        let (address, len) = (outcome.word(8), outcome.word(16));
+        let (address, len, errno) = (outcome.word(8), outcome.word(16), outcome.errno);
         let cursor = outcome.word(cursor);
         if cursor < address || cursor > address.wrapping_add(len) || !cursor.is_multiple_of(PAGE as u64) {
             return Some("the cursor is not in the range".into());
         }
-        if outcome.errno == 0 && cursor != address + len {
+        if errno == 0 && cursor != address + len {
             return Some("it succeeded before the end".into());
         }
-        if outcome.errno != 0 && cursor == address + len {
+        if errno != 0 && cursor == address + len {
             return Some("it came to the end and failed".into());
         }
         let pages: u64 = counts.iter().map(|at| outcome.word(*at)).sum();
-        if pages * PAGE as u64 != cursor - address {
+        let mut dealt_with = cursor - address;
+        if self.shape == LOAD {
+            let (bytes, huge) = (outcome.word(48), outcome.word(64));
+            if bytes > dealt_with || (bytes < dealt_with && errno != 0) || huge * 512 > outcome.word(56) {
+                return Some("it was more, or less, than what is before the cursor".into());
+            }
+            // Where the file ended there is no more.
+            dealt_with = bytes.next_multiple_of(PAGE as u64);
+        }
+        if pages * PAGE as u64 != dealt_with {
             return Some("the counts do not add up to the pages before the cursor".into());
         }
-        let stops = self.expected.stops_at.filter(|_| outcome.errno == libc::EFAULT && self.spoilt.is_empty());
+        let stops = self.expected.stops_at.filter(|_| errno == libc::EFAULT && self.spoilt.is_empty());
         if stops.is_some_and(|stop| stop != cursor) {
             return Some("it stopped elsewhere than at the first page that is not mapped".into());
         }

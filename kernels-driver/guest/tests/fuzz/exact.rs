@@ -3,19 +3,31 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use crate::call::{Bench, Call, Expected, Outcome};
-use crate::files::{Opened, Others, Pipe};
-use crate::model::{Model, PAGES, address, range};
+use crate::call::{Bench, Call, Expected, Outcome, Values};
+use crate::disk::{self, Disk};
+use crate::files::{Named, Opened, Others, Pipe};
+use crate::model::{Kind, Model, PAGES, address, range};
+use crate::pools::{self, Pool};
 use crate::raw::random::Random;
-use crate::raw::uapi::{self, COHERENT, PRIVATE};
+use crate::raw::uapi::{self, COHERENT, DIRECT, LAST_ROUTE, LAST_VERDICT, PRIVATE};
 use crate::raw::{HUGE, PAGE, memory};
-use crate::shape::{COUNTERS, INFO, LIMIT, MIGRATE, POLICY, RESIDENCY, SHAPES, VIEW};
+use crate::shape::{COUNTERS, INFO, LIMIT, LOAD, MIGRATE, POLICY, POOL, PROBE, RESIDENCY, SHAPES, VIEW};
 use crate::tally::Tally;
 use crate::views::{MOST, View};
 
 /// What is called, and how often of all.
-const WEIGHTS: &[(usize, usize)] =
-    &[(MIGRATE, 12), (RESIDENCY, 14), (POLICY, 18), (VIEW, 2), (INFO, 20), (COUNTERS, 17), (LIMIT, 17)];
+const WEIGHTS: &[(usize, usize)] = &[
+    (MIGRATE, 12),
+    (RESIDENCY, 14),
+    (POLICY, 18),
+    (VIEW, 2),
+    (INFO, 18),
+    (COUNTERS, 14),
+    (LIMIT, 13),
+    (POOL, 1),
+    (PROBE, 5),
+    (LOAD, 3),
+];
 
 struct Worker {
     random: Random,
@@ -25,6 +37,9 @@ struct Worker {
     files: Vec<Opened>,
     others: Others,
     views: Vec<View>,
+    pools: Vec<Pool>,
+    disk: Disk,
+    named: Vec<Named>,
     pipe: Pipe,
     states: usize,
 }
@@ -39,6 +54,9 @@ pub fn run(calls: u64, random: Random, tally: Tally, devices: &[usize]) -> Resul
         model: Model::new(),
         bench: Bench::new(),
         tally,
+        disk: Disk::open().map_err(fail)?,
+        named: Named::all(&files[0].device).map_err(fail)?,
+        pools: Vec::new(),
         files,
         others: Others::new().map_err(fail)?,
         views: Vec::new(),
@@ -62,6 +80,12 @@ impl Worker {
                 self.views.swap_remove(place);
             }
         }
+        if !self.pools.is_empty() && self.random.once_in(12) {
+            let place = self.random.below(self.pools.len());
+            if !self.pools[place].step(&mut self.random, &self.pipe, &self.disk)? {
+                self.pools.swap_remove(place);
+            }
+        }
         if self.random.once_in(24) {
             let (first, count) = range(&mut self.random);
             (first..first + count.min(4)).try_for_each(|page| self.model.check(page))?;
@@ -80,6 +104,10 @@ impl Worker {
         if shape == VIEW && self.views.len() == MOST {
             let place = self.random.below(MOST);
             self.views.swap_remove(place);
+        }
+        if shape == POOL && self.pools.len() == pools::MOST {
+            let place = self.random.below(pools::MOST);
+            self.pools.swap_remove(place);
         }
         let file = self.random.below(self.files.len());
         let mut call = self.compose(shape, file)?;
@@ -111,7 +139,9 @@ impl Worker {
         if SHAPES[shape].of_view {
             return (self.files[0].fd(&mut self.random), libc::ENOTTY);
         }
-        match self.views.iter().find_map(|view| view.fd.as_ref()) {
+        let views = self.views.iter().filter_map(|view| view.fd.as_ref());
+        let mut any = views.chain(self.pools.iter().filter_map(|pool| pool.fd.as_ref()));
+        match any.next() {
             Some(fd) => (fd.as_raw_fd(), libc::ENOTTY),
             None => self.others.pick(&mut self.random),
         }
@@ -135,18 +165,31 @@ impl Worker {
                 if to != 0 {
                     expected.errnos.extend([libc::ENOSPC, libc::EDQUOT]);
                 }
-                let call = Call::new(shape, fd, span, to, 0, expected);
+                let call = Call::new(shape, fd, Values { range: span, choice: to, ..Values::default() }, expected);
                 let missing = to == COHERENT && self.files[file].first.coherent_bytes == 0;
                 if missing { call.with_fault("no coherent memory", &[libc::EOPNOTSUPP]) } else { call }
             }
             RESIDENCY => {
                 let states = if random.once_in(2) { self.states as u64 } else { 0 };
-                Call::new(shape, fd, span, 0, states, mapped)
+                Call::new(shape, fd, Values { range: span, states, ..Values::default() }, mapped)
             }
             LIMIT => {
                 let bytes = *random.pick(&[u64::MAX, u64::MAX, 0, 1 << 18, (1 << 20) + 1, 1 << 40]);
-                Call::new(shape, fd, (0, bytes), 0, 0, none)
+                Call::new(shape, fd, Values { range: (0, bytes), ..Values::default() }, none)
             }
+            POOL => {
+                let pages = if random.once_in(16) { 513 } else { 1 + random.below(8) };
+                let errnos = vec![libc::ENOSPC, libc::EDQUOT, libc::ENOMEM];
+                let range = (0, (pages * PAGE) as u64);
+                Call::new(shape, fd, Values { range, ..Values::default() }, Expected { errnos, ..none })
+            }
+            PROBE => {
+                let (named, choice) = (random.pick(&self.named), u32::from(random.once_in(2)));
+                let values = Values { choice, file: named.fd(), ..Values::default() };
+                let call = Call::new(shape, fd, values, none);
+                if named.is_open_for(choice) { call } else { call.with_fault(named.name, &[libc::EBADF]) }
+            }
+            LOAD => return Ok(self.compose_load(fd, first, count)),
             POLICY => {
                 let views: Vec<_> =
                     self.views.iter().filter_map(|view| Some((view, view.fd.as_ref()?.as_raw_fd()))).collect();
@@ -158,15 +201,45 @@ impl Worker {
                 if outside {
                     span.1 = ((view.count - from + 1) * PAGE) as u64;
                 }
-                let call = Call::new(shape, *fd, span, u32::from(random.once_in(2)), 0, none);
+                let values = Values { range: span, choice: u32::from(random.once_in(2)), ..Values::default() };
+                let call = Call::new(shape, *fd, values, none);
                 if outside { call.with_fault("outside of the view", &[libc::EFAULT]) } else { call }
             }
-            _ => Call::new(shape, fd, span, u32::from(random.once_in(2)), 0, none),
+            _ => {
+                let values = Values { range: span, choice: u32::from(random.once_in(2)), ..Values::default() };
+                Call::new(shape, fd, values, none)
+            }
         })
     }
 
+    /// A load, mostly from the disk. What is wrong with its file is told before what is wrong with its range, and nothing is
+    /// read then.
+    fn compose_load(&mut self, fd: RawFd, first: usize, count: usize) -> Call {
+        let random = &mut self.random;
+        let named = if random.once_in(4) { random.pick(&self.named) } else { &self.named[0] };
+        // What stands in this program is not known here.
+        let named = if named.direct && named.is_open_for(0) { &self.named[0] } else { named };
+        let offset = self.disk.place(random, count);
+        let range = (address(first) as u64, (count * PAGE) as u64);
+        let errnos = vec![libc::ENOSPC, libc::EDQUOT, libc::ENOMEM];
+        let values = Values { range, file: named.fd(), offset, ..Values::default() };
+        let call = Call::new(LOAD, fd, values, Expected { errnos, ..Expected::default() });
+        if !named.is_open_for(0) {
+            return call.with_fault(named.name, &[libc::EBADF]);
+        }
+        if !named.direct {
+            return call.with_fault(named.name, &[libc::EOPNOTSUPP]);
+        }
+        let mut pages = (first..first + count).map(|page| self.model.page(page));
+        match pages.find(|page| !page.writable() || page.kind == Kind::Shared) {
+            None => call,
+            Some(page) if !page.writable() => call.with_fault("memory that is not written", &[libc::EFAULT]),
+            Some(_) => call.with_fault("shared memory", &[libc::EOPNOTSUPP]),
+        }
+    }
+
     fn make(&mut self, call: Call, shape: usize, file: usize) -> Result<(), String> {
-        let watched = shape == VIEW || shape == MIGRATE && self.random.once_in(4);
+        let watched = matches!(shape, VIEW | POOL) || matches!(shape, MIGRATE | LOAD) && self.random.once_in(4);
         let before = if watched { Some((self.info(file)?, lowest_free()?)) } else { None };
         let outcome = call.make(&mut self.random, self.bench, self.tally)?;
         if let Some((info, lowest)) = before {
@@ -177,6 +250,9 @@ impl Worker {
             if outcome.errno != 0 && lowest_free()? != lowest {
                 return Err(format!("a failed call left a file open: {lowest}, then {}", lowest_free()?));
             }
+        }
+        if shape == LOAD && outcome.whole {
+            return self.judge_load(&outcome);
         }
         if outcome.errno == 0 && outcome.whole { self.succeeded(shape, file, &outcome) } else { Ok(()) }
     }
@@ -200,8 +276,62 @@ impl Worker {
                 self.views.push(View { fd, first, count: place(outcome.word(16)) / PAGE, at: None });
                 Ok(())
             }
+            POOL => {
+                let fd = outcome.half(16).cast_signed();
+                if fd < 3 {
+                    return Err(format!("a pool by the number {fd}"));
+                }
+                // SAFETY: the module has just made it.
+                let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+                let pages = usize::try_from(outcome.word(8)).unwrap_or(0) / PAGE;
+                self.pools.push(Pool::new(fd, pages));
+                Ok(())
+            }
+            PROBE => self.judge_probe(outcome),
             _ => Ok(()),
         }
+    }
+
+    /// Of files that are known the verdict is known, too.
+    fn judge_probe(&self, outcome: &Outcome) -> Result<(), String> {
+        let named = self.named.iter().find(|named| named.fd() == outcome.half(8).cast_signed());
+        let Some(named) = named else { return Err("a file that there is not".into()) };
+        let [verdict, reason, route, distance, memory, offset] =
+            [16, 20, 24, 28, 32, 36].map(|place| outcome.half(place));
+        let right = (verdict == DIRECT) == named.direct
+            && (verdict == DIRECT) == (reason == 0)
+            && verdict <= LAST_VERDICT
+            && route <= LAST_ROUTE
+            && (route == 0) == (distance == 0)
+            && (memory == 0) == (offset == 0)
+            && (verdict != DIRECT || route > 0 && offset.is_power_of_two());
+        let told = || format!("{}: {verdict} {reason} {route} {distance} {memory} {offset}", named.name);
+        if right { Ok(()) } else { Err(told()) }
+    }
+
+    /// What was loaded is there. Behind the cursor a page is as it was, or as the file has it, if the call got so far.
+    fn judge_load(&mut self, outcome: &Outcome) -> Result<(), String> {
+        let (start, len, offset, cursor) = (outcome.word(8), outcome.word(16), outcome.word(24), outcome.word(40));
+        let left = self.disk.size.saturating_sub(offset);
+        let bytes = match outcome.errno {
+            0 | libc::ENOSPC | libc::EDQUOT | libc::ENOMEM => outcome.word(48),
+            // It may have done what it could not tell, if there was something to do.
+            libc::EFAULT if outcome.fixed && self.model.has(start, len) => 0,
+            _ => return Ok(()),
+        };
+        if !outcome.fixed && bytes != (cursor - start).min(left) {
+            return Err(format!(
+                "a load of {bytes} bytes to {cursor:#x}, and the disk has {left}: {len} from {offset:#x} on"
+            ));
+        }
+        let page_of = |at: u64| usize::try_from(at - address(0) as u64).unwrap_or(0) / PAGE;
+        for at in (0..len.min(left)).step_by(PAGE) {
+            let (page, value) = (page_of(start + at), disk::value(offset + at));
+            if at < bytes || self.model.holds(page, value) {
+                self.model.set(page, value);
+            }
+        }
+        Ok(())
     }
 
     fn info(&self, file: usize) -> Result<uapi::Info, String> {
@@ -317,6 +447,7 @@ impl Worker {
                 return Err(format!("a view is there after fork: {seen:?}"));
             }
         }
+        self.pools.iter().try_for_each(|pool| pool.check(&self.pipe))?;
         for _ in 0..16 {
             let page = self.random.below(PAGES);
             self.model.check(page)?;

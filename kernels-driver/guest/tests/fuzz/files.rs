@@ -3,11 +3,13 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 
+use crate::disk;
 use crate::raw::memory::checked;
 use crate::raw::random::Random;
 use crate::raw::shim::Device;
-use crate::raw::uapi::{COUNTERS_TOLD, Info};
+use crate::raw::uapi::{COUNTERS_TOLD, DIRECT, Info};
 
 /// A device that is open.
 pub struct Opened {
@@ -35,6 +37,65 @@ impl Opened {
     pub fn fd(&self, random: &mut Random) -> RawFd {
         if random.once_in(4) { self.again.as_raw_fd() } else { self.device.as_raw_fd() }
     }
+}
+
+/// A file that calls name.
+pub struct Named {
+    /// What it is.
+    pub name: &'static str,
+    /// It; none: the number is nobody's.
+    file: Option<OwnedFd>,
+    /// Whether it is open for reading, and for writing.
+    open_for: [bool; 2],
+    /// Whether its data goes straight.
+    pub direct: bool,
+}
+
+impl Named {
+    /// Good ones and bad ones. The first is the disk, whose data goes straight.
+    pub fn all(device: &Device) -> io::Result<Vec<Self>> {
+        let open =
+            |flags: i32, path: &str| OpenOptions::new().read(true).custom_flags(flags).open(path).map(OwnedFd::from);
+        let scratch = std::env::temp_dir().join(format!("limosa-fuzz-{}", std::process::id()));
+        std::fs::write(&scratch, [1; 8192])?;
+        let in_memory = open(libc::O_DIRECT, &scratch.to_string_lossy());
+        std::fs::remove_file(scratch)?;
+        let program = std::env::current_exe()?;
+        let write_only = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(disk::PATH)?;
+        let pipe = Pipe::new()?;
+        let named = |name, file, open_for, direct| Self { name, file: Some(file), open_for, direct };
+        let mut all = vec![
+            named("the disk", open(libc::O_DIRECT, disk::PATH)?, [true, false], true),
+            named("the disk, buffered", open(0, disk::PATH)?, [true, false], false),
+            named("the disk, for writing", write_only.into(), [false, true], true),
+            named("a file in memory", in_memory?, [true, false], false),
+            named("this program", open(libc::O_DIRECT, &program.to_string_lossy())?, [true, false], false),
+            named("a folder", open(0, "/")?, [true, false], false),
+            named("a name", open(libc::O_PATH, disk::PATH)?, [false; 2], false),
+            named("zeros", open(0, "/dev/zero")?, [true, false], false),
+            named("an end of a pipe", pipe.from, [true, false], false),
+            named("the device itself", checked_dup(device.as_raw_fd())?, [true, true], false),
+            Self { name: "none", file: None, open_for: [false; 2], direct: false },
+        ];
+        // The program's own disk may be anywhere.
+        all[4].direct = device.probe(all[4].fd())?.verdict == DIRECT;
+        Ok(all)
+    }
+
+    /// Its number.
+    pub fn fd(&self) -> RawFd {
+        self.file.as_ref().map_or(4321, AsRawFd::as_raw_fd)
+    }
+
+    /// Whether it can be asked for a direction: 0 is from it.
+    pub fn is_open_for(&self, direction: u32) -> bool {
+        self.open_for[usize::from(direction != 0)]
+    }
+}
+
+fn checked_dup(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: a new number.
+    unsafe { Ok(OwnedFd::from_raw_fd(checked(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0))?)) }
 }
 
 /// Files that know none of the ioctls.

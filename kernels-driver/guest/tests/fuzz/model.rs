@@ -85,6 +85,12 @@ impl Model {
         Self { is_child: false, pages: vec![Page { kind: Kind::Private, protection: RW, value: 0 }; PAGES], written: 0 }
     }
 
+    /// Whether a range is pages of the area.
+    pub fn has(&self, start: u64, len: u64) -> bool {
+        let (first, end) = (address(0) as u64, address(PAGES) as u64);
+        start.is_multiple_of(PAGE as u64) && start >= first && start <= end && len <= end - start
+    }
+
     /// What a page is.
     pub fn page(&self, page: usize) -> Page {
         self.pages[page]
@@ -164,6 +170,12 @@ impl Model {
                 unsafe { memory::word(at) }.store(value, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Whether a page, which can be read, has a value at both of its ends.
+    pub fn holds(&self, page: usize, value: u64) -> bool {
+        // SAFETY: the page is mapped, and may be read: the caller has just had it written to.
+        self.pages[page].readable() && ends(page).all(|at| unsafe { memory::word(at) }.load(Ordering::Relaxed) == value)
     }
 
     /// Compares a page with what it must hold, if it may be read.

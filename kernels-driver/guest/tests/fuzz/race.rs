@@ -6,14 +6,15 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::call::{Bench, Call, Expected};
+use crate::call::{Bench, Call, Expected, Values};
+use crate::disk::Disk;
 use crate::files::{Others, Pipe};
 use crate::model::{AREA, Model, PAGES, address, range};
 use crate::raw::memory::checked;
 use crate::raw::random::Random;
 use crate::raw::shim::Device;
 use crate::raw::{PAGE, memory};
-use crate::shape::{MIGRATE, SHAPES, VIEW};
+use crate::shape::{Field, LOAD, MIGRATE, POOL, PROBE, SHAPES, VIEW};
 use crate::tally::Tally;
 
 /// Threads.
@@ -21,6 +22,11 @@ const THREADS: u64 = 3;
 /// The numbers that files have here: high, so that no other file of the process gets one.
 const FILES: RawFd = 300;
 const MOST: usize = 12;
+/// Where files are mapped, each at a place of its own: what a thread still writes to when another has unmapped it is nobody
+/// else's memory.
+const MAPPINGS: usize = AREA + (64 << 30);
+/// From one to the next. It is more than is ever mapped.
+const STRIDE: usize = 16 << 20;
 /// What a call may end with besides, when anything can happen to files and memory meanwhile.
 const ALWAYS: &[i32] = &[libc::EBADF, libc::ENOTTY];
 const ON_MEMORY: &[i32] =
@@ -74,7 +80,9 @@ fn interrupt() -> io::Result<()> {
 
 fn work(shared: &Shared, mut random: Random, calls: u64, tally: Tally) {
     let bench = Bench::new();
-    let (Ok(pipe), Ok(others)) = (Pipe::new(), Others::new()) else { return fail(shared, "no pipe".into()) };
+    let (Ok(pipe), Ok(others), Ok(disk)) = (Pipe::new(), Others::new(), Disk::open()) else {
+        return fail(shared, "no pipe, or no disk".into());
+    };
     for call in 0..calls {
         if shared.failed.load(Ordering::Relaxed) {
             return;
@@ -86,9 +94,9 @@ fn work(shared: &Shared, mut random: Random, calls: u64, tally: Tally) {
             change_files(shared, &mut random);
         }
         if random.once_in(8) {
-            access(shared, &mut random, &pipe);
+            access(shared, &mut random, &pipe, &disk);
         }
-        if let Err(why) = make(&mut random, bench, tally, &others) {
+        if let Err(why) = make(&mut random, bench, tally, &others, &disk) {
             return fail(shared, format!("in call {call} of a thread: {why}"));
         }
     }
@@ -105,24 +113,37 @@ fn file(random: &mut Random) -> RawFd {
     FILES + RawFd::try_from(random.below(MOST)).unwrap_or(0)
 }
 
-fn make(random: &mut Random, bench: Bench, tally: Tally, others: &Others) -> Result<(), String> {
+fn make(random: &mut Random, bench: Bench, tally: Tally, others: &Others, disk: &Disk) -> Result<(), String> {
     // A view costs most: the kernel waits for others before one goes.
-    let shape = if random.once_in(40) { VIEW } else { [0, 1, 2, 3, 4, 6][random.below(6)] };
+    let shape = match random.below(80) {
+        0 | 1 => VIEW,
+        2 => POOL,
+        3 | 4 => LOAD,
+        5..8 => PROBE,
+        _ => [0, 1, 2, 3, 4, 6][random.below(6)],
+    };
     let (first, count) = range(random);
     let range = (address(first) as u64, (count * PAGE) as u64);
     let mut errnos = ALWAYS.to_vec();
-    if SHAPES[shape].fields.iter().any(|(_, field)| *field == crate::shape::Field::Range) {
+    if SHAPES[shape].fields.iter().any(|(_, field)| matches!(field, Field::Range | Field::Len | Field::File)) {
         errnos.extend(ON_MEMORY);
     }
     let expected = Expected { errnos, ..Expected::default() };
     let choice = u32::try_from(random.below(if shape == MIGRATE { 3 } else { 2 })).unwrap_or(0);
     let fd = if random.once_in(16) { others.pick(random).0 } else { file(random) };
-    let mut call = Call::new(shape, fd, range, choice, 0, expected);
+    let of_disk = disk.file.as_raw_fd();
+    let (named, offset) = (if random.once_in(4) { file(random) } else { of_disk }, disk.place(random, count));
+    let mut call = Call::new(shape, fd, Values { range, choice, states: 0, file: named, offset }, expected);
     let times = [0, 0, 0, 0, 1, 2][random.below(6)];
     call.spoil(random, bench, times);
     let outcome = call.make(random, bench, tally)?;
-    if shape == VIEW && outcome.errno == 0 {
-        put(outcome.half(28).cast_signed(), file(random));
+    let made = match shape {
+        VIEW => Some(28),
+        POOL => Some(16),
+        _ => None,
+    };
+    if let Some(at) = made.filter(|_| outcome.errno == 0) {
+        put(outcome.half(at).cast_signed(), file(random));
     }
     Ok(())
 }
@@ -157,34 +178,37 @@ fn change_files(shared: &Shared, random: &mut Random) {
     }
 }
 
-/// Maps a file, if it is a view of that length, in place of another mapping.
+/// Maps a file, if it is a view of that length or a pool of no less, in place of another mapping.
 fn map(shared: &Shared, random: &mut Random, fd: RawFd) {
-    let (at, len) = random.pick(&shared.mappings);
+    let slot = random.below(MOST);
+    let (at, len) = &shared.mappings[slot];
     let old = at.swap(0, Ordering::SeqCst);
-    if old > 1 {
+    if old > 0 {
         let _ = memory::unmap(old, len.load(Ordering::SeqCst));
     }
     for _ in 0..8 {
         let pages = range(random).1;
-        let Ok(new) = memory::map(0, pages * PAGE, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd) else {
-            continue;
-        };
-        if at.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+        let (place, flags) = (MAPPINGS + slot * STRIDE, libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE);
+        if memory::map(place, pages * PAGE, libc::PROT_READ | libc::PROT_WRITE, flags, fd).is_ok() {
+            // Nobody else has, as nothing was there.
             len.store(pages * PAGE, Ordering::SeqCst);
-            at.store(new, Ordering::SeqCst);
-        } else {
-            let _ = memory::unmap(new, pages * PAGE);
+            at.store(place, Ordering::SeqCst);
+            return;
         }
-        return;
     }
 }
 
-/// As CPU or as GPU, where something is or where nothing is.
-fn access(shared: &Shared, random: &mut Random, pipe: &Pipe) {
+/// As CPU, as GPU or as disk, where something is or where nothing is.
+fn access(shared: &Shared, random: &mut Random, pipe: &Pipe, disk: &Disk) {
     let (at, len) = random.pick(&shared.mappings);
     let (at, len) = (at.load(Ordering::SeqCst), len.load(Ordering::SeqCst));
     let place =
-        if at > 1 && !random.once_in(3) { at + random.below(len) / 8 * 8 } else { AREA + random.below(PAGES) * PAGE };
+        if at > 0 && !random.once_in(3) { at + random.below(len) / 8 * 8 } else { AREA + random.below(PAGES) * PAGE };
+    if random.once_in(8) {
+        let (at, len) = (place & !(PAGE - 1), (1 + random.below(16)) * PAGE);
+        let offset = i64::try_from(disk.place(random, 16)).unwrap_or(0);
+        let _ = memory::transfer(disk.file.as_raw_fd(), at, len, offset, false);
+    }
     let _ = if random.once_in(2) { pipe.peek(place).map(drop) } else { pipe.poke(place, random.next()) };
 }
 

@@ -1,6 +1,8 @@
 //! The structs of the ioctls as tables: where each field is and what it means. All else (how to fill one well, how to
 //! spoil it, and what must then come) follows from these tables and the header's words.
 
+use limosa_os::shim::uapi::{limosa_load, limosa_pool};
+
 use crate::raw::uapi;
 
 /// What a field means.
@@ -18,6 +20,12 @@ pub enum Field {
     Range,
     /// 8 bytes: where to write one byte for each page, or zero.
     States,
+    /// 8 bytes: a length.
+    Len,
+    /// 4 bytes: a file's number.
+    File,
+    /// 8 bytes: a place in a file.
+    Offset,
 }
 
 /// An ioctl.
@@ -122,10 +130,44 @@ pub const SHAPES: &[Shape] = &[
         progress: None,
         must: &[],
     },
+    Shape {
+        name: "POOL",
+        command: uapi::POOL,
+        size: size_of::<limosa_pool>(),
+        first: size_of::<limosa_pool>(),
+        of_view: false,
+        fields: &[(4, Field::Flags), (8, Field::Len), (20, Field::Reserved)],
+        out: 16,
+        progress: None,
+        must: &[libc::ENOSPC, libc::EDQUOT],
+    },
+    Shape {
+        name: "PROBE",
+        command: uapi::PROBE,
+        size: size_of::<uapi::Probe>(),
+        first: size_of::<uapi::Probe>(),
+        of_view: false,
+        fields: &[(4, Field::Flags), (8, Field::File), (12, Field::Enum(1))],
+        out: 16,
+        progress: None,
+        must: &[libc::EBADF],
+    },
+    Shape {
+        name: "LOAD",
+        command: uapi::LOAD,
+        size: size_of::<limosa_load>(),
+        first: size_of::<limosa_load>(),
+        of_view: false,
+        fields: &[(4, Field::Flags), (8, Field::Range), (24, Field::Offset), (32, Field::File), (36, Field::Reserved)],
+        out: 40,
+        progress: Some((40, &[56, 72])),
+        must: &[libc::EBADF, libc::ENOSPC, libc::EDQUOT],
+    },
 ];
 const _: () = {
     assert!(SHAPES[INFO].first == 64 && SHAPES[MIGRATE].size == 64 && SHAPES[RESIDENCY].size == 64 + 8);
     assert!(SHAPES[COUNTERS].first == 128 && SHAPES[VIEW].size == 32 && SHAPES[POLICY].size == 32);
+    assert!(SHAPES[POOL].size == 24 && SHAPES[PROBE].size == 40 && SHAPES[LOAD].size == 80);
 };
 
 /// Their places in [`SHAPES`].
@@ -142,3 +184,9 @@ pub const COUNTERS: usize = 4;
 pub const VIEW: usize = 5;
 /// LIMOSA_POLICY.
 pub const POLICY: usize = 6;
+/// LIMOSA_POOL.
+pub const POOL: usize = 7;
+/// LIMOSA_PROBE.
+pub const PROBE: usize = 8;
+/// LIMOSA_LOAD.
+pub const LOAD: usize = 9;

@@ -120,6 +120,7 @@ pub fn text(errno: i32) -> String {
         (libc::EBUSY, "EBUSY"),
         (libc::ENODEV, "ENODEV"),
         (libc::EMFILE, "EMFILE"),
+        (libc::EIO, "EIO"),
     ];
     names.iter().find(|(of, _)| *of == errno).map_or_else(|| format!("errno {errno}"), |(_, name)| (*name).into())
 }

@@ -28,10 +28,15 @@ pub unsafe fn word<'a>(address: usize) -> &'a AtomicU64 {
     unsafe { AtomicU64::from_ptr(pointer(address).cast()) }
 }
 
-/// mmap().
+/// mmap() from a file's beginning on.
 pub fn map(at: usize, len: usize, protection: c_int, flags: c_int, fd: c_int) -> io::Result<usize> {
+    map_from(at, len, protection, flags, fd, 0)
+}
+
+/// mmap().
+pub fn map_from(at: usize, len: usize, protection: c_int, flags: c_int, fd: c_int, from: i64) -> io::Result<usize> {
     // SAFETY: nothing that Rust knows of lies where the programs map.
-    mapped(unsafe { libc::mmap(pointer(at), len, protection, flags, fd, 0) })
+    mapped(unsafe { libc::mmap(pointer(at), len, protection, flags, fd, from) })
 }
 
 /// Private memory, at an address that must be free unless it is 0.

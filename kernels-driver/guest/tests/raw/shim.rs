@@ -86,6 +86,12 @@ impl Device {
         call(self.as_raw_fd(), uapi::COUNTERS, &mut arguments).map(|()| uapi::counts(&arguments))
     }
 
+    /// LIMOSA_PROBE, from the file.
+    pub fn probe(&self, fd: RawFd) -> io::Result<uapi::Probe> {
+        let mut arguments = uapi::Probe { size: size::<uapi::Probe>(), fd, ..Default::default() };
+        call(self.as_raw_fd(), uapi::PROBE, &mut arguments).map(|()| arguments)
+    }
+
     /// LIMOSA_VIEW: its file descriptor.
     pub fn view(&self, addr: usize, len: usize, policy: u32) -> io::Result<OwnedFd> {
         let (addr, len) = (addr as u64, len as u64);

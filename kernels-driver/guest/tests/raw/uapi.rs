@@ -7,8 +7,8 @@ use limosa_os::shim::uapi as header;
 
 pub use header::{
     limosa_counters as Counters, limosa_info as Info, limosa_limit as Limit, limosa_load as Load,
-    limosa_migrate as Migrate, limosa_policy as Policy, limosa_pool as Pool, limosa_residency as Residency,
-    limosa_view as View,
+    limosa_migrate as Migrate, limosa_policy as Policy, limosa_pool as Pool, limosa_probe as Probe,
+    limosa_residency as Residency, limosa_view as View,
 };
 
 pub const INFO: u64 = header::LIMOSA_INFO as u64;
@@ -19,6 +19,7 @@ pub const COUNTERS: u64 = header::LIMOSA_COUNTERS as u64;
 pub const VIEW: u64 = header::LIMOSA_VIEW as u64;
 pub const POLICY: u64 = header::LIMOSA_POLICY as u64;
 pub const POOL: u64 = header::LIMOSA_POOL as u64;
+pub const PROBE: u64 = header::LIMOSA_PROBE as u64;
 pub const LOAD: u64 = header::LIMOSA_LOAD as u64;
 pub const SYSTEM: u32 = header::LIMOSA_PLACE_SYSTEM;
 pub const PRIVATE: u32 = header::LIMOSA_PLACE_PRIVATE;
@@ -27,6 +28,9 @@ pub const SCOPE_FILE: u32 = header::LIMOSA_SCOPE_FILE;
 pub const SCOPE_DEVICE: u32 = header::LIMOSA_SCOPE_DEVICE;
 pub const POLICY_MAP: u32 = header::LIMOSA_POLICY_MAP;
 pub const POLICY_MIGRATE: u32 = header::LIMOSA_POLICY_MIGRATE;
+pub const DIRECT: u32 = header::LIMOSA_VERDICT_DIRECT;
+pub const LAST_VERDICT: u32 = header::LIMOSA_VERDICT_UNKNOWN;
+pub const LAST_ROUTE: u32 = header::LIMOSA_ROUTE_HOST_BRIDGE;
 
 /// How many counters there are.
 pub const COUNTERS_TOLD: usize = 17;
