@@ -411,3 +411,37 @@ fn of_a_device_that_is_gone_everything_says_so() {
     assert_eq!(gone, [Err(libc::ENODEV); 3]);
     assert_eq!((signal, read, errno), (Some(libc::SIGBUS), -1, Some(libc::EFAULT)));
 }
+
+/// io_uring_setup() with room for one entry.
+fn ring() -> OwnedFd {
+    let mut parameters = [0u32; 30];
+    // SAFETY: the kernel's struct has 120 bytes.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: just made, and nobody else's.
+    unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap()) }
+}
+
+#[test]
+fn a_pools_pages_are_not_held_for_long() {
+    const REGISTER_BUFFERS: i32 = 0;
+    let (shim, pipe) = (device(), std::io::pipe().unwrap());
+    let pool = take(&shim, 2).unwrap();
+    let at = map(&pool, 2, 0, RW, libc::MAP_SHARED).unwrap();
+    store(at, 0, 1);
+    let piece = libc::iovec { iov_base: at.cast(), iov_len: 2 * PAGE };
+    let errno = |result: i64| if result < 0 { std::io::Error::last_os_error().raw_os_error() } else { None };
+    let ring = ring();
+    // SAFETY: memory of the test's own; one piece each.
+    let results = unsafe {
+        let registered =
+            libc::syscall(libc::SYS_io_uring_register, ring.as_raw_fd(), REGISTER_BUFFERS, &raw const piece, 1);
+        let registered = errno(registered);
+        let spliced = errno(libc::vmsplice(pipe.1.as_raw_fd(), &raw const piece, 1, 0) as i64);
+        [registered, spliced, errno(libc::mlock(at.cast(), 2 * PAGE).into())]
+    };
+    assert_eq!(results, [Some(libc::EREMOTEIO); 3], "registered, spliced, locked");
+    memory::unmap(at.addr(), 2 * PAGE);
+    drop(pool);
+    until("the pool is free", || shim.info().unwrap().used == 0);
+}
