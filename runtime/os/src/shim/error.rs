@@ -166,7 +166,8 @@ impl ShimError {
     /// Of reading or writing a file. What it says of the file is the file's own, and not what the module means by it.
     pub(super) fn of_transfer(operation: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
-            Some(libc::EINVAL) => Self::NoTransfer,
+            // The second: the file's queue takes no pages of another device.
+            Some(libc::EINVAL | libc::EREMOTEIO) => Self::NoTransfer,
             // The window's pages were taken away.
             Some(libc::EFAULT) => Self::DeviceGone,
             Some(libc::EBADF) => Self::NotOpen { operation },
@@ -241,10 +242,12 @@ mod tests {
     #[test]
     fn what_a_file_says_is_not_said_of_the_device() {
         let of = |errno| ShimError::of_transfer("writing", io::Error::from_raw_os_error(errno));
-        assert!(matches!(of(libc::EINVAL), ShimError::NoTransfer));
+        for errno in [libc::EINVAL, libc::EREMOTEIO] {
+            assert!(matches!(of(errno), ShimError::NoTransfer), "{errno}");
+        }
         assert!(matches!(of(libc::EFAULT), ShimError::DeviceGone));
         assert!(matches!(of(libc::EBADF), ShimError::NotOpen { .. }));
-        for errno in [libc::ENOSPC, libc::EDQUOT, libc::EPERM, libc::ENODEV, libc::EIO, libc::EREMOTEIO] {
+        for errno in [libc::ENOSPC, libc::EDQUOT, libc::EPERM, libc::ENODEV, libc::EIO] {
             assert!(matches!(of(errno), ShimError::FileFailed { .. }), "{errno}");
         }
     }
