@@ -63,13 +63,15 @@ pub enum Reason {
     Encrypted,
     /// The data stands among the metadata.
     Inline,
-    /// What is written is copied first, as it must not change on its way.
+    /// What is written is copied first, as it must not change on its way; so is what is read with xfs, which it cannot do to a
+    /// pool.
     StableWrites,
     /// The file's memory is mapped as it is; there is no I/O.
     Dax,
-    /// The block device does not take such pages: a virtual disk, one across the network, or one that works on the data.
+    /// The block device does not take such pages: a virtual disk, one across the network, or device mapper.
     Queue,
-    /// There are several disks or paths behind the block device, and the kernel does not say which.
+    /// There are several disks or paths behind the block device (md, NVMe multipath), and the ways to them differ or are not
+    /// known.
     Stacked,
     /// There is no bridge above both devices, and the kernel does not trust the host bridge.
     NoPath,
@@ -115,20 +117,20 @@ impl fmt::Display for Reason {
                 "this file system is not known to hand pages to the disk as they are: put the file on ext4 or xfs"
             }
             Self::Checksum => {
-                "the CPU computes checksums of the data: on btrfs make the file anew with `chattr +C`; a disk with \
-                 protection information must be formatted without"
+                "the CPU computes checksums of the data: put the file on ext4 or xfs; a disk with protection information \
+                 must be formatted without"
             }
             Self::Compressed => "the data is compressed in the file system: write the file anew without compression",
             Self::Encrypted => "the data is encrypted in the file system: put the file into a folder that is not",
             Self::Inline => "the data is so little that it stands among the metadata: read it as usual",
             Self::StableWrites => {
-                "what is written is copied first, as the disk or the file system wants it not to change meanwhile: use \
-                 another disk"
+                "data is copied on its way, as the disk or the file system wants it not to change meanwhile: use another \
+                 disk"
             }
             Self::Dax => "the file's memory is mapped as it is (DAX) and there is no I/O: mount it without `dax`",
             Self::Queue => {
-                "the block device does not take pages of another device (a virtual disk, one across the network, or one \
-                 that works on the data, as dm-crypt): use an NVMe disk of this machine"
+                "the block device does not take pages of another device (a virtual disk, one across the network, or \
+                 device mapper): use an NVMe disk of this machine"
             }
             Self::Stacked => {
                 "there are several disks or paths behind the block device, and the kernel does not say which one a \
@@ -233,8 +235,8 @@ impl Probe {
 const ASKING: &str = "asking what becomes of a file's data";
 
 impl Shim {
-    /// Tells what becomes of data between this device's pools and an open file. Nothing is written. Where only a transfer
-    /// tells, a block is read into device memory, if some is free.
+    /// Tells what becomes of data between this device's pools and an open file. Nothing is written but what of the file waits
+    /// for it in the page cache. Where only a transfer tells, a block is read into device memory, if some is free.
     ///
     /// That a transfer succeeded does not tell: a read through the page cache into a pool succeeds, too.
     ///
