@@ -235,7 +235,8 @@ pub(super) mod tests {
         file
     }
 
-    fn is_mapped(file: &File) -> bool {
+    /// Whether a window of it is there.
+    pub(in super::super) fn is_mapped(file: &File) -> bool {
         let inode = format!(" {} ", file.metadata().unwrap().ino());
         std::fs::read_to_string("/proc/self/maps").unwrap().contains(&inode)
     }

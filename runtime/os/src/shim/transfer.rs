@@ -231,7 +231,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
     use std::os::unix::net::UnixStream;
 
-    use super::super::pool::tests::file;
+    use super::super::pool::tests::{file, is_mapped};
     use super::*;
 
     const PAGE: u64 = 4096;
@@ -355,6 +355,6 @@ mod tests {
         dropper.join().unwrap();
         let mut found = [0; 4096];
         pool.read_exact_at(&mut found, 0).unwrap();
-        assert_eq!(found, [5; 4096], "it had ended");
+        assert_eq!((found, is_mapped(&pool)), ([5; 4096], false), "it had ended, and then the window went");
     }
 }
