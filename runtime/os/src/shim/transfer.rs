@@ -350,7 +350,14 @@ mod tests {
         let pool = file(PAGE);
         let into = Window::of(pool.as_fd(), 4096).unwrap();
         transfers.read(into, &pipe, 0).unwrap();
-        let dropper = std::thread::spawn(move || drop(transfers));
+        let (begin, begun) = std::sync::mpsc::channel();
+        let dropper = std::thread::spawn(move || {
+            begin.send(()).unwrap();
+            drop(transfers);
+        });
+        begun.recv().unwrap();
+        // Long enough for a drop that does not wait.
+        (0..200).for_each(|_| assert!(is_mapped(&pool), "the window is kept as long as the transfer is under way"));
         std::io::Write::write_all(&mut &other_end, &[5; 4096]).unwrap();
         dropper.join().unwrap();
         let mut found = [0; 4096];
