@@ -138,10 +138,11 @@ fn out_of_system_memory_a_move_back_stops_and_loses_nothing() {
     memory.fill_part(PAGES - FILLED, FILLED, 1);
     assert_eq!(shim.migrate(memory.range(), Place::Private).unwrap().moved, PAGES as u64);
     swap(false);
-    // All but 60 MiB goes into pages that nobody uses, and that nothing takes back; what is in too small pieces for those,
-    // into memory of ours, for which there is no swap now.
+    // All but 60 MiB goes into pages that nobody uses, and that nothing takes back; 64 MiB of it, and what is in too small
+    // pieces for those, into memory of ours, for which there is no swap now. That is given back first: the move leaves so
+    // little that opening a file would be reason enough to kill us.
     let spare = || meminfo("MemAvailable:").saturating_sub(60 << 20);
-    let huge_pages = Setting::set(HUGE_PAGES, &(spare() >> 21).to_string());
+    let huge_pages = Setting::set(HUGE_PAGES, &(spare().saturating_sub(64 << 20) >> 21).to_string());
     let ballast = Memory::pages(usize::try_from(spare()).unwrap() / PAGE + 1);
     ballast.fill(2);
     let result = shim.migrate(memory.range(), Place::System);
