@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use common::device;
@@ -120,32 +121,131 @@ fn files_in_memory_are_copied() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// A partition table with one partition.
-fn table(sectors: u32) -> [u8; 512] {
-    const START: u32 = 2048;
-    let mut sector = [0; 512];
-    sector[450] = 0x83;
-    sector[454..458].copy_from_slice(&START.to_le_bytes());
-    sector[458..462].copy_from_slice(&sectors.to_le_bytes());
-    sector[510..].copy_from_slice(&[0x55, 0xaa]);
-    sector
+#[test]
+fn encrypted_files_go_through_the_page_cache() {
+    let mounted = Mounted::new("mkfs.ext4 -q -F -E nodiscard -O encrypt", "defaults", &disk());
+    std::fs::create_dir(mounted.file("secret")).unwrap();
+    encrypt(&mounted.file("secret"));
+    let staged = staged(LIMOSA_REASON_ENCRYPTED);
+    file_goes(&mounted, "secret/file", staged, staged);
+}
+
+/// Has what is made in a folder be encrypted by a key that the file system is given (linux/fscrypt.h).
+fn encrypt(folder: &Path) {
+    const ADD_KEY: u64 = 0xC050_6617;
+    const SET_POLICY: u64 = 0x800C_6613;
+    let folder = File::open(folder).unwrap();
+    let call = |request: u64, words: &mut [u32]| {
+        // SAFETY: the words are the request's struct.
+        let result = unsafe { libc::ioctl(folder.as_raw_fd(), request, words.as_mut_ptr()) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    };
+    // Named by itself; 64 bytes, which follow.
+    let mut key = [7; 20 + 16];
+    key[..20].fill(0);
+    (key[0], key[10]) = (2, 64);
+    call(ADD_KEY, &mut key);
+    // The second version: AES-256-XTS for contents, AES-256-CTS for names, which are padded.
+    let mut policy = [u32::from_ne_bytes([2, 1, 4, 3]), 0, key[2], key[3], key[4], key[5]];
+    call(SET_POLICY, &mut policy);
+}
+
+/// The data disk in partitions, until this is dropped.
+struct Partitions(PathBuf);
+
+impl Partitions {
+    fn new(count: usize) -> Self {
+        let own = Self(disk());
+        let mut table = [0; 512];
+        table[510..].copy_from_slice(&[0x55, 0xaa]);
+        for number in 0..count {
+            let entry = &mut table[446 + 16 * number..][..16];
+            let (start, sectors) = (u32::try_from(2048 + number * SECTORS).unwrap(), u32::try_from(SECTORS).unwrap());
+            entry[4] = 0x83;
+            entry[8..12].copy_from_slice(&start.to_le_bytes());
+            entry[12..].copy_from_slice(&sectors.to_le_bytes());
+        }
+        own.write(&table);
+        common::until("the partitions' device files are there", || (1..=count).all(|one| own.path(one).exists()));
+        own
+    }
+
+    /// Where one of them is, of which the first is 1.
+    fn path(&self, number: usize) -> PathBuf {
+        PathBuf::from(format!("{}p{number}", self.0.display()))
+    }
+
+    fn write(&self, table: &[u8; 512]) {
+        let file = buffered(&self.0);
+        std::os::unix::fs::FileExt::write_all_at(&file, table, 0).unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+        tool(&format!("blockdev --rereadpt {}", self.0.display()));
+    }
+}
+
+impl Drop for Partitions {
+    fn drop(&mut self) {
+        self.write(&[0; 512]);
+    }
 }
 
 #[test]
 fn a_partition_is_as_its_disk() {
-    let disk = disk();
-    let read_again = |sector: &[u8; 512]| {
-        let file = buffered(&disk);
-        std::os::unix::fs::FileExt::write_all_at(&file, sector, 0).unwrap();
-        file.sync_all().unwrap();
-        drop(file);
-        tool(&format!("blockdev --rereadpt {}", disk.display()));
-    };
-    read_again(&table(u32::try_from(SECTORS).unwrap()));
-    let part = PathBuf::from(format!("{}p1", disk.display()));
-    common::until("the partition's device file is there", || part.exists());
-    disk_goes(&part, DIRECT, DIRECT);
-    read_again(&[0; 512]);
+    disk_goes(&Partitions::new(1).path(1), DIRECT, DIRECT);
+}
+
+/// A RAID of partitions, made by sysfs as `mdadm --build` makes it, until this is dropped.
+struct Array(&'static str, Partitions);
+
+impl Array {
+    fn new(level: &'static str) -> Self {
+        let own = Self("md_limosa", Partitions::new(2));
+        std::fs::write("/sys/module/md_mod/parameters/new_array", own.0).unwrap();
+        for (name, value) in [("metadata_version", "none"), ("level", level), ("raid_disks", "2")] {
+            own.set(name, value);
+        }
+        if level == "raid0" {
+            own.set("chunk_size", "131072");
+        }
+        for number in 0..2 {
+            let part = own.1.path(number + 1);
+            let device = std::os::unix::fs::MetadataExt::rdev(&std::fs::metadata(&part).unwrap());
+            own.set("new_dev", &format!("{}:{}", libc::major(device), libc::minor(device)));
+            let name = part.file_name().unwrap().to_string_lossy().into_owned();
+            own.set(&format!("dev-{name}/slot"), &number.to_string());
+        }
+        if level == "raid1" {
+            // They are as different as they are: nothing is to be copied between them.
+            own.set("resync_start", "none");
+        }
+        own.set("array_state", "active");
+        own
+    }
+
+    fn set(&self, name: &str, value: &str) {
+        let path = format!("/sys/block/{}/md/{name}", self.0);
+        std::fs::write(&path, value).unwrap_or_else(|error| panic!("{value} to {path}: {error}"));
+    }
+}
+
+impl Drop for Array {
+    fn drop(&mut self) {
+        // As far as it came.
+        let _ = std::fs::write(format!("/sys/block/{}/md/array_state", self.0), "clear");
+    }
+}
+
+#[test]
+fn arrays_of_disks_are_tried() {
+    for level in ["raid0", "raid1"] {
+        if !kernel_has("file_systems::arrays_of_disks_are_tried", level) {
+            return;
+        }
+        let array = Array::new(level);
+        let path = Path::new("/dev").join(array.0);
+        disk_goes(&path, DIRECT, unknown(LIMOSA_REASON_STACKED));
+    }
 }
 
 #[test]
