@@ -196,12 +196,12 @@ fn a_partition_is_as_its_disk() {
 }
 
 /// A RAID of partitions, made by sysfs as `mdadm --build` makes it, until this is dropped.
-struct Array(&'static str, Partitions);
+struct Array(String, Partitions);
 
 impl Array {
-    fn new(level: &'static str) -> Self {
-        let own = Self("md_limosa", Partitions::new(2));
-        std::fs::write("/sys/module/md_mod/parameters/new_array", own.0).unwrap();
+    fn new(level: &str) -> Self {
+        let own = Self(format!("md_{level}"), Partitions::new(2));
+        std::fs::write("/sys/module/md_mod/parameters/new_array", &own.0).unwrap();
         for (name, value) in [("metadata_version", "none"), ("level", level), ("raid_disks", "2")] {
             own.set(name, value);
         }
@@ -243,7 +243,7 @@ fn arrays_of_disks_are_tried() {
             return;
         }
         let array = Array::new(level);
-        let path = Path::new("/dev").join(array.0);
+        let path = Path::new("/dev").join(&array.0);
         disk_goes(&path, DIRECT, unknown(LIMOSA_REASON_STACKED));
     }
 }
