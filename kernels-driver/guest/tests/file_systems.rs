@@ -122,7 +122,7 @@ fn files_in_memory_are_copied() {
 }
 
 #[test]
-fn encrypted_files_go_through_the_page_cache() {
+fn encrypted_files_are_the_cpus_work() {
     let mounted = Mounted::new("mkfs.ext4 -q -F -E nodiscard -O encrypt", "defaults", &disk());
     std::fs::create_dir(mounted.file("secret")).unwrap();
     encrypt(&mounted.file("secret"));
@@ -213,6 +213,7 @@ impl Array {
             let device = std::os::unix::fs::MetadataExt::rdev(&std::fs::metadata(&part).unwrap());
             own.set("new_dev", &format!("{}:{}", libc::major(device), libc::minor(device)));
             let name = part.file_name().unwrap().to_string_lossy().into_owned();
+            own.set(&format!("dev-{name}/size"), &(SECTORS / 2).to_string());
             own.set(&format!("dev-{name}/slot"), &number.to_string());
         }
         if level == "raid1" {
