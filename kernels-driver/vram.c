@@ -99,7 +99,10 @@ long limosa_vram_take(struct limosa_vram *vram, unsigned int order)
 
 	if (order)
 		return limosa_vram_take_run(vram);
-	return limosa_vram_take_pages(vram, 1, &index) ? index : -ENOSPC;
+	/* No "?:" of both: that would be unsigned, and an error an index. */
+	if (!limosa_vram_take_pages(vram, 1, &index))
+		return -ENOSPC;
+	return index;
 }
 
 void limosa_vram_give(struct limosa_vram *vram, unsigned long index,
