@@ -5,16 +5,14 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
-use io_uring::{IoUring, opcode, types};
-use limosa_guest::protocol::DATA_SERIAL;
-use limosa_guest::trace::tally;
-use limosa_guest::{device, host};
-
-use crate::moves::migrate;
 use crate::raw::shim::Device;
 use crate::raw::uapi::PRIVATE;
 use crate::raw::{PAGE, memory};
 use crate::table::{Table, median, rate, time};
+use io_uring::{IoUring, opcode, types};
+use limosa_guest::protocol::DATA_SERIAL;
+use limosa_guest::trace::tally;
+use limosa_guest::{device, host};
 
 const MIB: usize = 1 << 20;
 /// What is read in a round.
@@ -121,7 +119,7 @@ pub fn large(device: &Device, rounds: usize, table: &mut Table) {
             with_fresh(huge, |at| {
                 each(&mut |offset| {
                     read(&file, at + offset, size, offset);
-                    migrate(device, at + offset, size, PRIVATE);
+                    migrate_read(device, at + offset, size);
                 })
             })
         };
@@ -172,6 +170,21 @@ fn with_fresh<T>(huge: bool, action: impl FnOnce(usize) -> T) -> T {
     let result = action(at);
     let _ = memory::unmap(at, BYTES);
     result
+}
+
+/// Moves all of a range that was just read to. The kernel lets go of pages of a direct read when it comes to it, and moves none
+/// before; nor does it split a huge page until then.
+fn migrate_read(device: &Device, at: usize, len: usize) {
+    let mut moved = 0;
+    for _ in 0..1000 {
+        let (told, result) = device.migrate(at, len, PRIVATE);
+        assert!(result.is_ok(), "{result:?} {told:?}");
+        moved += told.moved;
+        if moved == (len / PAGE) as u64 {
+            return;
+        }
+    }
+    panic!("{moved} of {} pages were moved", len / PAGE);
 }
 
 fn load(device: &Device, file: &File, at: usize, len: usize, offset: usize) {
