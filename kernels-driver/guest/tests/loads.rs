@@ -6,10 +6,11 @@ mod common;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::child::Child;
-use common::files::{Mounted, contents, direct, disk, put};
+use common::files::{Mounted, Partitions, buffered, contents, direct, disk, put};
 use common::memory::{HUGE, Memory, PAGE, pattern};
 use common::peer::{Pool, errno, forget, host_has, load, load_once, read, traced, went_straight};
 use common::{device, freed_to, until};
@@ -101,24 +102,11 @@ fn pages_that_were_there_are_written_to_and_stay_where_they_are() {
     memory.check(1);
 }
 
-/// All that is free of the device's memory has something in it that is not zero, everywhere.
-fn soil(shim: &Shim) {
-    let before = shim.info().unwrap();
-    let pool = Pool::new(shim, usize::try_from(before.private.free).unwrap() / PAGE);
-    for page in 0..pool.memory.page_count() {
-        (0..PAGE / 8).step_by(16).for_each(|word| pool.memory.word(page, word).store(u64::MAX, Ordering::Relaxed));
-    }
-    drop(pool);
-    freed_to(shim, &before);
-}
-
 #[test]
 fn a_file_that_ends_within_a_page_is_zero_to_the_pages_end_and_touches_none_after_it() {
     let shim = common::open(1);
-    // Blocks are less than a page: the disk does not write all of the last page.
     let mounted = Mounted::new("mkfs.ext4 -q -F -E nodiscard -b 1024", "defaults", &disk());
     let all = contents(6, 1);
-    soil(&shim);
     for (name, len) in
         [("odd", 5 * PAGE + 123), ("blocks", 3 * PAGE + 1024), ("whole", 4 * PAGE), ("small", 7), ("none", 0)]
     {
@@ -141,6 +129,37 @@ fn a_file_that_ends_within_a_page_is_zero_to_the_pages_end_and_touches_none_afte
         }
         let told = load(&shim, memory.part(7, 1), &direct(&path), 64 * PAGE as u64).unwrap();
         assert_eq!((told.bytes, told.loaded), (0, 0), "{name}: beyond its end");
+    }
+}
+
+/// All that is free of the device's memory has something in it that is not zero, everywhere.
+fn soil(shim: &Shim) {
+    let before = shim.info().unwrap();
+    let pool = Pool::new(shim, usize::try_from(before.private.free).unwrap() / PAGE);
+    for page in 0..pool.memory.page_count() {
+        (0..PAGE / 8).step_by(16).for_each(|word| pool.memory.word(page, word).store(u64::MAX, Ordering::Relaxed));
+    }
+    drop(pool);
+    freed_to(shim, &before);
+}
+
+#[test]
+fn a_disk_that_ends_within_a_page_is_zero_to_the_pages_end_whatever_was_there_before() {
+    const SECTORS: usize = 5 * 8 + 3;
+    let shim = common::open(1);
+    let partitions = Partitions::new(&[SECTORS]);
+    let file = direct(&partitions.path(1));
+    let all = contents(6, 1);
+    buffered(&partitions.path(1)).write_all_at(&all[..SECTORS * 512], 0).unwrap();
+    forget();
+    soil(&shim);
+    let memory = Memory::pages(8);
+    let told = load(&shim, memory.range(), &file, 0).unwrap();
+    assert_eq!((told.bytes, told.loaded, told.copied), (SECTORS as u64 * 512, 6, 0));
+    for (at, byte) in all.iter().enumerate() {
+        // SAFETY: within the memory.
+        let found = unsafe { memory.at(0).add(at).read_volatile() };
+        assert_eq!(found, if at < SECTORS * 512 { *byte } else { 0 }, "byte {at}");
     }
 }
 

@@ -98,6 +98,48 @@ impl Drop for Mounted {
     }
 }
 
+/// The data disk in partitions, until this is dropped.
+pub struct Partitions(PathBuf);
+
+impl Partitions {
+    /// So many sectors each.
+    pub fn new(sectors: &[usize]) -> Self {
+        let own = Self(disk());
+        let (mut table, mut start) = ([0; 512], 2048);
+        table[510..].copy_from_slice(&[0x55, 0xaa]);
+        for (entry, sectors) in table[446..510].chunks_mut(16).zip(sectors) {
+            let sectors = u32::try_from(*sectors).unwrap();
+            entry[4] = 0x83;
+            entry[8..12].copy_from_slice(&u32::to_le_bytes(start));
+            entry[12..].copy_from_slice(&sectors.to_le_bytes());
+            start += sectors.next_multiple_of(2048);
+        }
+        own.write(&table);
+        let there = || (1..=sectors.len()).all(|one| own.path(one).exists());
+        super::until("the partitions' device files are there", there);
+        own
+    }
+
+    /// Where one of them is, of which the first is 1.
+    pub fn path(&self, number: usize) -> PathBuf {
+        PathBuf::from(format!("{}p{number}", self.0.display()))
+    }
+
+    fn write(&self, table: &[u8; 512]) {
+        let file = buffered(&self.0);
+        std::os::unix::fs::FileExt::write_all_at(&file, table, 0).unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+        tool(&format!("blockdev --rereadpt {}", self.0.display()));
+    }
+}
+
+impl Drop for Partitions {
+    fn drop(&mut self) {
+        self.write(&[0; 512]);
+    }
+}
+
 /// A disk of the device mapper's.
 pub struct Mapped(String);
 
