@@ -24,9 +24,9 @@ const WEIGHTS: &[(usize, usize)] = &[
     (INFO, 18),
     (COUNTERS, 14),
     (LIMIT, 13),
-    (POOL, 1),
+    (POOL, 2),
     (PROBE, 5),
-    (LOAD, 3),
+    (LOAD, 9),
 ];
 
 struct Worker {

@@ -118,8 +118,8 @@ fn make(random: &mut Random, bench: Bench, tally: Tally, others: &Others, disk: 
     let shape = match random.below(80) {
         0 | 1 => VIEW,
         2 => POOL,
-        3 | 4 => LOAD,
-        5..8 => PROBE,
+        3..8 => LOAD,
+        8..11 => PROBE,
         _ => [0, 1, 2, 3, 4, 6][random.below(6)],
     };
     let (first, count) = range(random);
