@@ -7,10 +7,12 @@
  * as is that there is a way for the DMA (probe.c): where there is none, and a
  * kernel's own request is not asked, a driver may refuse it late, or not at all.
  */
+#include <linux/blkdev.h>
 #include <linux/bvec.h>
 #include <linux/completion.h>
 #include <linux/fs.h>
 #include <linux/ioprio.h>
+#include <linux/pagemap.h>
 #include <linux/slab.h>
 #include <linux/uio.h>
 
@@ -106,6 +108,13 @@ static int limosa_read_error(ssize_t ret)
 	}
 }
 
+/* A disk that is gone has no bytes: what is read of it ends, with no error. */
+static bool limosa_read_from_nothing(struct file *file)
+{
+	return S_ISBLK(file_inode(file)->i_mode) &&
+	       test_bit(GD_DEAD, &file_bdev(file)->bd_disk->state);
+}
+
 /* Waits for what was begun, and reads on where that was short: bytes, or error. */
 ssize_t limosa_read_end(struct limosa_device *device, struct limosa_chunk *chunk,
 			struct file *file, u32 align)
@@ -121,9 +130,12 @@ ssize_t limosa_read_end(struct limosa_device *device, struct limosa_chunk *chunk
 		if (!(chunk->kiocb.ki_flags & IOCB_DIRECT))
 			return -EOPNOTSUPP;
 		got += chunk->ret;
+		if (got == chunk->bytes)
+			return got;
+		if (limosa_read_from_nothing(file))
+			return -EIO;
 		/* A direct read that ends within a block ends the file. */
-		if (!chunk->ret || got == chunk->bytes ||
-		    !IS_ALIGNED(got, align))
+		if (!chunk->ret || !IS_ALIGNED(got, align))
 			return got;
 		limosa_read_rest(device, chunk, file, got);
 	}
