@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 /// Vendor and device of QEMU's shared memory.
 const IVSHMEM: (&str, &str) = ("0x1af4", "0x1110");
 const FUNCTIONS: &str = "/sys/bus/pci/devices";
+/// What reading a file of sysfs says whose device is being removed.
+const ENODEV: i32 = 19;
 
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +32,8 @@ pub fn list() -> io::Result<Vec<Device>> {
     for entry in fs::read_dir(FUNCTIONS)? {
         match device(&entry?.path()) {
             Ok(device) => devices.extend(device),
-            // It goes at this moment.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // It goes at this moment: the file is not there, or what it tells of.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV) => {}
             Err(error) => return Err(error),
         }
     }
