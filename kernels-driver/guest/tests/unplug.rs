@@ -90,7 +90,8 @@ fn a_device_that_goes_under_transfers_ends_them_and_the_data_stays_with_the_proc
     shim.migrate(kept.range(), limosa_os::shim::Place::Private).unwrap();
     let ended = under_transfers(&shim, "gpu1");
     for errno in ended {
-        assert!([libc::ENODEV, libc::EFAULT].contains(&errno), "{ended:?}");
+        // EIO: a read that came to a part, before the pool lost its pages.
+        assert!([libc::ENODEV, libc::EFAULT, libc::EIO].contains(&errno), "{ended:?}");
     }
     until("the device is gone", || device::list().unwrap().len() == 1);
     kept.check(7);
