@@ -22,6 +22,7 @@
 #include <linux/gfp.h>
 #include <linux/highmem.h>
 #include <linux/hugetlb.h>
+#include <linux/memcontrol.h>
 #include <linux/migrate.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -486,6 +487,18 @@ static void limosa_evict_split(struct limosa_client *client)
 	mmput(mm);
 }
 
+/*
+ * Whether nobody has the page any more, but for who is about to let go of it: a
+ * CPU's fault, say, has brought back what it held, and unlocked it just now. Its
+ * charge is gone with that. To bring it back once more would put a folio that is
+ * not charged into the LRU, where core seeks its owner for ever (kernel 7.3,
+ * folio_lruvec_lock_irqsave).
+ */
+static bool limosa_page_is_left(struct page *spage)
+{
+	return !mem_cgroup_disabled() && !folio_memcg_charged(page_folio(spage));
+}
+
 /* Brings back what of a run can be brought back now. */
 static void limosa_evict_run(struct limosa_vram *vram, unsigned long run,
 			     unsigned long *src, unsigned long *dst)
@@ -505,7 +518,8 @@ static void limosa_evict_run(struct limosa_vram *vram, unsigned long run,
 		bool huge = src[i] & MIGRATE_PFN_COMPOUND;
 		struct folio *folio;
 
-		if (!spage || !(src[i] & MIGRATE_PFN_MIGRATE))
+		if (!spage || !(src[i] & MIGRATE_PFN_MIGRATE) ||
+		    limosa_page_is_left(spage))
 			continue;
 		folio = limosa_copy_back(spage, huge ? LIMOSA_HUGE_ORDER : 0,
 					 huge ? LIMOSA_GFP_HUGE : LIMOSA_GFP_BASE,
