@@ -15,6 +15,7 @@
 #include <linux/stddef.h>
 #include <linux/uaccess.h>
 
+#include "files.h"
 #include "limosa.h"
 
 static unsigned long client_limit_mb;

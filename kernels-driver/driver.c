@@ -15,6 +15,7 @@
 #include <linux/slab.h>
 #include <linux/xarray.h>
 
+#include "files.h"
 #include "limosa.h"
 
 static unsigned long coherent_mb;

@@ -25,7 +25,7 @@
 #include <linux/uaccess.h>
 #include <linux/userfaultfd_k.h>
 
-#include "limosa.h"
+#include "files.h"
 
 /* Chunks that are read at a time. */
 #define LIMOSA_LOAD_DEPTH	4

@@ -26,7 +26,7 @@
 #include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 
-#include "limosa.h"
+#include "files.h"
 
 /**
  * struct limosa_vma_pool - pages in a process's memory

@@ -21,7 +21,7 @@
 #include <linux/stat.h>
 #include <linux/string.h>
 
-#include "limosa.h"
+#include "files.h"
 
 /**
  * struct limosa_probing - a file on its way to a verdict

@@ -16,7 +16,7 @@
 #include <linux/slab.h>
 #include <linux/uio.h>
 
-#include "limosa.h"
+#include "files.h"
 
 /*
  * A bio of kernel pages takes no references, and no page is put anywhere: so they

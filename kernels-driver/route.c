@@ -11,7 +11,7 @@
 #include <linux/pci-p2pdma.h>
 #include <linux/pci.h>
 
-#include "limosa.h"
+#include "files.h"
 
 /* Whether a port from @pdev on up, short of @end, sends requests further up. */
 static bool limosa_redirects(struct pci_dev *pdev, struct pci_dev *end)
