@@ -1,11 +1,12 @@
 //! Everything that limosa asks of Linux, and all unsafe code that asking takes.
 //!
 //! Reservations of address space, memory files in huge pages, fault windows on userfaultfd, fault delivery by signal,
-//! futexes, the kernel module's client, and what `limosa doctor` says about a machine. An errno becomes a meaning here
+//! futexes, files and the kernel's queue for them, the kernel module's client, and what `limosa doctor` says about a machine. An errno becomes a meaning here
 //! and goes no further up. The crate does *not* know block states, policies, or Vulkan.
 
 pub mod copy;
 mod error;
+mod file;
 pub mod futex;
 pub mod inject;
 pub mod machine;
@@ -13,16 +14,23 @@ mod mapping;
 mod memfile;
 pub mod pagemap;
 mod reservation;
+mod ring;
 pub mod shim;
 pub mod signal;
+mod staging;
 mod uffd;
 mod wakeup;
 mod window;
 
 pub use error::OsError;
+pub use file::{
+    BlockDevice, DataFile, DirectIo, FileError, FileErrorKind, FileFacts, FileKind, IoFailure, NoDirect, OpenHow,
+};
 pub use mapping::Mapping;
 pub use memfile::{Backing, HugePages, MemoryFile};
 pub use reservation::Reservation;
+pub use ring::{BufferId, Completion, FileSlot, QueueFull, Request, Ring, RingError, RingFile, RingWaker};
+pub use staging::Staging;
 pub use uffd::{Delivery, Fault};
 pub use wakeup::Wakeup;
 pub use window::FaultWindow;
