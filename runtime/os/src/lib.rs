@@ -17,6 +17,8 @@ mod reservation;
 mod ring;
 pub mod shim;
 pub mod signal;
+#[cfg(test)]
+mod skip;
 mod staging;
 mod uffd;
 mod wakeup;

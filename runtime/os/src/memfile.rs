@@ -144,7 +144,7 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     }
 }
 
-fn memfd() -> io::Result<OwnedFd> {
+pub(crate) fn memfd() -> io::Result<OwnedFd> {
     // SAFETY: a system call with a static string.
     owned(unsafe { libc::memfd_create(c"limosa".as_ptr(), libc::MFD_CLOEXEC) }.into())
 }

@@ -91,3 +91,31 @@ impl Staging {
         HostRange { start: self.memory.base(), len: self.slots as u64 * self.bytes_each }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_apart_zero_and_all_there() {
+        let staging = Staging::new(3, 5000).unwrap();
+        assert_eq!((staging.slots(), staging.bytes_each(), staging.range().len), (3, 8192, 3 * 8192));
+        for number in 0..3 {
+            let slot = staging.slot(number).as_ptr();
+            assert_eq!(slot.addr() as u64, staging.range().start.0 + number as u64 * 8192);
+            // SAFETY: the slot is that long, and nobody else's.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(slot, 8192) };
+            assert!(bytes.iter().all(|byte| *byte == 0));
+            bytes.fill(1);
+        }
+        assert_eq!((Staging::new(0, 0).unwrap().slots(), Staging::new(0, 0).unwrap().bytes_each()), (1, 4096));
+        assert!(matches!(Staging::new(usize::MAX, usize::MAX), Err(OsError::AddressSpace { .. })));
+        assert!(matches!(Staging::new(1 << 40, 1 << 20), Err(OsError::AddressSpace { .. })));
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 2 of 2")]
+    fn there_is_no_slot_behind_the_last() {
+        let _ = Staging::new(2, 4096).unwrap().slot(2);
+    }
+}

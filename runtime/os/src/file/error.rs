@@ -79,7 +79,7 @@ impl fmt::Display for FileErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Refused => {
-                "the file system or its device does not do this; for direct I/O, align offset, length and memory as the \
+                "neither the file system nor its device does this: for direct I/O, align offset, length and memory as the \
                  file's facts tell, or read through the page cache"
             }
             Self::NoSpace => "no room is left there: free some on that file system, or raise this user's quota",
@@ -109,7 +109,9 @@ impl fmt::Display for FileErrorKind {
 
 impl From<io::Error> for IoFailure {
     fn from(source: io::Error) -> Self {
-        let kind = source.raw_os_error().map_or(FileErrorKind::Io, meaning);
+        // What the standard library refuses, it refuses without the kernel: options that contradict each other.
+        let own = if source.kind() == io::ErrorKind::InvalidInput { FileErrorKind::Refused } else { FileErrorKind::Io };
+        let kind = source.raw_os_error().map_or(own, meaning);
         Self { kind, source }
     }
 }

@@ -262,11 +262,22 @@ fn name_of(magic: i64) -> String {
 }
 
 fn magic(file: &File) -> io::Result<i64> {
+    Ok(file_system(file)?.f_type)
+}
+
+/// What is free on a file's file system, for whoever may take the last of it; `None` where it has no end.
+pub(super) fn free_bytes(file: &File) -> io::Result<Option<u64>> {
+    let found = file_system(file)?;
+    let block = u64::try_from(found.f_bsize).unwrap_or(1);
+    Ok((found.f_blocks > 0).then_some(found.f_bfree.saturating_mul(block)))
+}
+
+fn file_system(file: &File) -> io::Result<libc::statfs> {
     let mut found = MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: the buffer is as large as its type.
     match unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) } {
         // SAFETY: the kernel has filled it.
-        0 => Ok(unsafe { found.assume_init() }.f_type),
+        0 => Ok(unsafe { found.assume_init() }),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -4,11 +4,13 @@
 
 mod error;
 mod facts;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -222,11 +224,15 @@ impl DataFile {
     }
 
     /// How many bytes of a range are in the page cache, in whole pages; `None` where the kernel does not tell (before
-    /// Linux 6.5, streams, files that belong to others).
+    /// Linux 6.5, streams, files of an overlay, files that belong to others).
     #[must_use]
     pub fn cached_bytes(&self, offset: u64, len: u64) -> Option<u64> {
+        // An overlay keeps nothing itself: it is with the file that it stands for.
+        if self.facts.kind == FileKind::Stream || self.facts.file_system == "overlay" {
+            return None;
+        }
         if len == 0 {
-            return Some(0); // to the kernel it means: to the end
+            return Some(0); // to the kernel it would mean: to the end
         }
         facts::cached_pages(&self.buffered, offset, len).map(|pages| (pages * facts::page_bytes()).min(len))
     }
@@ -246,7 +252,8 @@ impl DataFile {
     }
 
     /// Makes room for a range, so that a lack of it shows before it is written. The file's length stays. `false` where
-    /// nothing of the kind is to be had.
+    /// nothing of the kind is to be had. Where it fails late, because others take room meanwhile, what it found stays the
+    /// file's.
     ///
     /// # Errors
     /// [`FileErrorKind::NoSpace`], [`FileErrorKind::TooLarge`], [`FileErrorKind::NotOpenFor`], [`FileErrorKind::Io`].
@@ -254,21 +261,30 @@ impl DataFile {
         if self.facts.kind != FileKind::Regular || len == 0 {
             return Ok(false);
         }
-        let reserving = |source| self.failed("making room in", Some(offset), source);
-        let signed = |number: u64| {
-            libc::off_t::try_from(number).map_err(|_| reserving(io::Error::from_raw_os_error(libc::EFBIG)))
+        match self.allocate(offset, len) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => Ok(false),
+            Err(source) => Err(self.failed("making room in", Some(offset), source)),
+        }
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let end = offset.checked_add(len).filter(|end| libc::off_t::try_from(*end).is_ok());
+        let (Some(_), Ok(start), Ok(signed)) = (end, libc::off_t::try_from(offset), libc::off_t::try_from(len)) else {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
         };
-        let (fd, start, len) = (self.buffered.as_raw_fd(), signed(offset)?, signed(len)?);
+        // The kernel would take all there is before it finds that it is not enough, and keep it.
+        let has = self.buffered.metadata()?.blocks().saturating_mul(512);
+        if facts::free_bytes(&self.buffered)?.is_some_and(|free| len.saturating_sub(has) > free) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        let fd = self.buffered.as_raw_fd();
         let call = || {
             // SAFETY: a system call without memory.
-            let result = unsafe { libc::fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, start, len) };
+            let result = unsafe { libc::fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, start, signed) };
             isize::try_from(result).unwrap_or(-1)
         };
-        match repeated(call) {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => Ok(false),
-            Err(source) => Err(reserving(source)),
-        }
+        repeated(call).map(drop)
     }
 
     /// The descriptor past the page cache, where there is one: for requests in a ring.

@@ -233,6 +233,7 @@ mod tests {
 
     use super::super::pool::tests::{file, is_mapped};
     use super::*;
+    use crate::skip::skip;
 
     const PAGE: u64 = 4096;
 
@@ -246,22 +247,10 @@ mod tests {
         match Transfers::new(most) {
             Ok(transfers) => Some(transfers),
             Err(error @ ShimError::NoQueue { .. }) => {
-                skip(test, &error.to_string());
+                skip(test, "io_uring", &error.to_string());
                 None
             }
             Err(error) => panic!("{error}"),
-        }
-    }
-
-    fn skip(test: &str, why: &str) {
-        let expected = std::env::var("LIMOSA_EXPECT").unwrap_or_default();
-        assert!(!expected.split(',').any(|have| have == "io_uring"), "{test}: io_uring is meant to be there: {why}");
-        let line = format!("SKIP {test}: needs io_uring: {why}\n");
-        print!("{line}");
-        if let Ok(path) = std::env::var("LIMOSA_SKIPS") {
-            use std::io::Write;
-            let file = File::options().create(true).append(true).open(path);
-            file.unwrap().write_all(line.as_bytes()).unwrap();
         }
     }
 

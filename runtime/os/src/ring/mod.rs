@@ -1,6 +1,9 @@
 //! Requests in flight between files and memory, by the kernel's own queue (io_uring), for one thread. It does *not* own the
 //! memory, cut requests, or wait for anything but completions and its waker.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -451,8 +454,12 @@ impl Ring {
         if self.process != std::process::id() {
             return Err(RingError::OtherProcess);
         }
+        let pushed = self.queue.submission();
+        let nothing = pushed.is_empty() && !pushed.taskrun() && !pushed.cq_overflow();
+        drop(pushed);
         let submitter = self.queue.submitter();
         let handed = match wait {
+            Wait::No if nothing => Ok(0),
             Wait::No => submitter.submit(),
             Wait::Ever => submitter.submit_and_wait(1),
             Wait::AWhile => submitter.submit_with_args(1, &SubmitArgs::new().timespec(&A_WHILE)),

@@ -1,0 +1,341 @@
+//! Rings for real, where the machine has io_uring.
+
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::AsFd;
+use std::sync::atomic::AtomicU64;
+
+use super::*;
+use crate::file::FileErrorKind;
+use crate::file::tests::{Scratch, pattern};
+use crate::reservation::Reservation;
+use crate::skip::skip;
+use crate::staging::Staging;
+
+/// `None`, said aloud, where io_uring may not be used.
+fn ring(test: &str, depth: u32) -> Option<Ring> {
+    match Ring::new(depth) {
+        Ok(ring) => Some(ring),
+        Err(error @ RingError::Unavailable { .. }) => {
+            skip(test, "io_uring", &error.to_string());
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn read(file: &impl AsFd, memory: NonNull<u8>, len: u32) -> Request<'_> {
+    let file = RingFile::Fd(file.as_fd());
+    Request { file, direction: Direction::FromFile, offset: None, memory: memory.as_ptr(), len, buffer: None }
+}
+
+/// Pushes; the tests below keep its promise: they use no memory before they have taken its completion.
+fn push(ring: &mut Ring, token: u64, request: &Request<'_>) -> Result<(), QueueFull> {
+    // SAFETY: as above; the memory is of a `Staging` that is dropped after the ring.
+    unsafe { ring.push(token, request) }
+}
+
+fn take(ring: &mut Ring) -> Completion {
+    loop {
+        if let Some(completion) = ring.next() {
+            return completion;
+        }
+        ring.wait().unwrap();
+    }
+}
+
+fn kind(completion: Completion) -> FileErrorKind {
+    completion.result.unwrap_err().kind
+}
+
+fn bytes(memory: NonNull<u8>, len: usize) -> Vec<u8> {
+    // SAFETY: of a slot that is at least so long, and that nobody writes meanwhile.
+    unsafe { std::slice::from_raw_parts(memory.as_ptr(), len) }.to_vec()
+}
+
+/// Numbers of no particular order, the same every time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % end
+    }
+}
+
+#[test]
+fn data_arrives_where_it_should_whatever_is_registered() {
+    const LEN: usize = 1 << 20;
+    const SLOTS: usize = 16;
+    let staging = Staging::new(SLOTS, LEN / 8).unwrap();
+    let Some(mut ring) = ring("data_arrives", 16) else { return };
+    let scratch = Scratch::new();
+    let file = scratch.open();
+    let mut oracle = pattern(LEN, 0);
+    file.write_at(&oracle, 0).unwrap();
+    let place = ring.register_file(file.as_fd()).unwrap();
+    // SAFETY: the ring is dropped first.
+    let buffer = unsafe { ring.register_buffer(staging.slot(0), LEN * 2) }.unwrap();
+    let mut numbers = Numbers(7);
+    for round in 0..60 {
+        // Parts that do not overlap, each its own eighth, some of them behind the end.
+        let mut sent = Vec::new();
+        for part in 0..9 {
+            let (start, len) = (numbers.below(LEN / 16), 1 + numbers.below(LEN / 16));
+            let (offset, memory) = (part * (LEN / 8) + start, staging.slot(part));
+            let writes = round % 3 == 1 && part < 8;
+            let data = pattern(len, round);
+            if writes {
+                // SAFETY: the slot is nobody else's now.
+                unsafe { memory.as_ptr().copy_from_nonoverlapping(data.as_ptr(), len) };
+                oracle[offset..offset + len].copy_from_slice(&data);
+            }
+            let request = Request {
+                file: if numbers.below(2) == 0 { RingFile::Slot(place) } else { RingFile::Fd(file.as_fd()) },
+                direction: if writes { Direction::ToFile } else { Direction::FromFile },
+                offset: Some(offset as u64),
+                memory: memory.as_ptr(),
+                len: u32::try_from(len).unwrap(),
+                buffer: (numbers.below(2) == 0).then_some(buffer),
+            };
+            push(&mut ring, part as u64, &request).unwrap();
+            sent.push((offset, len));
+        }
+        assert_eq!(ring.in_flight(), 9);
+        let mut seen = [false; 9];
+        for _ in 0..9 {
+            let done = take(&mut ring);
+            let part = usize::try_from(done.token).unwrap();
+            assert!(!std::mem::replace(&mut seen[part], true), "a completion comes once");
+            let (offset, len) = sent[part];
+            let there = LEN.saturating_sub(offset).min(len);
+            assert_eq!(done.result.unwrap() as usize, there);
+            assert!(
+                bytes(staging.slot(part), there) == oracle[offset.min(LEN)..][..there],
+                "round {round}, part {part}"
+            );
+        }
+        assert!(ring.in_flight() == 0 && ring.next().is_none());
+    }
+    let mut found = vec![0; LEN];
+    assert_eq!(file.read_at(&mut found, 0).unwrap(), LEN);
+    assert!(found == oracle);
+}
+
+#[test]
+fn a_full_queue_says_so_and_goes_on() {
+    let staging = Staging::new(1, 1).unwrap();
+    for depth in [1, 3, 64] {
+        let Some(mut ring) = ring("a_full_queue", depth) else { return };
+        let (reader, mut writer) = pipe().unwrap();
+        for token in 0..depth.into() {
+            push(&mut ring, token, &read(&reader, staging.slot(0), 1)).unwrap();
+        }
+        let one_more = read(&reader, staging.slot(0), 1);
+        assert_eq!(push(&mut ring, 99, &one_more), Err(QueueFull));
+        ring.submit().unwrap();
+        assert_eq!(push(&mut ring, 99, &one_more), Err(QueueFull), "they are still in flight");
+        writer.write_all(b"x").unwrap();
+        assert_eq!(take(&mut ring).result.unwrap(), 1);
+        push(&mut ring, 99, &one_more).unwrap();
+        drop(writer);
+        (0..depth).for_each(|_| assert_eq!(take(&mut ring).result.unwrap(), 0, "the end"));
+    }
+}
+
+#[test]
+fn what_waits_can_be_cancelled_and_the_rest_goes_on() {
+    let staging = Staging::new(1, 16).unwrap();
+    let Some(mut ring) = ring("what_waits_can_be_cancelled", 8) else { return };
+    let (reader, mut writer) = pipe().unwrap();
+    let (other, _other_writer) = pipe().unwrap();
+    let (first, second) = (read(&reader, staging.slot(0), 1), read(&other, staging.slot(0), 1));
+    push(&mut ring, 1, &first).unwrap();
+    push(&mut ring, 2, &second).unwrap();
+    // One that the kernel has not seen, and then one that it has.
+    ring.cancel(2);
+    let ended = take(&mut ring);
+    assert_eq!((ended.token, kind(ended)), (2, FileErrorKind::Cancelled));
+    push(&mut ring, 3, &second).unwrap();
+    ring.submit().unwrap();
+    ring.cancel(3);
+    ring.cancel(77); // there is none
+    let ended = take(&mut ring);
+    assert_eq!((ended.token, kind(ended)), (3, FileErrorKind::Cancelled));
+    assert_eq!(ring.in_flight(), 1);
+    // More than the queue holds.
+    (0..100).for_each(|_| ring.cancel(77));
+    writer.write_all(b"z").unwrap();
+    let ended = take(&mut ring);
+    assert_eq!((ended.token, ended.result.unwrap(), bytes(staging.slot(0), 1)), (1, 1, b"z".to_vec()));
+}
+
+#[test]
+fn completions_come_without_waiting_too() {
+    let staging = Staging::new(1, 16).unwrap();
+    let Some(mut ring) = ring("completions_come_without_waiting", 8) else { return };
+    let (reader, mut writer) = pipe().unwrap();
+    push(&mut ring, 1, &read(&reader, staging.slot(0), 3)).unwrap();
+    ring.submit().unwrap();
+    assert!(ring.next().is_none());
+    writer.write_all(b"abc").unwrap();
+    loop {
+        ring.submit().unwrap();
+        if let Some(done) = ring.next() {
+            assert_eq!(done.result.unwrap(), 3);
+            break;
+        }
+    }
+}
+
+#[test]
+fn no_wake_is_lost() {
+    const EACH: u64 = 5000;
+    let Some(mut ring) = ring("no_wake_is_lost", 4) else { return };
+    // A wake before the wait.
+    ring.waker().wake();
+    ring.waker().wake();
+    ring.wait().unwrap();
+    // Each waits until it has been seen: one wake lost and nobody goes on.
+    let seen = Arc::new([const { AtomicU64::new(0) }; 3]);
+    let sent = Arc::new([const { AtomicU64::new(0) }; 3]);
+    let threads = [0, 1, 2].map(|me| {
+        let (waker, seen, sent) = (ring.waker(), seen.clone(), sent.clone());
+        std::thread::spawn(move || {
+            for number in 1..=EACH {
+                sent[me].store(number, Ordering::Relaxed);
+                waker.wake();
+                // Every other time many are in a row.
+                while number % 2 == 0 && seen[me].load(Ordering::Relaxed) < number {
+                    std::thread::yield_now();
+                }
+            }
+        })
+    });
+    while seen.iter().any(|seen| seen.load(Ordering::Relaxed) < EACH) {
+        ring.wait().unwrap();
+        for (seen, sent) in seen.iter().zip(sent.iter()) {
+            seen.store(sent.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn a_wake_and_completions_do_not_hide_each_other() {
+    let staging = Staging::new(1, 16).unwrap();
+    let Some(mut ring) = ring("a_wake_and_completions", 4) else { return };
+    let (reader, mut writer) = pipe().unwrap();
+    let waker = ring.waker();
+    for _ in 0..1000 {
+        push(&mut ring, 5, &read(&reader, staging.slot(0), 1)).unwrap();
+        waker.wake();
+        ring.wait().unwrap(); // submits it, too
+        writer.write_all(b"x").unwrap();
+        waker.wake();
+        assert_eq!(take(&mut ring).result.unwrap(), 1);
+    }
+    // A ring's waker outlives it.
+    drop(ring);
+    waker.wake();
+}
+
+/// Two pipes with a read pending on each, one that the kernel has and one that it has not seen.
+fn pending(ring: &mut Ring, staging: &Staging) -> [(PipeReader, PipeWriter); 2] {
+    let pipes = [pipe().unwrap(), pipe().unwrap()];
+    push(ring, 1, &read(&pipes[0].0, staging.slot(0), 8)).unwrap();
+    ring.submit().unwrap();
+    push(ring, 2, &read(&pipes[1].0, staging.slot(0), 8)).unwrap();
+    pipes
+}
+
+#[test]
+fn to_drop_a_ring_gives_all_memory_back() {
+    for _ in 0..50 {
+        let staging = Staging::new(1, 16).unwrap();
+        let Some(mut ring) = ring("to_drop_a_ring", 8) else { return };
+        let pipes = pending(&mut ring, &staging);
+        ring.waker().wake();
+        drop(ring);
+        for (mut reader, mut writer) in pipes {
+            writer.write_all(&[9; 8]).unwrap();
+            let mut found = [0; 8];
+            reader.read_exact(&mut found).unwrap();
+            assert_eq!(found, [9; 8], "nobody else reads it");
+        }
+        assert_eq!(bytes(staging.slot(0), 16), [0; 16]);
+    }
+}
+
+#[test]
+fn each_failure_comes_with_its_completion() {
+    let staging = Staging::new(1, 4096).unwrap();
+    let Some(mut ring) = ring("each_failure_comes", 8) else { return };
+    let memory = staging.slot(0);
+    let open = |path: &str| std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut expect = |request: Request<'_>, meaning| {
+        push(&mut ring, 1, &request).unwrap();
+        assert_eq!(kind(take(&mut ring)), meaning);
+    };
+    let full = open("/dev/full");
+    expect(Request { direction: Direction::ToFile, ..read(&full, memory, 8) }, FileErrorKind::NoSpace);
+    let process = open("/proc/self/mem");
+    expect(Request { offset: Some(0), ..read(&process, memory, 8) }, FileErrorKind::Io);
+    let folder = std::fs::File::open("/").unwrap();
+    expect(read(&folder, memory, 8), FileErrorKind::Directory);
+    let scratch = Scratch::new();
+    let file = scratch.open();
+    file.write_at(&[1; 8], 0).unwrap();
+    // All ones are no position of the file's own.
+    expect(Request { offset: Some(u64::MAX), ..read(&file, memory, 8) }, FileErrorKind::Refused);
+    expect(Request { offset: Some(1 << 63), ..read(&file, memory, 8) }, FileErrorKind::Refused);
+    let nowhere = Reservation::new(4096).unwrap();
+    let unmapped = NonNull::new(nowhere.range().start.0 as *mut u8).unwrap();
+    expect(Request { offset: Some(0), ..read(&file, unmapped, 8) }, FileErrorKind::BadMemory);
+    let only_read = std::fs::File::open("/dev/null").unwrap();
+    expect(Request { direction: Direction::ToFile, ..read(&only_read, memory, 8) }, FileErrorKind::NotOpenFor);
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    expect(Request { direction: Direction::ToFile, ..read(&writer, memory, 8) }, FileErrorKind::Gone);
+    expect(
+        Request { offset: Some(0), file: RingFile::Slot(FileSlot(63)), ..read(&file, memory, 8) },
+        FileErrorKind::NotOpenFor,
+    );
+    let unknown = Request { offset: Some(0), buffer: Some(BufferId(63)), ..read(&file, memory, 8) };
+    expect(unknown, FileErrorKind::BadMemory);
+    // And then it works.
+    push(&mut ring, 1, &Request { offset: Some(0), ..read(&file, memory, 8) }).unwrap();
+    assert_eq!(take(&mut ring).result.unwrap(), 8);
+}
+
+#[test]
+fn what_can_be_registered_has_limits() {
+    let staging = Staging::new(1, 8192).unwrap();
+    let Some(mut ring) = ring("what_can_be_registered", 8) else { return };
+    let scratch = Scratch::new();
+    let file = scratch.open();
+    let slots: Vec<_> = (0..FILES).map(|_| ring.register_file(file.as_fd()).unwrap()).collect();
+    let error = ring.register_file(file.as_fd()).unwrap_err();
+    assert!(matches!(error, RingError::Unregistered { .. }), "{error}");
+    // A request that was pushed goes to the file that it was pushed for.
+    file.write_at(b"old", 0).unwrap();
+    let request = Request { file: RingFile::Slot(slots[5]), offset: Some(0), ..read(&file, staging.slot(0), 3) };
+    push(&mut ring, 1, &request).unwrap();
+    ring.forget_file(slots[5]).unwrap();
+    assert_eq!(take(&mut ring).result.unwrap(), 3);
+    assert_eq!(ring.register_file(file.as_fd()).unwrap(), slots[5]);
+
+    let nowhere = Reservation::new(1 << 31).unwrap();
+    let nowhere = NonNull::new(nowhere.range().start.0 as *mut u8).unwrap();
+    for (memory, len) in [(nowhere, 4096), (staging.slot(0), (1 << 30) + 1)] {
+        // SAFETY: it fails.
+        let error = unsafe { ring.register_buffer(memory, len) }.unwrap_err();
+        assert!(matches!(error, RingError::BadMemory { .. }), "{error}");
+    }
+    for _ in 0..BUFFERS {
+        // SAFETY: the ring is dropped first.
+        unsafe { ring.register_buffer(staging.slot(0), 4096) }.unwrap();
+    }
+    // SAFETY: as above.
+    let error = unsafe { ring.register_buffer(staging.slot(0), 4096) }.unwrap_err();
+    assert!(matches!(error, RingError::Unregistered { .. }), "{error}");
+}
