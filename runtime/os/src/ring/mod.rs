@@ -81,8 +81,8 @@ pub enum RingError {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// The kernel is out of memory.
-    #[error("the kernel is out of memory ({source}): free some")]
+    /// The kernel is out of memory, or this user of what may be locked, of which a ring takes a little.
+    #[error("the kernel has no memory for a ring ({source}): free some, or raise `ulimit -l`")]
     OutOfMemory {
         /// The kernel's reason.
         source: io::Error,
@@ -236,7 +236,8 @@ impl Ring {
     pub fn new(depth: u32) -> Result<Self, RingError> {
         let depth = depth.clamp(1, MOST);
         let operation = "making a ring";
-        let queue = make(depth + 2).map_err(|source| match source.raw_os_error() {
+        // What is pushed beyond that, the ring's own, is handed over at once.
+        let queue = make(depth.max(8)).map_err(|source| match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => RingError::Unavailable { source },
             _ => RingError::of(operation, source),
         })?;
