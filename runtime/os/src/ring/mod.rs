@@ -219,6 +219,16 @@ struct Bell {
     rung: AtomicBool,
 }
 
+impl Bell {
+    /// Makes it ring for the next one. `between` is for tests: whoever wakes then does not ring, and need not: the ring's
+    /// thread looks after this. The other way round, its ring would be silenced, and nobody would ring again.
+    fn hear(&self, between: impl FnOnce()) {
+        self.wakeup.silence();
+        between();
+        self.rung.swap(false, Ordering::AcqRel);
+    }
+}
+
 impl RingWaker {
     /// Wakes. A wake while the ring does not wait makes the next wait return at once; several are one.
     pub fn wake(&self) {
@@ -420,10 +430,8 @@ impl Ring {
         }
     }
 
-    /// In this order: whoever rings after the first step and before the second does not ring the bell, but is heard now.
     fn hear(&mut self) {
-        self.waker.bell.wakeup.silence();
-        self.waker.bell.rung.swap(false, Ordering::AcqRel);
+        self.waker.bell.hear(|| ());
         self.woken = true;
         self.listen();
     }
