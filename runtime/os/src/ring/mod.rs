@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{Builder, IoUring, opcode, squeue};
 
 use crate::file::IoFailure;
 use crate::machine::complain;
@@ -244,10 +244,22 @@ impl Ring {
     /// # Errors
     /// [`RingError::Unavailable`], [`RingError::TooManyFiles`], [`RingError::OutOfMemory`], [`RingError::Failed`].
     pub fn new(depth: u32) -> Result<Self, RingError> {
+        // What the kernel has that costs least: completions are made when they are asked for, and only by this thread.
+        let mut best = IoUring::builder();
+        best.setup_submit_all().setup_single_issuer().setup_coop_taskrun().setup_defer_taskrun().setup_taskrun_flag();
+        match Self::of(&best, depth) {
+            Err(RingError::Failed { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
+                Self::of(&IoUring::builder(), depth)
+            }
+            made => made,
+        }
+    }
+
+    fn of(builder: &Builder, depth: u32) -> Result<Self, RingError> {
         let depth = depth.clamp(1, MOST);
         let operation = "making a ring";
         // What is pushed beyond that, the ring's own, is handed over at once.
-        let queue = make(depth.max(8)).map_err(|source| match source.raw_os_error() {
+        let queue = builder.build(depth.max(8)).map_err(|source| match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => RingError::Unavailable { source },
             _ => RingError::of(operation, source),
         })?;
@@ -517,21 +529,18 @@ impl Request<'_> {
     }
 }
 
-/// The kernel's queue, in the way that costs least, where it has that: completions are made when they are asked for, and
-/// only by the thread that made the queue.
-fn make(entries: u32) -> io::Result<IoUring> {
-    let best = IoUring::builder()
-        .setup_submit_all()
-        .setup_single_issuer()
-        .setup_coop_taskrun()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .build(entries);
-    match best {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::new(entries),
-        made => made,
+/// A ring that goes from thread to thread, and takes a little more of each.
+pub(crate) struct RovingRing(pub(crate) Ring);
+
+impl RovingRing {
+    /// As [`Ring::new`].
+    pub(crate) fn new(depth: u32) -> Result<Self, RingError> {
+        Ring::of(&IoUring::builder(), depth).map(Self)
     }
 }
+
+// SAFETY: what keeps a ring on its thread is only what the kernel was told when it was made, and it was not told.
+unsafe impl Send for RovingRing {}
 
 impl Drop for Ring {
     fn drop(&mut self) {

@@ -3,13 +3,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-
-use io_uring::{IoUring, opcode, squeue, types};
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Direction, ShimError, Window};
+use crate::ring::{Completion, QueueFull, Request, RingError, RingFile, RovingRing};
 
 /// What one request transfers at most: what Linux does, in whole pages.
 const MOST: u32 = 0x7fff_f000;
@@ -40,10 +38,9 @@ const MOST: u32 = 0x7fff_f000;
 /// # }
 /// ```
 pub struct Transfers {
-    /// Its entries are submitted, or refer to what is in `flying`.
-    ring: IoUring,
+    /// Its requests refer to what is in `flying`.
+    ring: RovingRing,
     flying: HashMap<u64, Flying>,
-    most: usize,
     next: u64,
     process: u32,
 }
@@ -54,7 +51,7 @@ struct Flying {
     direction: Direction,
     offset: u64,
     /// Until the kernel has taken the request from the queue it knows the file by its number alone.
-    _file: OwnedFd,
+    file: OwnedFd,
 }
 
 /// A transfer that has ended.
@@ -87,13 +84,8 @@ impl Transfers {
     /// # Errors
     /// [`ShimError::NoQueue`], [`ShimError::OutOfMemory`], [`ShimError::TooManyFiles`].
     pub fn new(most: u32) -> Result<Self, ShimError> {
-        let most = most.clamp(1, 4096);
-        let ring = IoUring::new(most).map_err(|source| match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => ShimError::NoQueue { source },
-            _ => ShimError::of("making a queue of transfers", source),
-        })?;
-        let process = std::process::id();
-        Ok(Self { ring, flying: HashMap::new(), most: most as usize, next: 0, process })
+        let ring = RovingRing::new(most)?;
+        Ok(Self { ring, flying: HashMap::new(), next: 0, process: std::process::id() })
     }
 
     /// How many are under way.
@@ -130,19 +122,15 @@ impl Transfers {
             Ok(file) => file,
             Err(cause) => return Err(NotSubmitted { window, cause }),
         };
-        let fd = types::Fd(file.as_raw_fd());
-        let len = u32::try_from(window.len()).unwrap_or(MOST).min(MOST);
-        let memory = window.pointer(0, 0);
-        let entry = match direction {
-            Direction::FromFile => opcode::Read::new(fd, memory, len).offset(offset).build(),
-            Direction::ToFile => opcode::Write::new(fd, memory, len).offset(offset).build(),
-        };
-        let (number, flying) = (self.next, Flying { window, direction, offset, _file: file });
-        if let Err(flying) = self.push(&entry.user_data(number), number, flying) {
-            return Err(NotSubmitted { window: flying.window, cause: ShimError::QueueFull });
+        let (number, flying) = (self.next, Flying { window, direction, offset, file });
+        // SAFETY: the memory and the file are in `flying`, and stay there until the completion comes, in this process.
+        if let Err(full) = unsafe { self.ring.0.push(number, &flying.request()) } {
+            return Err(NotSubmitted { window: flying.window, cause: full.into() });
         }
+        self.next += 1;
+        self.flying.insert(number, flying);
         // What the kernel does not take now it takes when it is waited for.
-        let _ = self.ring.submit();
+        let _ = self.ring.0.submit();
         Ok(())
     }
 
@@ -151,26 +139,11 @@ impl Transfers {
         if self.process != std::process::id() {
             return Err(ShimError::OtherProcess);
         }
-        if self.flying.len() >= self.most {
-            return Err(ShimError::QueueFull);
-        }
         // All ones would be where the file's own position is.
         if i64::try_from(offset).is_err() {
             return Err(ShimError::BadOffset { offset });
         }
         file.as_fd().try_clone_to_owned().map_err(|error| ShimError::of("beginning a transfer", error))
-    }
-
-    fn push(&mut self, entry: &squeue::Entry, number: u64, flying: Flying) -> Result<(), Flying> {
-        // SAFETY: the memory and the file that the entry names are in `flying`, and stay there until its completion comes.
-        match unsafe { self.ring.submission().push(entry) } {
-            Ok(()) => {
-                self.next += 1;
-                self.flying.insert(number, flying);
-                Ok(())
-            }
-            Err(_) => Err(flying),
-        }
     }
 
     /// Waits for one of those under way to end, whichever is first; `None` if there is none.
@@ -183,16 +156,12 @@ impl Transfers {
             return Err(ShimError::OtherProcess);
         }
         while !self.flying.is_empty() {
-            let ended = self.ring.completion().next();
-            if let Some(ended) = ended {
-                let Some(flying) = self.flying.remove(&ended.user_data()) else { continue };
-                return Ok(Some(flying.ended(ended.result())));
-            }
-            match self.ring.submit_and_wait(1) {
-                Ok(_) => {}
-                // A signal; or no memory for a request, or no room for completions, as long as there are some under way.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
-                Err(source) => return Err(ShimError::Failed { operation: "waiting for transfers", source }),
+            let Some(ended) = self.ring.0.next() else {
+                self.ring.0.wait()?;
+                continue;
+            };
+            if let Some(flying) = self.flying.remove(&ended.token) {
+                return Ok(Some(flying.ended(ended)));
             }
         }
         Ok(None)
@@ -200,14 +169,47 @@ impl Transfers {
 }
 
 impl Flying {
-    fn ended(self, result: i32) -> Transferred {
+    fn request(&self) -> Request<'_> {
+        Request {
+            file: RingFile::Fd(self.file.as_fd()),
+            direction: self.direction,
+            offset: Some(self.offset),
+            memory: self.window.pointer(0, 0),
+            len: u32::try_from(self.window.len()).unwrap_or(MOST).min(MOST),
+            buffer: None,
+        }
+    }
+
+    fn ended(self, completion: Completion) -> Transferred {
         let operation = match self.direction {
             Direction::FromFile => "reading a file into device memory",
             Direction::ToFile => "writing device memory to a file",
         };
-        let result = u64::try_from(result)
-            .map_err(|_| ShimError::of_transfer(operation, io::Error::from_raw_os_error(result.saturating_neg())));
+        let result = completion.result.map(u64::from);
+        let result = result.map_err(|failure| ShimError::of_transfer(operation, failure.source));
         Transferred { window: self.window, offset: self.offset, result }
+    }
+}
+
+impl From<QueueFull> for ShimError {
+    fn from(QueueFull: QueueFull) -> Self {
+        Self::QueueFull
+    }
+}
+
+impl From<RingError> for ShimError {
+    fn from(error: RingError) -> Self {
+        match error {
+            RingError::Unavailable { source } => Self::NoQueue { source },
+            RingError::OtherProcess => Self::OtherProcess,
+            RingError::OutOfMemory { .. } => Self::OutOfMemory,
+            RingError::TooManyFiles { .. } => Self::TooManyFiles,
+            RingError::Failed { operation, source } => Self::Failed { operation, source },
+            // What registering says, which is not done here.
+            RingError::MemoryLimit { .. } | RingError::BadMemory { .. } | RingError::Unregistered { .. } => {
+                Self::Unsupported { operation: "registering for transfers" }
+            }
+        }
     }
 }
 
@@ -221,7 +223,7 @@ impl Drop for Transfers {
 
 impl fmt::Debug for Transfers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transfers").field("under_way", &self.flying.len()).field("most", &self.most).finish()
+        f.debug_struct("Transfers").field("ring", &self.ring.0).finish_non_exhaustive()
     }
 }
 
