@@ -43,7 +43,7 @@ pub struct IoFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileErrorKind {
     /// The file system or its device does not do this: most often direct I/O that is not aligned as
-    /// [`DirectIo`](super::DirectIo) tells.
+    /// [`DirectIo`](super::DirectIo) tells, or memory of a device that the file's cannot reach.
     Refused,
     /// No room is left on the file system, or to this user.
     NoSpace,
@@ -125,10 +125,13 @@ impl IoFailure {
 
 fn meaning(errno: i32) -> FileErrorKind {
     match errno {
-        libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ESPIPE | libc::ENOTTY => FileErrorKind::Refused,
+        // The second: the disk's queue takes no pages of another device.
+        libc::EINVAL | libc::EREMOTEIO | libc::EOPNOTSUPP | libc::ENOSYS | libc::ESPIPE | libc::ENOTTY => {
+            FileErrorKind::Refused
+        }
         libc::ENOSPC | libc::EDQUOT => FileErrorKind::NoSpace,
         libc::EFBIG | libc::EOVERFLOW => FileErrorKind::TooLarge,
-        libc::ENOENT | libc::ENOTDIR => FileErrorKind::NotFound,
+        libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG | libc::ELOOP => FileErrorKind::NotFound,
         libc::EEXIST => FileErrorKind::Exists,
         libc::EISDIR => FileErrorKind::Directory,
         libc::EACCES | libc::EPERM | libc::EROFS | libc::ETXTBSY => FileErrorKind::NotPermitted,

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, IoUring, opcode, squeue};
 
+use crate::error::OsError;
 use crate::file::IoFailure;
 use crate::machine::complain;
 use crate::shim::Direction;
@@ -263,7 +264,10 @@ impl Ring {
             Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => RingError::Unavailable { source },
             _ => RingError::of(operation, source),
         })?;
-        let wakeup = Wakeup::new().map_err(|_| RingError::of(operation, io::Error::last_os_error()))?;
+        let wakeup = Wakeup::new().map_err(|error| match error {
+            OsError::Mapping { source, .. } => RingError::of(operation, source),
+            other => RingError::Failed { operation, source: io::Error::other(other) },
+        })?;
         let waker = RingWaker { bell: Arc::new(Bell { wakeup, rung: AtomicBool::new(false) }) };
         let register = |what: io::Result<()>| what.map_err(|source| RingError::of(operation, source));
         register(queue.submitter().register_files_sparse(FILES))?;
@@ -338,8 +342,11 @@ impl Ring {
     /// # Errors
     /// [`RingError::Failed`], [`RingError::OutOfMemory`]: it is still registered.
     pub fn forget_file(&mut self, slot: FileSlot) -> Result<(), RingError> {
-        // What was pushed and not submitted would not find it.
-        self.submit()?;
+        // What was pushed and not handed over would not find it, or find the file that has its place next.
+        while !self.queue.submission().is_empty() {
+            self.submit()?;
+            self.collect();
+        }
         self.set_file(slot.0, -1)?;
         self.files[slot.0 as usize] = false;
         Ok(())
