@@ -22,6 +22,7 @@ pub mod policy;
 mod priority;
 mod quarantine;
 pub mod sets;
+pub mod stream;
 pub mod thrash;
 mod transition;
 

@@ -175,6 +175,19 @@ impl Chunk {
         Verdict::Go(plan)
     }
 
+    /// As [`Self::pin`] where nothing is to be done for it: the CPU is the only owner already, and may write. Gives whether
+    /// that was so.
+    pub fn pin_in_place(&mut self, blocks: BlockSet) -> bool {
+        let owned = self.allocated & self.image.cpu_writable;
+        let in_place = owned.covers(blocks - self.shared) && ((self.busy | self.held()) & blocks).is_empty();
+        if in_place {
+            for slot in (blocks - self.shared).slots() {
+                self.pins[slot as usize] = self.pins[slot as usize].saturating_add(1);
+            }
+        }
+        in_place
+    }
+
     /// Ends one pin of each of `blocks`.
     ///
     /// # Panics
@@ -195,7 +208,15 @@ impl Chunk {
             Access::Read => self.write_hold,
             Access::Write => self.held(),
         };
-        self.acquire_past(blocks, access, overwrite, barred)
+        self.acquire_past(blocks, access, if overwrite { blocks } else { NONE }, barred)
+    }
+
+    /// A file is about to be read into `blocks`, which are held as by a launch that writes them. It may end early, and
+    /// what did not arrive is to be as it was: what only the CPU has is copied, what is on the device stays, and what reads
+    /// as zeros has arbitrary contents from here on, and is to be discarded where nothing arrived. Gives those, too.
+    pub fn receive(&mut self, blocks: BlockSet) -> (Verdict, BlockSet) {
+        let blank = blocks & self.zero();
+        (self.acquire_past(blocks, Access::Write, blank, self.held()), blank)
     }
 
     /// As [`Self::acquire`] of what launches hold that the new one comes after on the device anyhow: their holds do not
@@ -205,14 +226,14 @@ impl Chunk {
         debug_assert!(self.held().covers(blocks), "nothing to come after");
         let written = blocks & self.write_hold;
         let rest = blocks - written;
-        let verdict = if rest.is_empty() { Verdict::Done } else { self.acquire_past(rest, access, false, NONE) };
+        let verdict = if rest.is_empty() { Verdict::Done } else { self.acquire_past(rest, access, NONE, NONE) };
         if matches!(verdict, Verdict::Go(_) | Verdict::Done) {
             self.add_holds(written, access);
         }
         verdict
     }
 
-    fn acquire_past(&mut self, blocks: BlockSet, access: Access, overwrite: bool, barred: BlockSet) -> Verdict {
+    fn acquire_past(&mut self, blocks: BlockSet, access: Access, overwritten: BlockSet, barred: BlockSet) -> Verdict {
         // Nobody holds them: who asks knew the blocks in an earlier life.
         if !(blocks & self.shared).is_empty() {
             return Verdict::Refuse(Refusal::Unallocated, blocks & self.shared);
@@ -231,7 +252,7 @@ impl Chunk {
             gain: Sides { host: NONE, device: blocks },
             lose: Sides { host: other, device: NONE },
             lose_file: other,
-            overwritten: if overwrite { blocks } else { NONE },
+            overwritten,
             open: Sides { host: NONE, device: blocks - satisfied },
             read_only: blocks,
             gpu_read_only: blocks - other,
