@@ -24,6 +24,7 @@ use crate::counters::add;
 use crate::error::PagerError;
 use crate::record::Record;
 use crate::scheduler::{Pending, Queued, Running, State, Task, Work};
+use crate::stream::Boarded;
 use crate::succession::Succession;
 use crate::tally::Tallied;
 
@@ -90,7 +91,7 @@ impl Core {
                     self.vram.lock().policy.settled(order);
                     self.fail(state, pending, error);
                 }
-                Turn::Comes if !matches!(state.queued[at].pending.work, Work::Kernel(_)) => self.begin(state, at),
+                Turn::Comes if !state.queued[at].pending.work.holds() => self.begin(state, at),
                 Turn::Comes => match self.admit(state, at) {
                     Some(is_lost) => {
                         lost |= is_lost;
@@ -128,7 +129,13 @@ impl Core {
         if *everything && self.class == DeviceClass::Declared {
             record.declare(self.whole_heap());
         }
-        let pinned = matches!(work, Work::Kernel(_)) && self.touches_pinned(&record.sets());
+        if let Work::Stream(streaming) = work {
+            if streaming.is_cancelled() {
+                return Turn::Fails(streaming.cancelled_before(record));
+            }
+            record.declare(self.wants_of(streaming).0);
+        }
+        let pinned = work.holds() && self.touches_pinned(&record.sets());
         if pinned { Turn::Waits } else { Turn::Comes }
     }
 
@@ -143,13 +150,16 @@ impl Core {
                 state.tasks.push(Task { order, record, queue });
                 self.notifier.hand_over([job]);
             }
-            Work::Marker(_) | Work::Kernel(_) => self.notifier.hand_over(record.done()),
+            Work::Marker(_) | Work::Kernel(_) | Work::Stream(_) => self.notifier.hand_over(record.done()),
         }
     }
 
     /// Admits a launch if it finds its room: then it has left the queue, and this gives whether the device turned out to
     /// be lost.
     fn admit(&self, state: &mut State, at: usize) -> Option<bool> {
+        if let Work::Stream(_) = &state.queued[at].pending.work {
+            return self.admit_transfer(state, at);
+        }
         let Pending { record, queue, everything, .. } = &state.queued[at].pending;
         let (record, everything, sets) = (Arc::clone(record), *everything, record.sets());
         // Only what holds all of the heap grows after it was submitted.
@@ -165,7 +175,7 @@ impl Core {
             return None;
         }
         let holds = possible.and_then(|()| self.hold_all(&record, everything, &before));
-        if holds.as_ref().is_err_and(is_crowded) && !state.running.is_empty() {
+        if holds.as_ref().is_err_and(is_crowded) && state.held_blocks > 0 {
             // The driver has less than the budget, or maps less: what runs will leave room.
             return None;
         }
@@ -184,6 +194,39 @@ impl Core {
             }
         };
         Some(self.enter(state, order, &record, admitted.map(|bound| (bound, fresh))))
+    }
+
+    /// The same of a transfer between files and memory, which goes to the pump.
+    fn admit_transfer(&self, state: &mut State, at: usize) -> Option<bool> {
+        let Pending { record, work, .. } = &state.queued[at].pending;
+        let Work::Stream(streaming) = work else { return None };
+        let (record, (sets, pins)) = (Arc::clone(record), self.wants_of(streaming));
+        record.declare(sets);
+        let possible = self.check_sets_for_transfer(&record.sets());
+        let apart = self.can_hold(&record.sets(), &Succession::Nothing) && self.are_unheld(&pins);
+        if !(self.fits(state, &record) && apart) && possible.is_ok() && !self.lost() {
+            return None;
+        }
+        let seats = possible.and_then(|()| self.take_seats(&record, streaming, pins));
+        if seats.as_ref().is_err_and(is_crowded) && state.held_blocks > 0 {
+            return None;
+        }
+        let Queued { order, pending, .. } = state.queued.remove(at)?;
+        self.vram.lock().policy.settled(order);
+        match (seats, pending) {
+            (Ok(seats), Pending { queue, work: Work::Stream(streaming), .. }) => {
+                state.held_blocks += seats.fresh();
+                state.tasks.push(Task { order, record: Arc::clone(&record), queue });
+                self.pumps.board(Boarded::new(record, *streaming, seats));
+                Some(false)
+            }
+            (seats, pending) => {
+                let error = seats.err().unwrap_or_else(|| GpuError::DeviceLost.into());
+                let lost = matches!(error, PagerError::Gpu(GpuError::DeviceLost));
+                self.fail(state, pending, error);
+                Some(lost)
+            }
+        }
     }
 
     /// Notes what became of a launch that was to be sent. Gives whether the device turned out to be lost.
@@ -252,7 +295,7 @@ impl Core {
         let taken = taken - self.held_of(&record.sets()) * BLOCK;
         // Alone on the device, a launch may take all of it.
         let faults = record.may_fault || state.running.iter().any(|other| other.record.may_fault);
-        let shared = faults && !state.running.is_empty();
+        let shared = faults && state.held_blocks > 0;
         taken + if shared { reserve } else { 0 } <= budget && (!limited || self.fits_limits(record, shared))
     }
 

@@ -21,6 +21,7 @@ use crate::notifier::Notifier;
 use crate::record::HeapId;
 use crate::scheduler::Scheduler;
 use crate::side::{SideMemory, SideOptions};
+use crate::stream::Pumps;
 use crate::throttle::Throttle;
 use crate::view::DeviceView;
 use crate::vram::Vram;
@@ -50,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) scheduler: Scheduler,
     /// Threads that call the application when something is over.
     pub(crate) notifier: Notifier,
+    /// Moves file data.
+    pub(crate) pumps: Pumps,
     pub(crate) id: HeapId,
     /// Wakes the reaper to look after launches for which nobody waits. Allowed in signal mode.
     pub(crate) reaper_bell: Wakeup,
@@ -105,6 +108,7 @@ impl Core {
             launches: LaunchLog::default(),
             scheduler: Scheduler::default(),
             notifier: Notifier::default(),
+            pumps: Pumps::default(),
             id: HeapId::next(),
             reaper_bell: Wakeup::new()?,
             doorbell: Doorbell::new(device)?,
@@ -175,6 +179,7 @@ impl Core {
         self.host_pool.bell.ring();
         self.reaper_bell.ring();
         self.doorbell.ring();
+        self.pumps.look_around();
     }
 
     /// Has the reaper look after the launches now, also while it waits for the device. Not for signal mode.

@@ -1,11 +1,14 @@
 //! What can go wrong above the system calls: errors of heaps and launches.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use limosa_gpu::GpuError;
 use limosa_model::{Access, HostAddr};
-use limosa_os::OsError;
+use limosa_os::FileError;
+use limosa_os::{OsError, RingError};
 
+use crate::stream::Tier;
 use crate::whereabouts::Whereabouts;
 
 /// A failure of a heap operation.
@@ -273,6 +276,59 @@ pub enum PagerError {
         /// What the application said.
         reason: String,
     },
+    /// A file could not be opened or asked.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file failed while it was transferred.
+    #[error("{error}; {arrived} of {total} bytes had arrived, from the start on")]
+    FileFailed {
+        /// What failed.
+        #[source]
+        error: FileError,
+        /// Bytes of the transfer that arrived, from its start on without a gap.
+        arrived: u64,
+        /// Bytes of the transfer.
+        total: u64,
+    },
+    /// A file ended before all that was to be read of it.
+    #[error(
+        "{} ends at byte {offset}; {arrived} of {total} bytes had arrived, from the start on: read no more than there is, or \
+         see who made it shorter",
+        file.display()
+    )]
+    FileEnded {
+        /// The file's name.
+        file: PathBuf,
+        /// Where it ended.
+        offset: u64,
+        /// Bytes of the transfer that arrived, from its start on without a gap.
+        arrived: u64,
+        /// Bytes of the transfer.
+        total: u64,
+    },
+    /// A transfer was cancelled.
+    #[error("{what} was cancelled; {arrived} of {total} bytes had arrived, from the start on")]
+    Cancelled {
+        /// What it was.
+        what: String,
+        /// Bytes of it that arrived, from its start on without a gap.
+        arrived: u64,
+        /// Bytes of it.
+        total: u64,
+    },
+    /// The one tier that was asked for does not serve.
+    #[error("{tier} was asked for, and does not serve {}: {reason}", file.display())]
+    TierUnusable {
+        /// The tier.
+        tier: Tier,
+        /// The file's name.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Files cannot be streamed.
+    #[error(transparent)]
+    NoStreaming(#[from] RingError),
     /// A launch went wrong.
     #[error(transparent)]
     Launch(#[from] LaunchFailure),
@@ -287,6 +343,12 @@ impl PagerError {
             Self::UserEvent { reason } => Some(Self::UserEvent { reason: reason.clone() }),
             Self::AfterFailed { what, dependency, reason } => {
                 Some(Self::AfterFailed { what: what.clone(), dependency: dependency.clone(), reason: reason.clone() })
+            }
+            Self::FileEnded { file, offset, arrived, total } => {
+                Some(Self::FileEnded { file: file.clone(), offset: *offset, arrived: *arrived, total: *total })
+            }
+            Self::Cancelled { what, arrived, total } => {
+                Some(Self::Cancelled { what: what.clone(), arrived: *arrived, total: *total })
             }
             _ => None,
         }

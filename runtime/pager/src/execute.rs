@@ -192,7 +192,7 @@ impl Core {
         }
     }
 
-    fn fill(&self, chunk: ChunkIndex, side: Side, blocks: BlockSet, byte: u8) -> Result<(), PagerError> {
+    pub(crate) fn fill(&self, chunk: ChunkIndex, side: Side, blocks: BlockSet, byte: u8) -> Result<(), PagerError> {
         // SAFETY: the plan has taken the frames and closed the mappings of these blocks, which are busy.
         unsafe {
             match side {

@@ -55,10 +55,11 @@ impl Drop for Handlers {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        self.core.pumps.join();
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PagerError> {
+pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PagerError> {
     let run = || {
         let _abort = AbortOnPanic;
         run();

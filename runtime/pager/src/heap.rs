@@ -107,6 +107,11 @@ impl Heap {
         &self.core
     }
 
+    /// For a thread of the heap's own, which ends with it.
+    pub(crate) fn shared_core(&self) -> Arc<Core> {
+        Arc::clone(&self.core)
+    }
+
     /// The device it is on.
     #[must_use]
     pub fn device(&self) -> &Arc<Device> {

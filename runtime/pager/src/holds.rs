@@ -110,7 +110,7 @@ impl Core {
     }
 
     /// Gives how many of the blocks nobody held before.
-    fn acquire_blocks(
+    pub(crate) fn acquire_blocks(
         &self,
         record: &Record,
         chunk: ChunkIndex,

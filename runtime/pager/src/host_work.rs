@@ -97,7 +97,7 @@ impl LaunchQueue {
         submitted.inspect_err(|_| self.heap().core().notifier.forgo())
     }
 
-    fn submit_host(
+    pub(crate) fn submit_host(
         &self,
         record: Arc<Record>,
         work: Work,

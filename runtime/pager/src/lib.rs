@@ -45,6 +45,7 @@ mod selftest;
 mod shared;
 mod side;
 mod stand_in;
+mod stream;
 mod succession;
 mod tally;
 mod throttle;
@@ -72,9 +73,14 @@ pub use host_work::Marker;
 pub use launch::{Launch, LaunchQueue};
 pub use limosa_os::machine::{Faults, KernelShim, Machine, ShimDevice};
 pub use limosa_os::shim::{DeviceMemory, Info as ShimInfo, ShimError};
-pub use limosa_os::{Backing, OsError};
+pub use limosa_os::{FileError, FileErrorKind, FileFacts, FileKind, OpenHow};
+pub use limosa_os::shim::Direction;
+pub use limosa_os::{Backing, DataFile, OsError};
 pub use profile::Profile;
 pub use residency::{Residency, ResidencySummary};
+pub use stream::{
+    Part, Progress, Tier, TierReason, TierShare, TierVerdict, Transfer, TransferOptions, TransferReport, Transfers,
+};
 pub use tally::KernelTally;
 pub use throttle::Thrashing;
 pub use user_event::UserEvent;

@@ -105,6 +105,11 @@ impl Record {
         Arc::new(Self::of(Kind::Host, name.to_owned(), heap, DeclaredSets::default(), false))
     }
 
+    /// Of a transfer between files and memory, which holds blocks from its admission on.
+    pub(crate) fn of_transfer(name: &str, heap: HeapId) -> Arc<Self> {
+        Self::of_host(name, heap)
+    }
+
     /// Of what no queue does.
     pub(crate) fn of_outside(name: &str, heap: HeapId) -> Arc<Self> {
         Arc::new(Self::of(Kind::Outside, name.to_owned(), heap, DeclaredSets::default(), false))

@@ -19,6 +19,7 @@ use crate::holds::Holds;
 use crate::host_work::Marker;
 use crate::notifier::Job;
 use crate::record::Record;
+use crate::stream::Streaming;
 
 /// What is to be done when its turn has come.
 pub(crate) enum Work {
@@ -26,16 +27,24 @@ pub(crate) enum Work {
     Kernel(Submission),
     /// By a thread of the notifier's, which was announced to it; ends its record itself.
     Task(Job),
+    /// By the pump; ends its record itself. Holds blocks like a launch.
+    Stream(Box<Streaming>),
     /// To tell that the turn has come.
     Marker(Marker),
 }
 
 impl Work {
+    /// Whether it holds blocks from its admission on.
+    pub(crate) fn holds(&self) -> bool {
+        matches!(self, Self::Kernel(_) | Self::Stream(_))
+    }
+
     /// What the application may have put into it, for an application's thread to drop.
     fn kept(self) -> Box<dyn Any + Send> {
         match self {
             Self::Kernel(submission) => submission.keep,
             Self::Task(job) => Box::new(job),
+            Self::Stream(streaming) => streaming.kept(),
             Self::Marker(_) => Box::new(()),
         }
     }
@@ -58,7 +67,7 @@ impl Pending {
     pub(crate) fn drains(&self) -> bool {
         match self.work {
             Work::Kernel(_) => false,
-            Work::Task(_) => self.queue.is_ordered(),
+            Work::Task(_) | Work::Stream(_) => self.queue.is_ordered(),
             Work::Marker(_) => self.queue.is_ordered() || self.after.is_empty(),
         }
     }
@@ -93,7 +102,7 @@ impl Running {
     }
 }
 
-/// Something that the host does for a queue.
+/// Something that the host does for a queue. What it holds is in its record.
 pub(crate) struct Task {
     pub(crate) order: LaunchOrder,
     pub(crate) record: Arc<Record>,
@@ -362,7 +371,7 @@ impl Core {
     /// What is in no queue any more will not run.
     pub(crate) fn fail(&self, state: &mut State, pending: Pending, error: PagerError) {
         let Pending { record, queue, work, .. } = pending;
-        if matches!(work, Work::Task(_)) {
+        if matches!(work, Work::Task(_) | Work::Stream(_)) {
             self.notifier.forgo();
         }
         state.discarded.push(work.kept());

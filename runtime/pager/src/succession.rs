@@ -32,8 +32,10 @@ impl Succession {
             return Self::Nothing;
         }
         let mut others: HashMap<ChunkIndex, BlockSet> = HashMap::new();
-        for other in state.running.iter().filter(|one| !own(&one.timeline)) {
-            for (chunk, sets) in other.record.sets().chunks() {
+        let launches = state.running.iter().filter(|one| !own(&one.timeline)).map(|one| &one.record);
+        // Transfers may hold what they move; on this queue nothing succeeds them, either.
+        for other in launches.chain(state.tasks.iter().map(|task| &task.record)) {
+            for (chunk, sets) in other.sets().chunks() {
                 *others.entry(chunk).or_default() |= sets.all();
             }
         }

@@ -4,13 +4,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use limosa_gpu::{Device, ImportedRange, Ticket, Timeline, Translation};
-use limosa_model::{Access, BlockSet, ChunkIndex, DeviceAddr, HostAddr, Side};
-use limosa_os::copy::Caching;
+use limosa_model::{Access, BlockSet, ChunkIndex, DeviceAddr, Extent, HostAddr, Side};
+use limosa_os::copy::{self, Caching};
 use limosa_os::{Delivery, HugePages, Mapping};
 
 use super::{DeviceView, ViewKind};
 use crate::error::PagerError;
 use crate::side::{SideMemory, SideOptions};
+use crate::stream::Seat;
 
 pub(crate) struct ImportView {
     device: Arc<Device>,
@@ -106,6 +107,25 @@ impl DeviceView for ImportView {
             // SAFETY: as the caller promises.
             unsafe { target.copy_from(source, chunk.run(first, count), caching) };
         }
+        Ok(())
+    }
+
+    fn reach(&self, _: ChunkIndex, extent: Extent, found: &mut dyn FnMut(Extent, Seat)) -> Result<(), PagerError> {
+        found(extent, Seat::Memory(self.memory.mapping.pointer(extent)));
+        Ok(())
+    }
+
+    unsafe fn upload(&self, extent: Extent, source: *const u8) -> Result<(), PagerError> {
+        let len = usize::try_from(extent.len).unwrap_or(0);
+        // SAFETY: as the caller promises; the mapping has the extent.
+        unsafe { copy::copy(self.memory.mapping.pointer(extent), source, len, Caching::Bypass) };
+        Ok(())
+    }
+
+    unsafe fn download(&self, extent: Extent, target: *mut u8) -> Result<(), PagerError> {
+        let len = usize::try_from(extent.len).unwrap_or(0);
+        // SAFETY: as above.
+        unsafe { copy::copy(target, self.memory.mapping.pointer(extent).cast_const(), len, Caching::Bypass) };
         Ok(())
     }
 

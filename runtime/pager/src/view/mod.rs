@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use limosa_gpu::{Device, DeviceKind, Ticket, Timeline, Translation};
-use limosa_model::{Access, BlockSet, ChunkIndex, DeviceAddr, HostAddr, Side};
+use limosa_model::{Access, BlockSet, ChunkIndex, DeviceAddr, Extent, HostAddr, Side};
 use limosa_os::Mapping;
 use limosa_os::copy::Caching;
 
@@ -20,6 +20,7 @@ use crate::config::{DeviceClass, HeapConfig};
 use crate::error::PagerError;
 use crate::side::SideMemory;
 use crate::stand_in::STAND_IN_BYTES;
+use crate::stream::Seat;
 
 use import::ImportView;
 use sparse::SparseView;
@@ -92,6 +93,31 @@ pub(crate) trait DeviceView: Send + Sync {
         blocks: BlockSet,
         caching: Caching,
     ) -> Result<(), PagerError>;
+
+    /// Tells where the frames of a stretch of one chunk are, in their order: where ordinary I/O and the CPU reach them, or
+    /// that they do not.
+    ///
+    /// # Errors
+    /// [`PagerError::NoFrame`].
+    fn reach(&self, chunk: ChunkIndex, extent: Extent, found: &mut dyn FnMut(Extent, Seat)) -> Result<(), PagerError>;
+
+    /// Copies a stretch of one chunk into its frames.
+    ///
+    /// # Safety
+    /// `source` is good for reading as many bytes; the frames are there, and nobody else uses them meanwhile.
+    ///
+    /// # Errors
+    /// [`PagerError::NoFrame`], [`PagerError::Gpu`].
+    unsafe fn upload(&self, extent: Extent, source: *const u8) -> Result<(), PagerError>;
+
+    /// Copies a stretch of one chunk out of its frames.
+    ///
+    /// # Safety
+    /// `target` is good for writing as many bytes; the frames are there, and nobody writes them meanwhile.
+    ///
+    /// # Errors
+    /// [`PagerError::NoFrame`], [`PagerError::Gpu`].
+    unsafe fn download(&self, extent: Extent, target: *mut u8) -> Result<(), PagerError>;
 
     /// Whether copies are the CPU's own, without the driver.
     fn copies_in_place(&self) -> bool;

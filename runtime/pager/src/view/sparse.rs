@@ -28,6 +28,7 @@ use super::{DeviceView, ViewKind};
 use crate::config::HeapConfig;
 use crate::error::PagerError;
 use crate::side::SideMemory;
+use crate::stream::Seat;
 
 /// The part of the kernel's limit on mappings that bindings may take on a software driver, which makes one for each.
 const MAPPINGS_SHARE: u64 = 2;
@@ -232,6 +233,21 @@ impl SparseView {
         Ok(runs)
     }
 
+    /// The same for a stretch that need not be of whole blocks.
+    fn parts(
+        &self,
+        chunk: ChunkIndex,
+        extent: Extent,
+    ) -> Result<ArrayVec<Run, { BLOCKS_PER_CHUNK as usize }>, PagerError> {
+        let mut runs = self.runs(chunk, extent.blocks_in(chunk))?;
+        for run in &mut runs {
+            let (start, end) = (run.extent.start.max(extent.start), run.extent.end().min(extent.end()));
+            run.offset += start - run.extent.start;
+            run.extent = Extent { start, len: end - start };
+        }
+        Ok(runs)
+    }
+
     /// Unbinds all chunks of which nothing is used, neighbours as one, so that they take few of the driver's mappings.
     fn unbind_idle(&self, bound: &mut Bound) -> Result<(), PagerError> {
         let idle = {
@@ -372,6 +388,51 @@ impl DeviceView for SparseView {
                     unsafe { stager.upload(&frame, offset, own, extent.len)? };
                 }
                 (None, None) => debug_assert!(false, "a frame that nobody can fill"),
+            }
+        }
+        Ok(())
+    }
+
+    fn reach(&self, chunk: ChunkIndex, extent: Extent, found: &mut dyn FnMut(Extent, Seat)) -> Result<(), PagerError> {
+        for Run { extent, frame, offset } in self.parts(chunk, extent)? {
+            let seat = match (&self.stager, frame.mapped()) {
+                (None, Some(mapped)) => Seat::Memory(mapped.as_ptr().wrapping_add(to_usize(offset))),
+                _ => Seat::Device,
+            };
+            found(extent, seat);
+        }
+        Ok(())
+    }
+
+    unsafe fn upload(&self, extent: Extent, source: *const u8) -> Result<(), PagerError> {
+        for Run { extent: own, frame, offset } in self.parts(ChunkIndex::containing(extent.start), extent)? {
+            let source = source.wrapping_add(to_usize(own.start - extent.start));
+            match (&self.stager, frame.mapped()) {
+                // SAFETY: the run lies in the frame; else as the caller promises.
+                (Some(stager), _) => unsafe { stager.upload(&frame, offset, source, own.len)? },
+                (None, Some(mapped)) => {
+                    let target = mapped.as_ptr().wrapping_add(to_usize(offset));
+                    // SAFETY: as above.
+                    unsafe { copy::copy(target, source, to_usize(own.len), Caching::Bypass) };
+                }
+                (None, None) => debug_assert!(false, "a frame that nobody can fill"),
+            }
+        }
+        Ok(())
+    }
+
+    unsafe fn download(&self, extent: Extent, target: *mut u8) -> Result<(), PagerError> {
+        for Run { extent: own, frame, offset } in self.parts(ChunkIndex::containing(extent.start), extent)? {
+            let target = target.wrapping_add(to_usize(own.start - extent.start));
+            match (&self.stager, frame.mapped()) {
+                // SAFETY: the run lies in the frame; else as the caller promises.
+                (Some(stager), _) => unsafe { stager.download(&frame, offset, target, own.len)? },
+                (None, Some(mapped)) => {
+                    let source = mapped.as_ptr().wrapping_add(to_usize(offset)).cast_const();
+                    // SAFETY: as above.
+                    unsafe { copy::copy(target, source, to_usize(own.len), Caching::Bypass) };
+                }
+                (None, None) => debug_assert!(false, "a frame that nobody can empty"),
             }
         }
         Ok(())

@@ -1,0 +1,90 @@
+//! The end of a transfer: what did not arrive is made as it was, the seats are given up, and its event tells.
+//! It does *not* wait for anybody.
+
+use std::ops::Range;
+
+use limosa_gpu::GpuError;
+use limosa_model::{BLOCK, BlockSet, ChunkIndex, Extent, Side};
+
+use super::flight::{Failure, Job};
+use super::seats::{Run, Seat, length};
+use super::tier::SLOT;
+use crate::core::Core;
+use crate::error::PagerError;
+use crate::notifier::Job as Notice;
+
+/// As much as one unit of migration, of zeros.
+static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+
+impl Core {
+    /// Nothing of the transfer is in flight any more.
+    pub(super) fn end_transfer(&self, mut job: Job) {
+        let lost = self.lost() && !job.seats.held.is_empty();
+        let (arrived, total) = (job.arrivals.without_gap(), job.shared.total());
+        let error = match job.failure.take().map(|(_, failure)| failure) {
+            _ if lost => Some(GpuError::DeviceLost.into()),
+            Some(Failure::File(error)) => Some(PagerError::FileFailed { error, arrived, total }),
+            Some(Failure::Ended { file, offset }) => Some(PagerError::FileEnded { file, offset, arrived, total }),
+            Some(Failure::Other(error)) => Some(error),
+            None if arrived < total => Some(PagerError::Cancelled { what: job.record.told(), arrived, total }),
+            None => None,
+        };
+        if error.is_some() && !lost {
+            self.blank_missing(&job);
+        }
+        job.shared.report().arrived = arrived;
+        self.ordering_point();
+        let mut state = self.scheduler.lock();
+        state.tasks.retain(|task| !std::sync::Arc::ptr_eq(&task.record, &job.record));
+        let freed = self.leave_seats(&job.seats);
+        if !self.lost() {
+            state.held_blocks -= freed;
+        }
+        drop(state);
+        let notices = match error {
+            None => job.record.done(),
+            Some(error) => job.record.fail(error),
+        };
+        self.ended(notices);
+        let keep = job.keep;
+        // It was announced when the transfer was submitted.
+        self.notifier.hand_over([Box::new(move || drop(keep)) as Notice]);
+    }
+
+    /// Blocks that read as zeros before do so again where nothing arrived.
+    fn blank_missing(&self, job: &Job) {
+        let blank = |chunk: ChunkIndex| {
+            let own = job.seats.blank.iter().filter(|(other, _)| *other == chunk);
+            own.fold(BlockSet::EMPTY, |all, (_, blocks)| all | *blocks)
+        };
+        for run in job.seats.runs.iter().filter(|run| run.side == Side::Device) {
+            for (chunk, set) in run.extent.chunks() {
+                for (first, count) in (set & blank(chunk)).runs() {
+                    let Extent { start, len } = chunk.run(first, count);
+                    let (start, end) = (start.max(run.extent.start), (start + len).min(run.extent.end()));
+                    let from = run.from + (start - run.extent.start);
+                    for gap in job.arrivals.missing(from..from + (end - start)) {
+                        self.blank_part(run, gap.start - run.from..gap.end - run.from);
+                    }
+                }
+            }
+        }
+    }
+
+    fn blank_part(&self, run: &Run, part: Range<u64>) {
+        let mut at = part.start;
+        while at < part.end {
+            let len = (part.end - at).min(BLOCK).min(SLOT);
+            match run.seat {
+                // SAFETY: within the run, which the transfer holds until it leaves its seats.
+                Seat::Memory(start) => unsafe { start.add(length(at)).write_bytes(0, length(len)) },
+                Seat::Device => {
+                    let extent = Extent { start: run.extent.start + at, len };
+                    // SAFETY: as above; the source is as long. It fails on a lost device, where nothing is left anyhow.
+                    let _ = unsafe { self.view.upload(extent, ZEROS.as_ptr()) };
+                }
+            }
+            at += len;
+        }
+    }
+}

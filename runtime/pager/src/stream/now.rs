@@ -1,0 +1,106 @@
+//! Transfers at once, in the calling thread: of a few bytes, that go to memory which the CPU has anyhow, a request of its
+//! own costs less than a queue. It does *not* bring anything anywhere: what is elsewhere is a queue's business.
+
+use std::ptr::NonNull;
+
+use limosa_model::{Extent, Side};
+use limosa_os::shim::Direction;
+use limosa_os::{FileError, FileKind};
+
+use super::report::TransferReport;
+use super::seats::length;
+use super::submit::Part;
+use super::tier::Tier;
+use crate::error::PagerError;
+use crate::heap::Heap;
+
+/// Larger ones are better in many requests.
+const BYTES_MAX: u64 = 1 << 20;
+
+impl Heap {
+    /// Reads or writes a part in this thread, if the CPU is the only owner of the memory and may write it; `None` where that
+    /// is not so, or a queue does it better. Launches wait for it; the caller has waited for those.
+    ///
+    /// # Errors
+    /// [`PagerError::NotAllocated`]; [`PagerError::File`], [`PagerError::FileFailed`], [`PagerError::FileEnded`].
+    pub fn transfer_now(&self, part: &Part) -> Result<Option<TransferReport>, PagerError> {
+        super::submit::check_file(part)?;
+        self.check_allocated(&[part.extent])?;
+        let Part { file, offset, extent, direction } = part;
+        if extent.len > BYTES_MAX || file.facts().kind == FileKind::Stream || !self.pin_in_place(*extent) {
+            return Ok(None);
+        }
+        let unit = file.facts().direct.as_ref().map(|direct| match direction {
+            Direction::FromFile => u64::from(direct.read_offset_alignment.max(direct.memory_alignment)),
+            Direction::ToFile => u64::from(direct.offset_alignment.max(direct.memory_alignment)),
+        });
+        let straight = |unit: u64| (offset | extent.start | extent.len).is_multiple_of(unit);
+        let direct = unit.is_ok_and(|unit| straight(unit)) && self.core().pumps.is_proven(file, *direction);
+        // What is not proven, or crooked, or read for the first time: a queue knows how.
+        let moved = if direct { Some(self.move_directly(part)) } else { None };
+        self.unpin_in_place(*extent);
+        moved.transpose()
+    }
+
+    /// The host, if that alone has the memory.
+    #[must_use]
+    pub fn side_of(&self, extent: Extent) -> Option<Side> {
+        let all = |side: Side| {
+            extent.chunks().all(|(chunk, set)| {
+                self.core().cells.get(chunk).is_some_and(|cell| cell.lock().chunk.current(side).covers(set))
+            })
+        };
+        // What fits the budget now may not in a moment: that side need not be asked for.
+        if all(Side::Host) && !all(Side::Device) { Some(Side::Host) } else { None }
+    }
+
+    fn move_directly(&self, part: &Part) -> Result<TransferReport, PagerError> {
+        let Part { file, offset, extent, direction } = part;
+        let start = self.core().host.mapping.pointer(*extent);
+        let (mut report, total) = (TransferReport::default(), extent.len);
+        while report.bytes < total {
+            let Some(memory) = NonNull::new(start.wrapping_add(length(report.bytes))) else { break };
+            let (at, len) = (offset + report.bytes, length(total - report.bytes));
+            // SAFETY: the rest of the extent, pinned; whoever asks for it has seen to it that nobody else uses it.
+            let moved: Result<usize, FileError> = unsafe {
+                match direction {
+                    Direction::FromFile => file.read_direct_at(memory, len, at),
+                    Direction::ToFile => file.write_direct_at(memory, len, at),
+                }
+            };
+            let arrived = report.bytes;
+            match moved.map_err(|error| PagerError::FileFailed { error, arrived, total })? {
+                0 => {
+                    let file = file.name().to_owned();
+                    return Err(PagerError::FileEnded { file, offset: at, arrived, total });
+                }
+                moved => report.count(Tier::Direct, moved as u64, false),
+            }
+            report.requests += 1;
+            report.arrived = report.bytes;
+        }
+        Ok(report)
+    }
+
+    /// Pins what the CPU owns and may write. Gives whether that is all of it.
+    fn pin_in_place(&self, extent: Extent) -> bool {
+        // So that no admission is half-way.
+        let _state = self.core().scheduler.lock();
+        for (done, (chunk, set)) in extent.chunks().enumerate() {
+            let cell = self.core().cells.get(chunk);
+            if !cell.is_some_and(|cell| cell.lock().chunk.pin_in_place(set)) {
+                extent.chunks().take(done).for_each(|(chunk, set)| self.core().unpin_blocks(chunk, set));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn unpin_in_place(&self, extent: Extent) {
+        extent.chunks().for_each(|(chunk, set)| self.core().unpin_blocks(chunk, set));
+        if !self.core().scheduler.lock().queued.is_empty() {
+            // It may be what they wait for, and nobody else need be there to move them on.
+            self.core().call_reaper();
+        }
+    }
+}

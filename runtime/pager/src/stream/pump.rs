@@ -1,0 +1,362 @@
+//! The pump: the thread that keeps requests of all transfers in flight. It owns the ring and the staging slots, asks for
+//! more before it copies what came, and ends transfers. It does *not* decide which way bytes go (`tier`), or when a
+//! transfer begins (`admission`).
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ptr::NonNull;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::JoinHandle;
+
+use limosa_model::Side;
+use limosa_os::shim::Direction;
+use limosa_os::signal;
+use limosa_os::{BufferId, DataFile, FileSlot, Ring, RingError, RingWaker, Staging};
+
+use super::flight::{Boarded, Failure, Job, Leg};
+use super::pace::Pace;
+use super::proof;
+use super::seats::{Seat, length};
+use super::tier::{Experience, SLOT, Tier};
+use crate::core::Core;
+use crate::error::PagerError;
+use crate::handler;
+use crate::heap::Heap;
+
+/// Requests in flight, at most: what a fast drive needs of small ones.
+const DEPTH: u32 = 128;
+/// Bytes in flight, at most: what a fast drive needs of large ones.
+const BYTES_IN_FLIGHT: u64 = 32 << 20;
+/// Slots of the staging ring.
+const SLOTS: usize = 16;
+/// Of a hundred bytes, so many must be in the page cache for a file to be hot.
+const HOT_PERCENT: u64 = 95;
+
+/// The heap's end of the pump: started when it is first needed.
+#[derive(Default)]
+pub(crate) struct Pumps {
+    inbox: Mutex<Vec<Boarded>>,
+    waker: OnceLock<RingWaker>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    pub(super) tried: Mutex<Trials>,
+}
+
+/// What was tried of files, and what came of it.
+#[derive(Default)]
+pub(super) struct Trials {
+    pub(super) proven: HashSet<Tried>,
+    pub(super) failed: HashMap<Tried, String>,
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pumps {
+    /// Has the pump look for cancelled transfers, and for the end.
+    pub(crate) fn look_around(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
+    /// Hands a transfer over that has its seats.
+    pub(crate) fn board(&self, boarded: Boarded) {
+        locked(&self.inbox).push(boarded);
+        self.look_around();
+    }
+
+    /// Whether direct I/O between the file and host memory has been proven.
+    pub(super) fn is_proven(&self, file: &DataFile, direction: Direction) -> bool {
+        locked(&self.tried).proven.contains(&(file.id(), Tier::Direct, direction, Side::Host))
+    }
+
+    /// Waits for the thread, which has been told to stop.
+    pub(crate) fn join(&self) {
+        if let Some(thread) = locked(&self.thread).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Heap {
+    /// Starts the pump if it does not run yet.
+    ///
+    /// # Errors
+    /// [`PagerError::NoStreaming`], [`PagerError::Os`].
+    pub(crate) fn start_pump(&self) -> Result<(), PagerError> {
+        let pumps = &self.core().pumps;
+        let mut thread = locked(&pumps.thread);
+        if thread.is_some() {
+            return Ok(());
+        }
+        let core = self.shared_core();
+        let (tell, told) = mpsc::channel();
+        let run = move || match Pump::new(core) {
+            Ok(pump) => {
+                let _ = tell.send(Ok(pump.ring.waker()));
+                pump.run();
+            }
+            Err(error) => drop(tell.send(Err(error))),
+        };
+        let started = handler::spawn("limosa-stream", run)?;
+        match told.recv() {
+            Ok(Ok(waker)) => {
+                let _ = pumps.waker.set(waker);
+                *thread = Some(started);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(PagerError::NotDone { what: "the thread that streams".into(), reason: "it did not start".into() }),
+        }
+    }
+}
+
+/// A file that the ring knows.
+pub(super) struct Registered {
+    /// The descriptors for direct I/O and for the page cache, as far as they were needed.
+    pub(super) slots: [Option<FileSlot>; 2],
+    pub(super) file: Weak<DataFile>,
+}
+
+/// A leg that the kernel has.
+pub(super) struct Flying {
+    pub(super) job: usize,
+    pub(super) leg: Leg,
+    pub(super) slot: Option<usize>,
+    /// Bytes in the slot before those that are meant.
+    pub(super) lead: u64,
+}
+
+/// What was tried of a file: with which tier, which way, on which side.
+pub(super) type Tried = (u64, Tier, Direction, Side);
+
+pub(super) struct Pump {
+    pub(super) core: Arc<Core>,
+    pub(super) ring: Ring,
+    pub(super) jobs: Vec<Option<Job>>,
+    /// Whose turn it is to ask.
+    turn: usize,
+    /// By token.
+    pub(super) flying: Vec<Option<Flying>>,
+    pub(super) idle_tokens: Vec<usize>,
+    pub(super) bytes_in_flight: u64,
+    /// Behind the ring, which has given it back by then.
+    pub(super) staging: Option<(Staging, Option<BufferId>)>,
+    pub(super) idle_slots: Vec<usize>,
+    /// What has come into slots, and is to be copied from there.
+    pub(super) landed: VecDeque<Flying>,
+    pub(super) files: HashMap<u64, Registered>,
+    pub(super) pace: Pace,
+}
+
+/// What the pump knows of a stretch that is to be moved.
+struct Known<'a> {
+    failed: &'a HashMap<Tried, String>,
+    file: u64,
+    direction: Direction,
+    side: Side,
+    hot: bool,
+}
+
+impl Experience for Known<'_> {
+    fn failed(&self, tier: Tier) -> Option<String> {
+        self.failed.get(&(self.file, tier, self.direction, self.side)).cloned()
+    }
+
+    fn is_hot(&self) -> bool {
+        self.hot
+    }
+}
+
+impl Pump {
+    fn new(core: Arc<Core>) -> Result<Self, RingError> {
+        Ok(Self {
+            core,
+            ring: Ring::new(DEPTH)?,
+            jobs: Vec::new(),
+            turn: 0,
+            flying: (0..DEPTH as usize).map(|_| None).collect(),
+            idle_tokens: (0..DEPTH as usize).rev().collect(),
+            bytes_in_flight: 0,
+            staging: None,
+            idle_slots: Vec::new(),
+            landed: VecDeque::new(),
+            files: HashMap::new(),
+            pace: Pace::default(),
+        })
+    }
+
+    fn run(mut self) {
+        signal::block_in_this_thread();
+        while !self.core.stopping() {
+            self.take_aboard();
+            self.stop_cancelled();
+            self.ask();
+            while let Some(done) = self.ring.next() {
+                self.take(done);
+            }
+            // What came makes room for the next requests, and those go before the copying.
+            self.ask();
+            let submitted = self.ring.submit();
+            if let Some(landed) = self.landed.pop_front() {
+                self.land(landed);
+            } else if !self.end_finished() && submitted.is_ok() {
+                // It fails where the queue itself is broken: what is in flight is then nobody's to wait for.
+                let _ = self.ring.wait();
+            }
+        }
+    }
+
+    fn take_aboard(&mut self) {
+        for boarded in std::mem::take(&mut *locked(&self.core.pumps.inbox)) {
+            let job = Job::new(boarded);
+            match self.jobs.iter_mut().find(|place| place.is_none()) {
+                Some(place) => *place = Some(job),
+                None => self.jobs.push(Some(job)),
+            }
+        }
+    }
+
+    /// Has the kernel end what is in flight of transfers that were cancelled.
+    fn stop_cancelled(&mut self) {
+        for (index, job) in self.jobs.iter_mut().enumerate() {
+            let Some(job) = job.as_mut().filter(|job| job.shared.is_cancelled() && !job.cancelled) else { continue };
+            (job.cancelled, job.stopped) = (true, true);
+            for (token, flying) in (0u64..).zip(&self.flying) {
+                if flying.as_ref().is_some_and(|flying| flying.job == index) {
+                    self.ring.cancel(token);
+                }
+            }
+        }
+    }
+
+    /// Asks for as much as may be in flight, transfer by transfer.
+    fn ask(&mut self) {
+        let jobs = self.jobs.len();
+        let mut idle = 0;
+        while idle < jobs && !self.idle_tokens.is_empty() {
+            self.turn = (self.turn + 1) % jobs;
+            let Some(mut job) = self.jobs[self.turn].take() else {
+                idle += 1;
+                continue;
+            };
+            let asked = self.ask_for(&mut job, self.turn);
+            self.jobs[self.turn] = Some(job);
+            idle = if asked { 0 } else { idle + 1 };
+        }
+    }
+
+    /// Asks for the next leg of a transfer. Gives whether it did.
+    fn ask_for(&mut self, job: &mut Job, index: usize) -> bool {
+        let deep = job.in_flight >= job.options.depth.unwrap_or(DEPTH).max(1);
+        let full = self.bytes_in_flight >= BYTES_IN_FLIGHT;
+        if job.is_asked() || deep || full || job.in_flight > 0 && job.is_sequential() {
+            return false;
+        }
+        while let Some(run) = job.undecided() {
+            if let Err(error) = self.decide(job, run) {
+                let place = job.seats.runs[run].from;
+                job.fail(place, Failure::Other(error));
+                return false;
+            }
+        }
+        let Some(leg) = job.next() else { return !job.is_asked() };
+        let slot = match self.slot_for(&leg) {
+            Ok(Some(slot)) => slot,
+            Ok(None) => {
+                job.retry(leg);
+                return false;
+            }
+            Err(error) => {
+                job.fail(job.place_of(&leg), Failure::Other(error));
+                return false;
+            }
+        };
+        if let Err(error) = self.push(job, index, leg, slot) {
+            self.idle_slots.extend(slot);
+            job.fail(job.place_of(&leg), Failure::Other(error));
+            return false;
+        }
+        true
+    }
+
+    /// A slot if the leg needs one; `None` if there is none now.
+    fn slot_for(&mut self, leg: &Leg) -> Result<Option<Option<usize>>, PagerError> {
+        if !leg.by.needs_slot() {
+            return Ok(Some(None));
+        }
+        self.make_staging()?;
+        Ok(self.idle_slots.pop().map(Some))
+    }
+
+    fn make_staging(&mut self) -> Result<(), PagerError> {
+        if self.staging.is_none() {
+            let staging = Staging::new(SLOTS, length(SLOT))?;
+            let memory = staging.slot(0);
+            // SAFETY: the staging lives until after the ring, which is dropped before it (`Drop`).
+            // Without it each request has the kernel look the pages up.
+            let buffer = unsafe { self.ring.register_buffer(memory, SLOTS * length(SLOT)) }.ok();
+            self.staging = Some((staging, buffer));
+            self.idle_slots = (0..SLOTS).rev().collect();
+        }
+        Ok(())
+    }
+
+    pub(super) fn slot_memory(&self, slot: usize) -> *mut u8 {
+        self.staging.as_ref().map_or(std::ptr::null_mut(), |(staging, _)| staging.slot(slot).as_ptr())
+    }
+
+    fn decide(&mut self, job: &mut Job, run: usize) -> Result<(), PagerError> {
+        loop {
+            let (part, own) = job.part_of(run);
+            let (file, direction, offset, own) = (Arc::clone(&part.file), part.direction, part.offset, *own);
+            let hot = job.options.tier.is_none() && direction == Direction::FromFile && self.is_hot(job, &file);
+            let tried = locked(&self.core.pumps.tried);
+            let known = Known { failed: &tried.failed, file: file.id(), direction, side: own.side, hot };
+            let way = self.core.best_way(job.options.tier, &file, direction, offset, &own, &known)?;
+            let trial = (file.id(), way.tier, direction, own.side);
+            let proven = tried.proven.contains(&trial);
+            drop(tried);
+            let unit = way.alignment.offset.max(way.alignment.memory);
+            let start = super::tier::first_unit(&own, offset, &way);
+            let memory = match (own.seat, start) {
+                (_, None) => None,
+                (_, Some(_)) if way.tier == Tier::Buffered || proven => None,
+                (Seat::Memory(start), Some(at)) if !way.bounces => Some((start.wrapping_add(length(at)), at)),
+                (_, Some(at)) if direction == Direction::FromFile => {
+                    self.make_staging()?;
+                    // Only what nobody uses; a proof is done before anything of it is asked for.
+                    self.idle_slots.last().map(|slot| (self.slot_memory(*slot), at))
+                }
+                _ => None,
+            };
+            if let Some((memory, at)) = memory.and_then(|(memory, at)| Some((NonNull::new(memory)?, at))) {
+                // SAFETY: a unit of the run, which the transfer holds, or the start of an idle slot.
+                let proof = unsafe { proof::prove(&file, direction, memory, offset + own.at + at, length(unit)) };
+                // An error of the file's is the transfer's to meet, where it says how much had arrived.
+                if let Ok(Some(reason)) = proof {
+                    locked(&self.core.pumps.tried).failed.insert(trial, reason);
+                    continue;
+                }
+                if proof.is_ok() {
+                    locked(&self.core.pumps.tried).proven.insert(trial);
+                }
+            }
+            job.choose(run, way);
+            return Ok(());
+        }
+    }
+
+    fn is_hot(&self, job: &mut Job, file: &DataFile) -> bool {
+        if let Some(hot) = job.hot.get(&file.id()) {
+            return *hot;
+        }
+        let span = job.span_of(file);
+        let len = span.end - span.start;
+        let cached = file.cached_bytes(span.start, len).unwrap_or(0);
+        let hot = cached * 100 >= len * HOT_PERCENT && self.pace.prefers_cache(file.id());
+        job.hot.insert(file.id(), hot);
+        hot
+    }
+}
