@@ -67,6 +67,12 @@ pub enum Error {
     },
 }
 
+impl From<limosa_pager::FileError> for Error {
+    fn from(error: limosa_pager::FileError) -> Self {
+        Self::Pager(error.into())
+    }
+}
+
 impl From<GpuError> for Error {
     fn from(error: GpuError) -> Self {
         Self::Pager(error.into())

@@ -37,6 +37,7 @@ mod argument;
 mod boxed;
 mod commands;
 mod context;
+mod data_file;
 mod error;
 mod event;
 mod future;
@@ -57,6 +58,7 @@ mod shareable;
 mod slabs;
 mod slice;
 pub mod soundness;
+mod streaming;
 mod thrashing;
 mod user_event;
 mod uses;
@@ -69,6 +71,7 @@ pub use argument::{LaunchArgument, LaunchArguments, Loan, Overwrites, Parameter,
 pub use boxed::{BoxReadGuard, BoxWriteGuard, UnifiedBox};
 pub use commands::Command;
 pub use context::{Context, ContextBuilder, HEAP_SIZE_DEFAULT, devices};
+pub use data_file::{DataFile, DataFileOptions};
 pub use error::{Error, GpuError, LaunchFailure, OsError, PagerError, TouchCause};
 pub use event::Event;
 pub use future::EventFuture;
@@ -87,6 +90,7 @@ pub use limosa_model::{
 };
 #[cfg(feature = "inject")]
 pub use limosa_pager::inject;
+pub use limosa_pager::{Direction, FileError, FileErrorKind, FileFacts, FileKind, Progress, Tier};
 pub use limosa_pager::{
     Allocation, AllocationCounters, Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, DeviceMemory, FaultMode, Faults,
     Home, KernelCounters, KernelShim, Machine, Profile, Residency, ResidencySummary, Share, ShimDevice, ShimError,
@@ -100,6 +104,7 @@ pub use safe_kernel::SafeKernel;
 pub use scope::{Scope, scope};
 pub use shareable::Shareable;
 pub use slice::{UnifiedSlice, UnifiedSliceMut};
+pub use streaming::{TierReason, TierShare, TierVerdict, Transfer, TransferReport, Transfers};
 pub use thrashing::Thrashing;
 pub use user_event::UserEvent;
 pub use vec::UnifiedVec;
