@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ash::vk;
 use limosa_model::{DeviceAddr, HostRange};
 
+use crate::buffer;
 use crate::device::Device;
 use crate::error::GpuError;
 use crate::inject::VulkanCall;
@@ -17,6 +18,7 @@ const HOST_ALLOCATION: vk::ExternalMemoryHandleTypeFlags = vk::ExternalMemoryHan
 /// A range of the process's addresses with a device address.
 pub struct ImportedRange {
     segments: Vec<Segment>,
+    range: HostRange,
     base: DeviceAddr,
     device: Arc<Device>,
 }
@@ -45,7 +47,7 @@ impl ImportedRange {
         if !range.start.0.is_multiple_of(alignment) || !range.len.is_multiple_of(alignment) {
             return Err(refused(format!("it is not aligned to {alignment} bytes")));
         }
-        let mut imported = Self { segments: Vec::new(), base: DeviceAddr(0), device: Arc::clone(device) };
+        let mut imported = Self { segments: Vec::new(), range, base: DeviceAddr(0), device: Arc::clone(device) };
         let mut offset = 0;
         while offset < range.len {
             let len = limits.segment_bytes.min(range.len - offset);
@@ -70,6 +72,14 @@ impl ImportedRange {
     #[must_use]
     pub fn base(&self) -> DeviceAddr {
         self.base
+    }
+
+    /// The buffer that has `len` bytes of ours from a pointer on, and where they begin in it.
+    pub(crate) fn find(&self, pointer: *const u8, len: u64) -> Option<(vk::Buffer, u64)> {
+        let at = (pointer.addr() as u64).checked_sub(self.range.start.0)?;
+        let each = self.device.adapter.limits.segment_bytes;
+        let (segment, offset) = (self.segments.get(usize::try_from(at / each).ok()?)?, at % each);
+        (offset + len <= each && at + len <= self.range.len).then_some((segment.buffer, offset))
     }
 
     /// # Safety
@@ -102,8 +112,9 @@ impl ImportedRange {
         let memory = VulkanCall::AllocateMemory.make(|| unsafe { raw.allocate_memory(&allocate, None) })?;
 
         let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(HOST_ALLOCATION);
-        let usage = vk::BufferUsageFlags::STORAGE_BUFFER | vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
-        let create = vk::BufferCreateInfo::default().size(range.len).usage(usage).push_next(&mut external);
+        let usage = buffer::REACHED | buffer::COPIED;
+        let create = buffer::describe(&self.device, range.len, usage, vk::BufferCreateFlags::empty());
+        let create = create.push_next(&mut external);
         // SAFETY: the structures live through the calls; what was made is destroyed if a later step fails.
         unsafe {
             let buffer = match VulkanCall::CreateBuffer.make(|| raw.create_buffer(&create, None)) {

@@ -3,15 +3,16 @@
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ash::vk;
-use limosa_model::CHUNK;
+use limosa_model::{CHUNK, HostRange};
 
 use crate::buffer::{self, HostBuffer};
 use crate::device::Device;
 use crate::error::GpuError;
 use crate::frame::Frame;
+use crate::import::ImportedRange;
 use crate::slot::Slot;
 
 /// Bytes of a slot: large enough that submitting costs little beside copying, small enough for the CPU's cache, which
@@ -28,6 +29,8 @@ pub struct Stager {
     returned: Condvar,
     /// What the slots are pieces of.
     staging: HostBuffer,
+    /// Memory of somebody else's that the device reads and writes itself, so that nothing of it is copied twice.
+    adopted: OnceLock<ImportedRange>,
     device: Arc<Device>,
 }
 
@@ -46,7 +49,45 @@ impl Stager {
     pub fn new(device: &Arc<Device>) -> Result<Self, GpuError> {
         let staging = HostBuffer::new(device, SLOTS * PIECE, buffer::COPIED)?;
         let slots = (0..SLOTS).map(|index| Slot::new(device, index * PIECE)).collect::<Result<_, _>>()?;
-        Ok(Self { idle: Mutex::new(slots), returned: Condvar::new(), staging, device: Arc::clone(device) })
+        Ok(Self { idle: Mutex::new(slots), returned: Condvar::new(), staging, adopted: OnceLock::new(), device: Arc::clone(device) })
+    }
+
+    /// Has the device itself read and write `range` where it is the other end of a copy: once. Else such copies go through
+    /// the staging memory.
+    ///
+    /// # Safety
+    /// The range is memory of the process's own, mapped for reading and writing as long as `self` lives.
+    ///
+    /// # Errors
+    /// [`GpuError::Import`] where the driver takes no memory of the process's; [`GpuError::OutOfMemory`].
+    pub unsafe fn adopt(&self, range: HostRange) -> Result<(), GpuError> {
+        // SAFETY: as the caller promises.
+        let imported = unsafe { ImportedRange::new(&self.device, range)? };
+        // Of two, the first stays.
+        let _ = self.adopted.set(imported);
+        Ok(())
+    }
+
+    /// Copies within memory that the device reaches, in one piece.
+    fn copy_adopted(
+        &self,
+        len: u64,
+        from: (vk::Buffer, u64),
+        to: (vk::Buffer, u64),
+    ) -> Result<(), GpuError> {
+        let mut held = Held::new(self);
+        held.next(|_, _| ())?;
+        let region = vk::BufferCopy::default().src_offset(from.1).dst_offset(to.1).size(len);
+        held.submit(Piece { offset: 0, len }, |raw, commands| {
+            // SAFETY: both buffers hold the region; the frame is borrowed, and the other's memory the caller's, until it is
+            // done.
+            unsafe { raw.cmd_copy_buffer(commands, from.0, to.0, &[region]) };
+        })?;
+        held.finish(|_, _| ())
+    }
+
+    fn adopted(&self, pointer: *const u8, len: u64) -> Option<(vk::Buffer, u64)> {
+        self.adopted.get()?.find(pointer, len)
     }
 
     /// Copies `len` bytes from `source` to `frame`, from `offset` on; all is there when it returns.
@@ -58,6 +99,9 @@ impl Stager {
     /// [`GpuError::Extent`], [`GpuError::OutOfMemory`], [`GpuError::DeviceLost`]. The bytes are undefined then.
     pub unsafe fn upload(&self, frame: &Frame, offset: u64, source: *const u8, len: u64) -> Result<(), GpuError> {
         check("an upload", offset, len, 1)?;
+        if let Some(own) = self.adopted(source, len) {
+            return self.copy_adopted(len, own, (frame.buffer, offset));
+        }
         let mut held = Held::new(self);
         for piece in pieces(len) {
             let slot = held.next(|_, _| ())?;
@@ -85,6 +129,9 @@ impl Stager {
     /// [`GpuError::Extent`], [`GpuError::OutOfMemory`], [`GpuError::DeviceLost`]. The bytes are undefined then.
     pub unsafe fn download(&self, frame: &Frame, offset: u64, target: *mut u8, len: u64) -> Result<(), GpuError> {
         check("a download", offset, len, 1)?;
+        if let Some(own) = self.adopted(target, len) {
+            return self.copy_adopted(len, (frame.buffer, offset), own);
+        }
         // SAFETY: the piece lies within the target, and within the slot, whose copy is done.
         let arrived = |slot: &Slot, piece: Piece| unsafe {
             let source = self.memory(slot).as_ptr();

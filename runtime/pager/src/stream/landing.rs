@@ -53,7 +53,7 @@ impl Pump {
             offset: (file.facts().kind != FileKind::Stream).then_some(start),
             memory,
             len: u32::try_from(len).unwrap_or(u32::MAX),
-            buffer: slot.and_then(|_| self.staging.as_ref()?.1),
+            buffer: slot.and(self.buffer),
         };
         // SAFETY: the transfer keeps its seats, its files and the heap until it has ended, which is after all its
         // completions; a slot is nobody else's until then. The pump is of this process: children have no thread of it.

@@ -39,6 +39,8 @@ pub(crate) struct Pumps {
     waker: OnceLock<RingWaker>,
     thread: Mutex<Option<JoinHandle<()>>>,
     pub(super) tried: Mutex<Trials>,
+    /// Made when it is first needed. Behind the view in `Core`, which may have the driver use it.
+    staging: OnceLock<Staging>,
 }
 
 /// What was tried of files, and what came of it.
@@ -132,8 +134,9 @@ pub(super) struct Flying {
 pub(super) type Tried = (u64, Tier, Direction, Side);
 
 pub(super) struct Pump {
-    pub(super) core: Arc<Core>,
+    /// Before the core, which has the staging that the ring uses.
     pub(super) ring: Ring,
+    pub(super) core: Arc<Core>,
     pub(super) jobs: Vec<Option<Job>>,
     /// Whose turn it is to ask.
     turn: usize,
@@ -141,8 +144,8 @@ pub(super) struct Pump {
     pub(super) flying: Vec<Option<Flying>>,
     pub(super) idle_tokens: Vec<usize>,
     pub(super) bytes_in_flight: u64,
-    /// Behind the ring, which has given it back by then.
-    pub(super) staging: Option<(Staging, Option<BufferId>)>,
+    /// What the ring calls the staging, if it knows it.
+    pub(super) buffer: Option<BufferId>,
     pub(super) idle_slots: Vec<usize>,
     /// What has come into slots, and is to be copied from there.
     pub(super) landed: VecDeque<Flying>,
@@ -172,14 +175,14 @@ impl Experience for Known<'_> {
 impl Pump {
     fn new(core: Arc<Core>) -> Result<Self, RingError> {
         Ok(Self {
-            core,
             ring: Ring::new(DEPTH)?,
+            core,
             jobs: Vec::new(),
             turn: 0,
             flying: (0..DEPTH as usize).map(|_| None).collect(),
             idle_tokens: (0..DEPTH as usize).rev().collect(),
             bytes_in_flight: 0,
-            staging: None,
+            buffer: None,
             idle_slots: Vec::new(),
             landed: VecDeque::new(),
             files: HashMap::new(),
@@ -291,20 +294,23 @@ impl Pump {
     }
 
     fn make_staging(&mut self) -> Result<(), PagerError> {
-        if self.staging.is_none() {
-            let staging = Staging::new(SLOTS, length(SLOT))?;
-            let memory = staging.slot(0);
-            // SAFETY: the staging lives until after the ring, which is dropped before it (`Drop`).
+        if self.core.pumps.staging.get().is_none() {
+            let staging = {
+                let made = Staging::new(SLOTS, length(SLOT))?;
+                self.core.pumps.staging.get_or_init(|| made)
+            };
+            // SAFETY: the core has it as long as its view, and the ring of this thread, which the core's handlers wait for.
             // Without it each request has the kernel look the pages up.
-            let buffer = unsafe { self.ring.register_buffer(memory, SLOTS * length(SLOT)) }.ok();
-            self.staging = Some((staging, buffer));
+            self.buffer = unsafe { self.ring.register_buffer(staging.slot(0), SLOTS * length(SLOT)) }.ok();
+            // SAFETY: as above.
+            unsafe { self.core.view.adopt(staging.range()) };
             self.idle_slots = (0..SLOTS).rev().collect();
         }
         Ok(())
     }
 
     pub(super) fn slot_memory(&self, slot: usize) -> *mut u8 {
-        self.staging.as_ref().map_or(std::ptr::null_mut(), |(staging, _)| staging.slot(slot).as_ptr())
+        self.core.pumps.staging.get().map_or(std::ptr::null_mut(), |staging| staging.slot(slot).as_ptr())
     }
 
     fn decide(&mut self, job: &mut Job, run: usize) -> Result<(), PagerError> {

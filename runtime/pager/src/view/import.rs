@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use limosa_gpu::{Device, ImportedRange, Ticket, Timeline, Translation};
-use limosa_model::{Access, BlockSet, ChunkIndex, DeviceAddr, Extent, HostAddr, Side};
+use limosa_model::{Access, BlockSet, ChunkIndex, DeviceAddr, Extent, HostAddr, HostRange, Side};
 use limosa_os::copy::{self, Caching};
 use limosa_os::{Delivery, HugePages, Mapping};
 
@@ -113,6 +113,10 @@ impl DeviceView for ImportView {
     fn reach(&self, _: ChunkIndex, extent: Extent, found: &mut dyn FnMut(Extent, Seat)) -> Result<(), PagerError> {
         found(extent, Seat::Memory(self.memory.mapping.pointer(extent)));
         Ok(())
+    }
+
+    unsafe fn adopt(&self, _: HostRange) {
+        // The CPU's copies are all there are.
     }
 
     unsafe fn upload(&self, extent: Extent, source: *const u8) -> Result<(), PagerError> {

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use limosa_gpu::{Device, DeviceKind, Ticket, Timeline, Translation};
-use limosa_model::{Access, BlockSet, ChunkIndex, DeviceAddr, Extent, HostAddr, Side};
+use limosa_model::{Access, BlockSet, ChunkIndex, DeviceAddr, Extent, HostAddr, HostRange, Side};
 use limosa_os::Mapping;
 use limosa_os::copy::Caching;
 
@@ -100,6 +100,13 @@ pub(crate) trait DeviceView: Send + Sync {
     /// # Errors
     /// [`PagerError::NoFrame`].
     fn reach(&self, chunk: ChunkIndex, extent: Extent, found: &mut dyn FnMut(Extent, Seat)) -> Result<(), PagerError>;
+
+    /// Has [`Self::upload`] and [`Self::download`] take `staging` without a copy of the CPU's in between, where that can be.
+    /// Once.
+    ///
+    /// # Safety
+    /// It is private memory of the process's own, mapped for reading and writing as long as the view lives.
+    unsafe fn adopt(&self, staging: HostRange);
 
     /// Copies a stretch of one chunk into its frames.
     ///

@@ -15,7 +15,7 @@ use limosa_gpu::{
     Bind, Device, DeviceKind, Frame, FrameKind, FramePool, GpuError, SparseRange, Stager, Ticket, Timeline, Translation,
 };
 use limosa_model::{
-    Access, BLOCK, BLOCKS_PER_CHUNK, Block, BlockSet, CHUNK, ChunkIndex, DeviceAddr, Extent, HostAddr, Side,
+    Access, BLOCK, BLOCKS_PER_CHUNK, Block, BlockSet, CHUNK, ChunkIndex, DeviceAddr, Extent, HostAddr, HostRange, Side,
 };
 use limosa_os::copy::{self, Caching};
 use limosa_os::inject::{Defect, seeded};
@@ -402,6 +402,14 @@ impl DeviceView for SparseView {
             found(extent, seat);
         }
         Ok(())
+    }
+
+    unsafe fn adopt(&self, staging: HostRange) {
+        if let Some(stager) = &self.stager {
+            // A driver that takes no memory of ours has it copied once more.
+            // SAFETY: as the caller promises.
+            let _ = unsafe { stager.adopt(staging) };
+        }
     }
 
     unsafe fn upload(&self, extent: Extent, source: *const u8) -> Result<(), PagerError> {
