@@ -126,6 +126,13 @@ impl DataFile {
         Ok(self.inner.len()?)
     }
 
+    /// How many of `len` bytes from `offset` on the page cache has, by whole pages; `None` where the kernel does not tell
+    /// (Linux before 6.5, and overlay file systems). What it has wholly is read from there.
+    #[must_use]
+    pub fn cached_bytes(&self, offset: u64, len: u64) -> Option<u64> {
+        self.inner.cached_bytes(offset, len)
+    }
+
     /// Has what was written stay, whatever happens to the machine. Waits for the drive.
     ///
     /// # Errors

@@ -87,6 +87,9 @@ pub(crate) struct Compile {
 /// Options of `limosa doctor`.
 #[derive(Args)]
 pub(crate) struct Doctor {
+    /// Say of these files which ways their data can take to the device and back, and why no better ones
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
     /// Write the report as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -175,7 +175,7 @@ impl Core {
             return None;
         }
         let holds = possible.and_then(|()| self.hold_all(&record, everything, &before));
-        if holds.as_ref().is_err_and(is_crowded) && state.held_blocks > 0 {
+        if holds.as_ref().is_err_and(is_crowded) && state.is_at_work() {
             // The driver has less than the budget, or maps less: what runs will leave room.
             return None;
         }
@@ -208,7 +208,7 @@ impl Core {
             return None;
         }
         let seats = possible.and_then(|()| self.take_seats(&record, streaming, pins));
-        if seats.as_ref().is_err_and(is_crowded) && state.held_blocks > 0 {
+        if seats.as_ref().is_err_and(is_crowded) && state.is_at_work() {
             return None;
         }
         let Queued { order, pending, .. } = state.queued.remove(at)?;
@@ -295,7 +295,7 @@ impl Core {
         let taken = taken - self.held_of(&record.sets()) * BLOCK;
         // Alone on the device, a launch may take all of it.
         let faults = record.may_fault || state.running.iter().any(|other| other.record.may_fault);
-        let shared = faults && state.held_blocks > 0;
+        let shared = faults && state.is_at_work();
         taken + if shared { reserve } else { 0 } <= budget && (!limited || self.fits_limits(record, shared))
     }
 

@@ -1,13 +1,13 @@
 //! The engine: carries out the model's plans through the operating system and the device.
 //!
-//! Faults of both sides, migration, eviction, prefetch, residency, admission of launches, loss of the device. Decisions
-//! are limosa-model's; system calls and Vulkan calls are limosa-os's and limosa-gpu's.
+//! Faults of both sides, migration, eviction, prefetch, residency, admission of launches, streaming, loss of the device.
+//! Decisions are limosa-model's; system calls and Vulkan calls are limosa-os's and limosa-gpu's.
 //!
 //! # Locks
 //! In this order: the arena; the scheduler's state; the VRAM pool; a `Limit`'s order; a chunk's `Cell`; a view's own, or
 //! the list of allocations. A cell's lock is never held over a move, a system call that can sleep, or a wait; who meets a
 //! busy or held block parks or waits for the cell's epoch. The scheduler's is held over an admission, which waits for
-//! moves only. The notifier's comes last of all. Application code runs under none of them, nor on a thread that others
+//! moves only. The thread that streams takes it when a transfer ends, holding nothing else. The notifier's comes last of all. Application code runs under none of them, nor on a thread that others
 //! wait for: what launches kept is dropped by the application's threads, and what it has called when something is over is
 //! called by the notifier's.
 

@@ -127,6 +127,13 @@ pub(crate) struct State {
     discarded: Vec<Box<dyn Any + Send>>,
 }
 
+impl State {
+    /// Whether launches run, or transfers hold something.
+    pub(crate) fn is_at_work(&self) -> bool {
+        !self.running.is_empty() || self.held_blocks > 0
+    }
+}
+
 /// The launches of a heap, in order.
 #[derive(Default)]
 pub(crate) struct Scheduler {

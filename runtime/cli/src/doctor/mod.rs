@@ -2,6 +2,7 @@
 //! to find out, and changes nothing.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use limosa::{Adapter, Context, DeviceChoice, Error, Home, Instance, Machine, ViewKind};
@@ -10,19 +11,21 @@ use crate::error::{CliError, with_causes};
 use crate::options;
 use crate::progress::Spinner;
 
+mod files;
 mod remedy;
 mod report;
 mod text;
 
+use files::FileReport;
 use report::{
     Defaults, Device, HostEngine, HugePages, Limits, MachineFacts, NotBuilt, Problem, Report, Shim, Translation, View,
 };
 
-/// Looks, and writes the report. The exit status is 0 if a context can be opened.
+/// Looks, and writes the report. The exit status is 0 if a context can be opened, and each file that was named.
 pub(crate) fn run(options: &options::Doctor, out: &mut impl Write) -> Result<ExitCode, CliError> {
     let report = {
         let _progress = Spinner::start("looking at devices and kernel");
-        examine()
+        Report { files: examine_files(&options.files), ..examine() }
     };
     if options.json {
         serde_json::to_writer_pretty(&mut *out, &report)?;
@@ -30,7 +33,14 @@ pub(crate) fn run(options: &options::Doctor, out: &mut impl Write) -> Result<Exi
     } else {
         text::write(&report, out)?;
     }
-    Ok(if report.usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let opened = report.files.iter().all(|file| file.facts.is_some());
+    Ok(if report.usable && opened { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// On the device that a program would get.
+fn examine_files(files: &[PathBuf]) -> Vec<FileReport> {
+    let context = if files.is_empty() { None } else { Context::new().ok() };
+    files::examine(context.as_ref(), files)
 }
 
 fn examine() -> Report {
@@ -65,6 +75,7 @@ fn examine() -> Report {
             max_map_count: machine.map_count_max,
         },
         defaults,
+        files: Vec::new(),
         not_built_yet: NotBuilt::ALL,
     }
 }

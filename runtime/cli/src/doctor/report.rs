@@ -3,6 +3,8 @@
 use limosa::{Adapter, Backing, DeviceMemory, Faults, KernelShim, OsError};
 use serde::Serialize;
 
+use super::files::FileReport;
+
 use crate::device::kind_word;
 use crate::error::with_causes;
 
@@ -20,6 +22,8 @@ pub(super) struct Report {
     pub(super) kernel_shim: Shim,
     pub(super) machine: MachineFacts,
     pub(super) defaults: Defaults,
+    /// Those that were named.
+    pub(super) files: Vec<FileReport>,
     pub(super) not_built_yet: &'static [NotBuilt],
 }
 

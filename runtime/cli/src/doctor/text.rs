@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::files::FileReport;
 use super::report::{Device, Problem, Report, Shim, ShimOffer};
 use crate::table::Table;
 use crate::units::{bytes, count};
@@ -9,6 +10,10 @@ use crate::units::{bytes, count};
 /// Writes the report.
 pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "limosa {}: {}\n", report.limosa_version, verdict(report))?;
+    if !report.files.is_empty() {
+        // Who asks about files wants to read about files.
+        return report.files.iter().try_for_each(|file| writeln!(out, "{}", file_table(file)));
+    }
     if let Some(problem) = &report.device_problem {
         writeln!(out, "Devices: none\n{}", problem_lines(problem))?;
     }
@@ -32,6 +37,39 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         table.row(part.part, [part.meaning.to_owned()]);
     }
     write!(out, "{table}")
+}
+
+fn file_table(file: &FileReport) -> Table {
+    let mut table = Table::of_text(format!("File {}", file.file.display()));
+    if let Some(problem) = &file.problem {
+        table.row("problem", [problem.clone()]);
+    }
+    if let Some(facts) = &file.facts {
+        let size = facts.bytes.map_or_else(|| "of unknown length".to_owned(), bytes);
+        let checksums = if facts.checksums { ", with checksums that the CPU computes" } else { "" };
+        let disk = facts.disk.as_ref().map_or_else(|| "no disk".to_owned(), |disk| format!("disk {disk}"));
+        let kind = facts.kind.replace('_', " ");
+        table.row("file", [format!("{kind}, {size}, on {} ({disk}){checksums}", facts.file_system)]);
+        let direct = match (&facts.direct_alignment, &facts.no_direct) {
+            (Some([memory, offset]), _) => format!("memory by {memory} bytes, offsets and lengths by {offset}"),
+            (None, why) => format!("none: {}", why.as_deref().unwrap_or("unknown")),
+        };
+        table.row("direct I/O", [direct]);
+        if let Some(cached) = facts.cached_bytes.filter(|cached| *cached > 0) {
+            let told = format!("{}; what it has wholly is read from there, if that is faster", bytes(cached));
+            table.row("page cache", [told]);
+        }
+    }
+    for (way, tiers) in [("read", &file.reading), ("write", &file.writing)] {
+        let best = tiers.iter().position(|tier| tier.serves);
+        for (place, tier) in tiers.iter().enumerate() {
+            let tried = if tier.tried_bytes > 0 { format!(", tried with {}", bytes(tier.tried_bytes)) } else { String::new() };
+            let serves = if Some(place) == best { "is taken" } else { "serves" };
+            let told = tier.obstacle.as_ref().map_or_else(|| format!("{serves}{tried}"), |why| format!("no: {why}"));
+            table.row(&format!("{way} {}", tier.tier), [told]);
+        }
+    }
+    table
 }
 
 fn verdict(report: &Report) -> String {
