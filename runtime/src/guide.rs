@@ -5,7 +5,8 @@
 //! 3. [Choosing homes and advice](placement)
 //! 4. [What is slow, and how to see it](performance)
 //! 5. [What each device class does](devices)
-//! 6. [Coming from CUDA managed memory or OpenCL SVM](comparison)
+//! 6. [Streaming files](streaming)
+//! 7. [Coming from CUDA managed memory or OpenCL SVM](comparison)
 //!
 //! Why safe programs cannot race with kernels is on a page of its own: [`crate::soundness`].
 
@@ -23,6 +24,9 @@ pub mod performance {}
 
 #[doc = include_str!("guide/devices.md")]
 pub mod devices {}
+
+#[doc = include_str!("guide/streaming.md")]
+pub mod streaming {}
 
 #[doc = include_str!("guide/comparison.md")]
 pub mod comparison {}
