@@ -10,29 +10,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::builder;
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, turn};
 use common::gate::Gate;
-use common::views::BESIDE_KERNELS;
+use common::views::{BESIDE_KERNELS, Way};
 use limosa::inject::{self, Call};
 use limosa::{Advice, ContextBuilder, FaultMode, Heap, Home, PagerError, Side, UnifiedVec, ViewKind};
 use limosa_shaders::{lookup, stress};
 
-/// Each way in which a device reaches a heap.
-fn ways() -> [(&'static str, ContextBuilder); 5] {
+/// Each way in which a device reaches a heap, with each home that it has there.
+fn ways() -> [(&'static str, Home, ContextBuilder); 8] {
+    inject::stand_in_for_peer_memory(64 * MIB);
     let budget = || builder().device_budget(8 * MIB);
+    let (import, sparse) = (|| budget().view(ViewKind::Import), || budget().view(ViewKind::Sparse));
+    let in_thread = || import().fault_mode(FaultMode::InThread);
     [
-        ("shared, import", budget().view(ViewKind::Import)),
-        ("shared, import, in thread", budget().view(ViewKind::Import).fault_mode(FaultMode::InThread)),
-        ("shared, import, no host budget", budget().view(ViewKind::Import).host_budget(0)),
-        ("shared, sparse", budget().view(ViewKind::Sparse)),
-        ("shared, sparse, several buffers", budget().view(ViewKind::Sparse).segment_limit(4 * MIB).staged_copies(true)),
+        ("shared, import", Home::Shared, import()),
+        ("shared, import, in thread", Home::Shared, in_thread()),
+        ("shared, import, no host budget", Home::Shared, import().host_budget(0)),
+        ("shared, sparse", Home::Shared, sparse()),
+        ("shared, sparse, several buffers", Home::Shared, sparse().segment_limit(4 * MIB).staged_copies(true)),
+        ("shared on a device, import", Home::SharedDevice, import()),
+        ("shared on a device, import, in thread", Home::SharedDevice, in_thread()),
+        ("shared on a device, import, no host budget", Home::SharedDevice, import().host_budget(0)),
     ]
 }
 
 fn each(check: impl Fn(&Kit, &Heap, &str)) {
-    for (what, builder) in ways() {
+    for (what, home, builder) in ways() {
         let Some(kit) = Kit::new(what, builder) else { return };
-        let shared = kit.heap().in_home(Home::Shared);
+        let shared = kit.heap().in_home(home);
         check(&kit, &shared, what);
         kit.works();
+        drop((shared, kit));
+        assert_eq!(inject::peer_memory_used(), 0, "{what}: the device has its memory again");
     }
 }
 
@@ -47,7 +55,7 @@ fn both_sides_use_one_memory_without_copies_or_faults() {
         // More than the device budget: shared memory does not count.
         let words = 12 * (1 << 20) / 4;
         let mut vec = shared.vec_with(words, |i| u32::try_from(i).unwrap()).unwrap();
-        assert_eq!(vec.raw().home(), Home::Shared);
+        assert_ne!(vec.raw().home(), Home::Migrating);
         let before = kit.heap().counters();
         let device = kit.heap().device_bytes();
         for value in 1..4 {
@@ -148,9 +156,9 @@ fn hints_and_pins_on_shared_memory_do_what_they_can() {
 #[test]
 fn what_both_see_outlives_the_device() {
     let _turn = turn("shared, lost");
-    for (what, builder) in ways() {
+    for (what, home, builder) in ways() {
         let Some(kit) = Kit::new(what, builder) else { return };
-        let mut vec = kit.heap().in_home(Home::Shared).vec_zeroed::<u32>(2 * BLOCK_WORDS).unwrap();
+        let mut vec = kit.heap().in_home(home).vec_zeroed::<u32>(2 * BLOCK_WORDS).unwrap();
         kit.fill(&mut vec, 8).unwrap().wait().unwrap();
         inject::lose_device();
         let error = kit.fill(&mut vec, 9).and_then(|event| event.wait()).unwrap_err();
@@ -164,9 +172,9 @@ fn what_both_see_outlives_the_device() {
 #[test]
 fn what_cannot_be_shared_is_told_and_leaves_nothing() {
     let _turn = turn("shared, refused");
-    for (what, builder) in ways() {
+    for (what, home, builder) in ways() {
         let Some(kit) = Kit::new(what, builder.host_limit(32 * MIB)) else { return };
-        let shared = kit.heap().in_home(Home::Shared);
+        let shared = kit.heap().in_home(home);
         let error = shared.vec_zeroed::<u32>(40 << 20).map(drop).unwrap_err();
         assert!(error.is_out_of_memory(), "{what}: {error}");
         for call in [Call::Open, Call::Reserve] {
@@ -234,9 +242,9 @@ fn what_could_not_be_taken_out_of_sight_stays_out_of_use() {
 #[test]
 fn what_shared_homes_had_is_there_for_others() {
     let _turn = turn("shared, trimmed");
-    for (what, builder) in ways() {
+    for (what, home, builder) in ways() {
         let Some(kit) = Kit::new(what, builder.host_limit(64 * MIB)) else { return };
-        let shared = kit.heap().in_home(Home::Shared);
+        let shared = kit.heap().in_home(home);
         let words = 40 * (1 << 20) / 4;
         for value in 1..4 {
             let mut both = shared.vec_zeroed::<u32>(words).unwrap();
@@ -257,9 +265,12 @@ fn what_shared_homes_had_is_there_for_others() {
 #[test]
 fn launches_and_commands_that_conflict_over_shared_memory_come_one_after_the_other() {
     let _turn = turn("order over shared memory");
-    for way in BESIDE_KERNELS {
+    inject::stand_in_for_peer_memory(64 * MIB);
+    let homes = |way: &Way| [Home::Shared, Home::SharedDevice].map(|home| (*way, home));
+    let ways = BESIDE_KERNELS.iter().flat_map(homes);
+    for (way, home) in ways.filter(|(way, home)| *home == Home::Shared || way.view == ViewKind::Import) {
         let Some(kit) = way.kit("order over shared memory", builder()) else { continue };
-        let mut vec = kit.heap().in_home(Home::Shared).vec_zeroed::<u32>(BLOCK_WORDS).unwrap();
+        let mut vec = kit.heap().in_home(home).vec_zeroed::<u32>(BLOCK_WORDS).unwrap();
         let mut copy = kit.heap().vec_zeroed::<u32>(BLOCK_WORDS).unwrap();
         let (other, loose) =
             (kit.context.queue().unwrap(), kit.context.queue_builder().out_of_order().build().unwrap());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use limosa_gpu::GpuError;
 use limosa_model::{Access, Advice, Extent, HostRange, Side};
-use limosa_pager::{AllocationOptions, Heap, Home, LaunchMark, PagerError, Residency, ResidencySummary};
+use limosa_pager::{AllocationOptions, Heap, Home, LaunchMark, PagerError, PeerProvider, Residency, ResidencySummary};
 
 use crate::pointer::GpuPtr;
 use crate::uses::Uses;
@@ -74,6 +74,12 @@ impl RawAllocation {
     #[must_use]
     pub fn home(&self) -> Home {
         self.options.home
+    }
+
+    /// Whose memory it is, in [`Home::SharedDevice`].
+    #[must_use]
+    pub fn peer_provider(&self) -> Option<PeerProvider> {
+        self.heap.peer_memory_at(self.start).map(|memory| memory.provider().clone())
     }
 
     /// Where it is; the same on both sides. What is stored through it while a launch may touch the same bytes is the
@@ -179,7 +185,7 @@ impl RawAllocation {
     pub(crate) fn unheld_conflicts(&self, extent: Extent, access: Access) -> Vec<LaunchMark> {
         match self.home() {
             Home::Migrating => Vec::new(),
-            Home::Shared => self.uses.conflicts_with(extent, access),
+            Home::Shared | Home::SharedDevice => self.uses.conflicts_with(extent, access),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use limosa_gpu::{Adapter, Device, DeviceChoice, DeviceKind, Instance, Translation};
 use limosa_model::Edge;
-use limosa_pager::{AllocationOptions, DeviceClass, FaultMode, HeapConfig, Machine, ViewKind};
+use limosa_pager::{AllocationOptions, DeviceClass, FaultMode, HeapConfig, Machine, PeerChoice, ViewKind};
 
 use crate::Result;
 use crate::heap::Heap;
@@ -191,6 +191,7 @@ pub struct ContextBuilder {
     staged_copies: bool,
     mappings_limit: Option<u64>,
     device_class: Option<DeviceClass>,
+    peer_memory: PeerChoice,
     poison_stale: bool,
     check: bool,
     check_edge: Edge,
@@ -210,6 +211,7 @@ impl Default for ContextBuilder {
             staged_copies: false,
             mappings_limit: None,
             device_class: None,
+            peer_memory: PeerChoice::First,
             poison_stale: cfg!(debug_assertions),
             check: false,
             check_edge: Edge::End,
@@ -308,6 +310,14 @@ impl ContextBuilder {
         self
     }
 
+    /// Whose memory [`crate::Home::SharedDevice`] is. Default: that of the first device of the kernel module's that has
+    /// enough.
+    #[must_use]
+    pub fn peer_memory(mut self, choice: PeerChoice) -> Self {
+        self.peer_memory = choice;
+        self
+    }
+
     /// Overwrites copies that are no longer current with 0xA5, so that a defect of limosa's shows. Default: in debug
     /// builds.
     #[must_use]
@@ -332,7 +342,7 @@ impl ContextBuilder {
     /// within the blocks of one allocation (a stale index, the rest of the block at the other edge, the undeclared part
     /// of a block of which a part is declared); pointers to memory that was freed long ago and is in use again; a wrong
     /// pointer to what the launch declared; and CPU accesses by raw pointers to what a launch in flight holds, which wait
-    /// for it instead of failing. Memory of [`crate::Home::Shared`] is checked at its ends only.
+    /// for it instead of failing. Memory of shared homes is checked at its ends only.
     #[must_use]
     pub fn check(mut self, check: bool) -> Self {
         self.check = check;
@@ -378,6 +388,7 @@ impl ContextBuilder {
             staged_copies: self.staged_copies,
             mappings_limit: self.mappings_limit,
             device_class: self.device_class,
+            peer_memory: self.peer_memory,
             poison_stale: self.poison_stale,
             check: self.check,
             check_edge: self.check_edge,

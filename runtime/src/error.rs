@@ -98,7 +98,7 @@ impl Error {
                     | PagerError::SetTooLarge { .. }
                     | PagerError::DeviceLimitFull { .. }
                     | PagerError::OverDeviceLimit { .. }
-                    | PagerError::Os(OsError::OutOfMemory { .. })
+                    | PagerError::Os(OsError::OutOfMemory { .. } | OsError::NoPeerMemory { .. })
                     | PagerError::Gpu(GpuError::OutOfMemory { .. })
             )
         )

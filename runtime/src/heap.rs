@@ -101,6 +101,12 @@ impl Heap {
         RawAllocation::new(self, len, align)
     }
 
+    /// Bytes of device memory that is in [`Home::SharedDevice`] now.
+    #[must_use]
+    pub fn shared_device_bytes(&self) -> u64 {
+        self.inner.shared_device_bytes()
+    }
+
     /// An allocator for ordinary collections, with blocks of its own; see [`UnifiedAllocator`].
     #[must_use]
     pub fn allocator(&self) -> UnifiedAllocator {

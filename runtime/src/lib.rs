@@ -93,8 +93,8 @@ pub use limosa_pager::inject;
 pub use limosa_pager::{Direction, FileError, FileErrorKind, FileFacts, FileKind, Progress, Tier};
 pub use limosa_pager::{
     Allocation, AllocationCounters, Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, DeviceMemory, FaultMode, Faults,
-    Home, KernelCounters, KernelShim, Machine, Profile, Residency, ResidencySummary, Share, ShimDevice, ShimError,
-    ShimInfo, ViewKind, WATCHES_MAX, Whereabouts,
+    Home, KernelCounters, KernelShim, Machine, PeerChoice, PeerProvider, Profile, Residency, ResidencySummary, Share,
+    ShimDevice, ShimError, ShimInfo, ViewKind, WATCHES_MAX, Whereabouts,
 };
 pub use pin::HostPin;
 pub use pointer::GpuPtr;

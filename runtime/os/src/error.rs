@@ -48,6 +48,14 @@ pub enum OsError {
         /// The running kernel's release.
         release: String,
     },
+    /// No device has memory that other devices reach, or not enough.
+    #[error("{bytes} bytes of device memory that other devices reach are not to be had: {reason}")]
+    NoPeerMemory {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Why, of each device, and what to do.
+        reason: String,
+    },
     /// A mapping operation failed.
     #[error("{operation} of {bytes} bytes failed: {source}{}", hint(source))]
     Mapping {

@@ -76,7 +76,8 @@ pub enum Defect {
 
 #[cfg(feature = "inject")]
 mod armed {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::fs::File;
+    use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
     use super::{Call, Defect};
 
@@ -99,6 +100,41 @@ mod armed {
         DEFECTS.store(0, Ordering::SeqCst);
     }
 
+    /// Bytes of RAM that may stand for device memory that others reach, and that do.
+    static PEER_MAX: AtomicU64 = AtomicU64::new(0);
+    static PEER_USED: AtomicU64 = AtomicU64::new(0);
+
+    /// Has RAM stand for device memory that other devices reach, of which there are `bytes` then; zero: no more. It is
+    /// not among what [`clear`] ends.
+    pub fn stand_in_for_peer_memory(bytes: u64) {
+        PEER_MAX.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Bytes of RAM that stand for device memory now.
+    pub fn peer_memory_used() -> u64 {
+        PEER_USED.load(Ordering::SeqCst)
+    }
+
+    /// A file of RAM in the place of device memory, if a test wants that; or that there is no more.
+    pub(crate) fn peer_memory(bytes: u64) -> Option<Result<File, String>> {
+        let max = PEER_MAX.load(Ordering::SeqCst);
+        if max == 0 {
+            return None;
+        }
+        if peer_memory_used() + bytes > max {
+            return Some(Err(format!("the {max} bytes that stand for a device's memory are in use")));
+        }
+        Some(crate::memfile::anonymous_file(bytes).map_err(|error| error.to_string()))
+    }
+
+    pub(crate) fn use_peer_memory(bytes: u64) {
+        PEER_USED.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    pub(crate) fn give_peer_memory_back(bytes: u64) {
+        PEER_USED.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
     pub(super) fn call_fails(call: Call) -> bool {
         CALLS.load(Ordering::Relaxed) >> call as u32 & 1 == 1
     }
@@ -110,7 +146,9 @@ mod armed {
 }
 
 #[cfg(feature = "inject")]
-pub use armed::{clear, fail, seed, seeded};
+pub use armed::{clear, fail, peer_memory_used, seed, seeded, stand_in_for_peer_memory};
+#[cfg(feature = "inject")]
+pub(crate) use armed::{give_peer_memory_back, peer_memory, use_peer_memory};
 
 /// Whether a step must be left out: never, without the feature.
 #[cfg(not(feature = "inject"))]

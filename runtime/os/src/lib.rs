@@ -1,7 +1,8 @@
 //! Everything that limosa asks of Linux, and all unsafe code that asking takes.
 //!
 //! Reservations of address space, memory files in huge pages, fault windows on userfaultfd, fault delivery by signal,
-//! futexes, files and the kernel's queue for them, the kernel module's client, and what `limosa doctor` says about a machine. An errno becomes a meaning here
+//! futexes, files and the kernel's queue for them, the kernel module's client, device memory that others reach, and what
+//! `limosa doctor` says about a machine. An errno becomes a meaning here
 //! and goes no further up. The crate does *not* know block states, policies, or Vulkan.
 
 pub mod copy;
@@ -13,6 +14,7 @@ pub mod machine;
 mod mapping;
 mod memfile;
 pub mod pagemap;
+mod peer_memory;
 mod reservation;
 mod ring;
 pub mod shim;
@@ -30,6 +32,7 @@ pub use file::{
 };
 pub use mapping::Mapping;
 pub use memfile::{Backing, HugePages, MemoryFile};
+pub use peer_memory::{PeerChoice, PeerMemory, PeerProvider, Published, published};
 pub use reservation::Reservation;
 pub use ring::{BufferId, Completion, FileSlot, QueueFull, Request, Ring, RingError, RingFile, RingWaker};
 pub use staging::Staging;

@@ -1,6 +1,7 @@
 //! The runtime's own mapping of a memory file: where copies are made. It never faults in a way that anyone must
 //! serve, and it does *not* follow what the application's or the GPU's window shows.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use limosa_model::{Extent, HostRange};
@@ -122,16 +123,21 @@ pub(crate) fn map_file(reservation: &Reservation, file: &MemoryFile) -> Result<(
 
 /// The same for a part, which replaces whatever is mapped there.
 pub(crate) fn map_part(reservation: &Reservation, file: &MemoryFile, extent: Extent) -> Result<(), OsError> {
+    map_fd(reservation, extent, file.raw(), extent.start)
+}
+
+/// Maps what a descriptor has from `offset` on over a part of `reservation`, as [`map_part`].
+pub(crate) fn map_fd(reservation: &Reservation, extent: Extent, fd: RawFd, offset: u64) -> Result<(), OsError> {
     let (start, len) = reservation.at(extent);
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
-    let offset = libc::off_t::try_from(extent.start).unwrap_or(libc::off_t::MAX);
+    let offset = libc::off_t::try_from(offset).unwrap_or(libc::off_t::MAX);
     inject::fails(inject::Call::Map).map_err(|source| OsError::Mapping {
         operation: "mapping",
         bytes: extent.len,
         source,
     })?;
     // SAFETY: replaces exactly a range that `reservation` owns.
-    let mapped = unsafe { libc::mmap(start, len, protection, flags, file.raw(), offset) };
+    let mapped = unsafe { libc::mmap(start, len, protection, flags, fd, offset) };
     if mapped == libc::MAP_FAILED {
         return Err(OsError::mapping("mapping", extent.len));
     }

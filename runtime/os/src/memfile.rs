@@ -144,6 +144,14 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     }
 }
 
+/// A file of `len` bytes of memory, zeros.
+#[cfg(any(test, feature = "inject"))]
+pub(crate) fn anonymous_file(len: u64) -> io::Result<fs::File> {
+    let file = fs::File::from(memfd()?);
+    file.set_len(len)?;
+    Ok(file)
+}
+
 pub(crate) fn memfd() -> io::Result<OwnedFd> {
     // SAFETY: a system call with a static string.
     owned(unsafe { libc::memfd_create(c"limosa".as_ptr(), libc::MFD_CLOEXEC) }.into())

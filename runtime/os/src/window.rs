@@ -5,7 +5,7 @@
 //! window does *not* keep track of what is open; a range may be opened twice and closed when it is not open.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,8 +16,9 @@ use crate::error::OsError;
 use crate::futex;
 use crate::inject::{self, Call, Defect};
 use crate::machine::complain;
-use crate::mapping::{map_file, map_part, populate};
+use crate::mapping::{map_fd, map_file, map_part, populate};
 use crate::memfile::MemoryFile;
+use crate::peer_memory::PeerMemory;
 use crate::reservation::Reservation;
 use crate::uffd::{Delivery, Fault, Message, Opened, Userfaultfd};
 use crate::wakeup::Wakeup;
@@ -188,7 +189,7 @@ impl FaultWindow {
         Ok(())
     }
 
-    /// Ends a [`Self::substitute`], [`Self::expose`], [`Self::show`] or [`Self::alias`]: the range faults again.
+    /// Ends a [`Self::substitute`], [`Self::expose`], [`Self::show`], [`Self::show_peer`] or [`Self::alias`]: the range faults again.
     ///
     /// # Errors
     /// [`OsError::Mapping`].
@@ -229,6 +230,20 @@ impl FaultWindow {
         let (start, len) = self.reservation.at(extent);
         // SAFETY: the range just mapped.
         unsafe { populate(start, len) }
+    }
+
+    /// Shows device memory, from `offset` of it on, without faults of ours, until [`Self::restore`]. Its pages come at
+    /// their first touch. When the device's driver goes, they go: a touch is then SIGBUS.
+    ///
+    /// # Errors
+    /// [`OsError::Mapping`].
+    pub fn show_peer(&self, extent: Extent, memory: &PeerMemory, offset: u64) -> Result<(), OsError> {
+        inject::fails(Call::Open).map_err(|source| failed("opening", extent.len, source))?;
+        map_fd(&self.reservation, extent, memory.as_fd().as_raw_fd(), offset)?;
+        // Who waited there waits no longer.
+        let (start, len) = self.reservation.at(extent);
+        let _ = self.uffd.wake(start as usize, len);
+        Ok(())
     }
 
     /// Shows memory that is mapped elsewhere in the process, without faults, until [`Self::restore`]: whoever touches
@@ -412,6 +427,52 @@ mod tests {
         assert!(matches!(refused, Err(OsError::Mapping { .. })), "{refused:?}");
         assert!(is_whole(&window), "a hole in the reservation");
         window.restore(part).unwrap();
+    }
+
+    #[test]
+    fn two_windows_show_one_memory_of_a_device_from_any_page_of_it_on_and_children_do_not() {
+        let page = |number: u64| Extent { start: number * PAGE, len: PAGE };
+        let file = crate::shim::test_pool(4 * PAGE);
+        let memory = PeerMemory::stand_in(file.try_clone().unwrap(), 4 * PAGE);
+        let (one, other) = (window(), window());
+        let [at_one, at_other] = [(&one, page(9)), (&other, page(70))].map(|(window, extent)| {
+            window.show_peer(extent, &memory, 2 * PAGE).unwrap();
+            window.reservation.at(extent).0.cast::<u64>()
+        });
+        // SAFETY: both show a page of a file.
+        unsafe {
+            at_one.write_volatile(7);
+            assert_eq!(at_other.read_volatile(), 7);
+        }
+        let mut word = [0; 8];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut word, 2 * PAGE).unwrap();
+        assert_eq!(u64::from_ne_bytes(word), 7);
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let flags = |at: *mut u64| {
+            let begins = format!("{:x}-", at.addr());
+            let rest = maps.split_once(&begins).unwrap().1;
+            rest.lines().find(|line| line.starts_with("VmFlags:")).unwrap().contains(" dc")
+        };
+        assert!(flags(at_one) && flags(at_other), "a child would have it");
+
+        drop(memory);
+        // SAFETY: what is mapped keeps the memory.
+        unsafe { assert_eq!(at_one.read_volatile(), 7) };
+        one.restore(page(9)).unwrap();
+        other.restore(page(70)).unwrap();
+        assert!(is_whole(&one) && is_whole(&other));
+        assert!(!crate::shim::test_is_mapped(&file), "it is the device's again");
+    }
+
+    #[test]
+    fn device_memory_that_is_gone_leaves_the_window_whole() {
+        let (window, part) = (window(), Extent { start: CHUNK / 2, len: CHUNK / 4 });
+        let null = PeerMemory::stand_in(std::fs::File::open("/dev/null").unwrap(), part.len);
+        let refused = window.show_peer(part, &null, 0);
+        assert!(matches!(refused, Err(OsError::Mapping { .. })), "{refused:?}");
+        assert!(is_whole(&window), "a hole in the reservation");
+        window.restore(part).unwrap();
+        assert!(is_whole(&window));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use limosa_model::geometry::round_up;
 use limosa_model::{CHUNK, Edge};
-use limosa_os::Delivery;
+use limosa_os::{Delivery, PeerChoice};
 
 use crate::error::PagerError;
 use crate::view::ViewKind;
@@ -55,6 +55,8 @@ pub struct HeapConfig {
     pub view: Option<ViewKind>,
     /// The largest buffer to ask of the driver for [`ViewKind::Sparse`], in bytes; `None`: its own limit.
     pub segment_limit: Option<u64>,
+    /// Whose memory [`crate::Home::SharedDevice`] is.
+    pub peer_memory: PeerChoice,
     /// Copies through the driver, also where the CPU could use device memory itself ([`ViewKind::Sparse`]).
     pub staged_copies: bool,
     /// The most pieces that bindings may lie in; `None`: what the driver takes ([`ViewKind::Sparse`]).

@@ -18,6 +18,7 @@ use crate::error::PagerError;
 use crate::host_frames::HostPool;
 use crate::launch::LaunchLog;
 use crate::notifier::Notifier;
+use crate::peers::Peers;
 use crate::record::HeapId;
 use crate::scheduler::Scheduler;
 use crate::side::{SideMemory, SideOptions};
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) host_pool: HostPool,
     pub(crate) counters: LiveCounters,
     pub(crate) allocations: Allocations,
+    pub(crate) peers: Peers,
     pub(crate) watches: Watches,
     pub(crate) throttle: Throttle,
     pub(crate) launches: LaunchLog,
@@ -103,6 +105,7 @@ impl Core {
             host_pool: HostPool::new(config.host_budget, config.host_limit)?,
             counters: LiveCounters::default(),
             allocations: Allocations::default(),
+            peers: Peers::default(),
             watches: Watches::default(),
             throttle: Throttle::default(),
             launches: LaunchLog::default(),

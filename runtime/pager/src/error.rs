@@ -395,6 +395,8 @@ pub enum TouchCause {
     HostMemoryFull,
     /// The operating system would not map it.
     NotMapped,
+    /// It was memory of a device whose driver has been unbound.
+    DeviceGone,
 }
 
 impl fmt::Display for TouchCause {
@@ -411,6 +413,7 @@ impl fmt::Display for TouchCause {
                 "for which the system has no memory left: free some, or raise the host budget to keep it reserved"
             }
             Self::NotMapped => "which the operating system would not map",
+            Self::DeviceGone => "which was memory of a device that is gone: its driver was unbound",
         })
     }
 }

@@ -203,6 +203,11 @@ unsafe impl signal::ServeInThread for InThread {
     fn serve(&self, address: HostAddr, access: Option<Access>) -> bool {
         let Some(offset) = self.core.host_range().offset_of(address) else { return false };
         let access = access.unwrap_or_else(|| self.likely_access(offset));
+        // Nothing of it faults but when it is gone, and then always.
+        if self.core.peers.contain(offset) {
+            self.core.complain(address, access, TouchCause::DeviceGone);
+            return false;
+        }
         if let (false, Some(cell)) =
             (self.core.view.copies_in_place(), self.core.cells.get(ChunkIndex::containing(offset)))
         {

@@ -272,7 +272,7 @@ impl Heap {
     ///
     /// # Errors
     /// [`PagerError::HeapFull`], [`PagerError::Alignment`], [`limosa_os::OsError::OutOfMemory`]; in a shared home also
-    /// [`PagerError::NoSharedHome`].
+    /// [`PagerError::NoSharedHome`], on a device [`limosa_os::OsError::NoPeerMemory`].
     pub fn allocate(&self, len: u64, align: u64, options: &AllocationOptions) -> Result<Extent, PagerError> {
         let migrating = |arena: &mut Arena| arena.allocate(len, align);
         self.allocate_by(migrating, len, align, options)
@@ -290,6 +290,7 @@ impl Heap {
         let placed = match options.home {
             Home::Migrating => self.place_migrating(&mut arena, migrating)?,
             Home::Shared => self.place_shared(&mut arena, len, align)?,
+            Home::SharedDevice => self.place_shared_device(&mut arena, len, align)?,
         };
         let own = arena.own_blocks(placed.extent).len > 0;
         self.core.open_account(placed.extent, placed.fresh_blocks, own, options);
@@ -339,7 +340,11 @@ impl Heap {
         let mut arena = self.arena();
         let Placement { fresh_blocks, .. } = arena.free(start).map_err(|error| self.arena_error(error))?;
         self.core.close_account(start, fresh_blocks);
-        fresh_blocks.map_or(Ok(()), |blocks| self.take_out_of_use(&mut arena, blocks))
+        let Some(blocks) = fresh_blocks else { return Ok(()) };
+        let freed = self.take_out_of_use(&mut arena, blocks);
+        // What could not be unmapped keeps it.
+        drop(self.core.peers.leave(blocks.start));
+        freed
     }
 
     /// Frees blocks that the arena has back already. Its lock keeps them from being given to somebody else before they

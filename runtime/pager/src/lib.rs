@@ -5,7 +5,7 @@
 //!
 //! # Locks
 //! In this order: the arena; the scheduler's state; the VRAM pool; a `Limit`'s order; a chunk's `Cell`; a view's own, or
-//! the list of allocations. A cell's lock is never held over a move, a system call that can sleep, or a wait; who meets a
+//! the list of allocations, or of peers. A cell's lock is never held over a move, a system call that can sleep, or a wait; who meets a
 //! busy or held block parks or waits for the cell's epoch. The scheduler's is held over an admission, which waits for
 //! moves only. The thread that streams takes it when a transfer ends, holding nothing else. The notifier's comes last of all. Application code runs under none of them, nor on a thread that others
 //! wait for: what launches kept is dropped by the application's threads, and what it has called when something is over is
@@ -34,6 +34,7 @@ mod launch;
 mod limit;
 mod loss;
 mod notifier;
+mod peers;
 mod pins;
 mod profile;
 mod reaper;
@@ -73,9 +74,10 @@ pub use host_work::Marker;
 pub use launch::{Launch, LaunchQueue};
 pub use limosa_os::machine::{Faults, KernelShim, Machine, ShimDevice};
 pub use limosa_os::shim::{DeviceMemory, Info as ShimInfo, ShimError};
-pub use limosa_os::{FileError, FileErrorKind, FileFacts, FileKind, OpenHow};
 pub use limosa_os::shim::Direction;
-pub use limosa_os::{Backing, DataFile, OsError};
+pub use limosa_os::{
+    Backing, DataFile, FileError, FileErrorKind, FileFacts, FileKind, OpenHow, OsError, PeerChoice, PeerMemory, PeerProvider,
+};
 pub use profile::Profile;
 pub use residency::{Residency, ResidencySummary};
 pub use stream::{

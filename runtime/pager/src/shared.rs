@@ -1,29 +1,59 @@
-//! Shared homes: memory that both sides see at all times, without copies, faults or holds.
+//! Shared homes: memory that both sides see at all times, without copies, faults or holds; in RAM, or on a device.
 //!
 //! It is allocated and freed, and nothing else happens to it; who touches it when is the program's business. How one
-//! memory comes into both views is the view's. It does *not* survive a lost device any better or worse than the driver
+//! memory comes into both views is the view's, and whose device memory it is [`crate::peers`]'. It does *not* survive a lost device any better or worse than the driver
 //! lets it: nothing of it is poisoned.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use limosa_model::{Arena, BLOCK, BlockSet, Cause, ChunkIndex, DeclaredSets, Extent, Placement};
-use limosa_os::OsError;
+use limosa_model::{Arena, BLOCK, BlockSet, CHUNK, Cause, ChunkIndex, DeclaredSets, Extent, Placement, Side};
+use limosa_os::{OsError, PeerMemory};
 
 use crate::core::Core;
 use crate::error::PagerError;
 use crate::heap::Heap;
+use crate::peers::Peer;
 
 impl Heap {
     /// Places `len` bytes, rounded up to whole blocks, of a shared home: zeros, seen by both sides until they are freed.
     pub(crate) fn place_shared(&self, arena: &mut Arena, len: u64, align: u64) -> Result<Placement, PagerError> {
         let placed = arena.allocate(len.max(BLOCK), align.max(BLOCK)).map_err(|error| self.arena_error(error))?;
         let Some(blocks) = placed.fresh_blocks else { return Ok(placed) };
+        self.share_all(arena, placed, blocks, None)
+    }
+
+    /// The same of a device's memory.
+    pub(crate) fn place_shared_device(&self, arena: &mut Arena, len: u64, align: u64) -> Result<Placement, PagerError> {
+        let core = self.core();
+        core.view.shows_peers()?;
+        // From a chunk on, so that one mapping of the CPU's has as much as one of the device's memory.
+        let own = if len < CHUNK { BLOCK } else { CHUNK };
+        let placed = arena.allocate(len.max(BLOCK), align.max(own)).map_err(|error| self.arena_error(error))?;
+        let Some(blocks) = placed.fresh_blocks else { return Ok(placed) };
+        let memory = PeerMemory::take(core.config.peer_memory, blocks.len).inspect_err(|_| {
+            let _ = arena.free(placed.extent.start);
+        })?;
+        let peer = Peer { blocks, memory: Arc::new(memory) };
+        let placed = self.share_all(arena, placed, blocks, Some(&peer))?;
+        core.peers.enter(peer);
+        Ok(placed)
+    }
+
+    /// Shares all of an allocation, or nothing.
+    fn share_all(
+        &self,
+        arena: &mut Arena,
+        placed: Placement,
+        blocks: Extent,
+        peer: Option<&Peer>,
+    ) -> Result<Placement, PagerError> {
         for (chunk, set) in blocks.chunks() {
             // What is kept for others may be the room that is lacking.
-            let room = || self.room_to_share(chunk, set);
+            let room = || if peer.is_some() { Ok(()) } else { self.room_to_share(chunk, set) };
             let reserved = room().or_else(|error| if self.core().make_host_room() { room() } else { Err(error) });
             let starts = chunk == ChunkIndex::containing(blocks.start);
-            if let Err(error) = reserved.and_then(|()| self.share(chunk, set, starts)) {
+            if let Err(error) = reserved.and_then(|()| self.share(chunk, set, starts, peer)) {
                 let begun = blocks.chunks().take_while(|(other, _)| *other <= chunk);
                 let kept: Vec<_> = begun.filter(|(chunk, set)| self.end_share(*chunk, *set).is_err()).collect();
                 let _ = arena.free(placed.extent.start);
@@ -52,9 +82,14 @@ impl Heap {
     }
 
     /// Has both sides see the blocks. The caller holds the arena's lock, and ends what this has begun if it fails.
-    fn share(&self, chunk: ChunkIndex, set: BlockSet, starts: bool) -> Result<(), PagerError> {
+    fn share(&self, chunk: ChunkIndex, set: BlockSet, starts: bool, peer: Option<&Peer>) -> Result<(), PagerError> {
         let core = self.core();
         let cell = core.cells.get_or_make(chunk);
+        if peer.is_some() {
+            for side in [Side::Host, Side::Device] {
+                core.clear_stand_ins(chunk, &mut cell.lock(), side, set)?;
+            }
+        }
         // First, so that nobody gives the host's frames back or takes the device's for all of the chunk.
         let mut state = core.settled_host(cell);
         state.chunk.share(set, starts);
@@ -63,10 +98,15 @@ impl Heap {
         core.shared_blocks.fetch_add(set.count().into(), Ordering::Relaxed);
         // Those that the blocks had in an earlier life.
         core.drop_idle_frames(chunk);
-        if core.view.shares_host_frames() {
-            core.make_host_frames(chunk, cell)?;
+        match peer {
+            Some(peer) => core.view.show_peer(&core.host, chunk, set, peer)?,
+            None => {
+                if core.view.shares_host_frames() {
+                    core.make_host_frames(chunk, cell)?;
+                }
+                core.view.share(&core.host, chunk, set)?;
+            }
         }
-        core.view.share(&core.host, chunk, set)?;
         core.watches.note(chunk, &cell.lock().chunk, set, Cause::Allocation);
         Ok(())
     }

@@ -55,7 +55,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use limosa_model::{HostAddr, HostRange};
 
@@ -65,6 +65,8 @@ pub use info::{DeviceMemory, Info};
 pub use load::{Load, LoadError, Loaded, NotStarted};
 pub use migrate::{MigrateError, Migrated, Place};
 pub use pages::Pages;
+#[cfg(test)]
+pub(crate) use pool::tests::{file as test_pool, is_mapped as test_is_mapped};
 pub use pool::{Pool, Window};
 pub use probe::{Alignment, Direction, Probe, Reason, Route, Verdict};
 pub use residency::{PageCounts, PageState, Residency};
@@ -103,18 +105,31 @@ impl Shim {
         shim.info()?;
         Ok(shim)
     }
+
+    /// The PCI address of the device that the module is bound to, as `lspci` writes it; `None`: it is gone.
+    #[must_use]
+    pub fn address(&self) -> Option<String> {
+        let entry = entry(&self.file).ok()??;
+        // `…/0000:03:00.0/misc/limosaN`
+        Some(entry.parent()?.parent()?.file_name()?.to_str()?.to_owned())
+    }
 }
 
 /// Whether the kernel knows an open file as the module's device, whatever the name it was opened by.
 fn is_device(file: &File) -> io::Result<bool> {
+    Ok(entry(file)?.is_some_and(|entry| names_device(&entry)))
+}
+
+/// Where sysfs has an open device. Of the module's it is `…/misc/limosaN`; where there is none, the device is gone, or
+/// there is no sysfs to ask.
+fn entry(file: &File) -> io::Result<Option<PathBuf>> {
     let metadata = file.metadata()?;
     if !metadata.file_type().is_char_device() {
-        return Ok(false);
+        return Ok(None);
     }
     let number = metadata.rdev();
-    let entry = format!("/sys/dev/char/{}:{}", libc::major(number), libc::minor(number));
-    // It leads to `…/misc/limosaN`; where it is missing, the device is gone, or there is no sysfs to ask.
-    Ok(fs::read_link(entry).is_ok_and(|target| names_device(&target)))
+    let link = format!("/sys/dev/char/{}:{}", libc::major(number), libc::minor(number));
+    Ok(fs::read_link(link).ok())
 }
 
 /// Whether an entry of sysfs is a device of the module's.

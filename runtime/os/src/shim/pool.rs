@@ -221,22 +221,19 @@ impl Drop for Mapping {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::fs::File;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
 
     /// Stands for a pool: a file in memory.
-    pub(in super::super) fn file(len: u64) -> File {
-        // SAFETY: the name ends in NUL; the descriptor is new and nobody else's.
-        let file = unsafe { File::from_raw_fd(libc::memfd_create(c"limosa-pool".as_ptr(), libc::MFD_CLOEXEC)) };
-        file.set_len(len).unwrap();
-        file
+    pub(crate) fn file(len: u64) -> File {
+        crate::memfile::anonymous_file(len).unwrap()
     }
 
     /// Whether a window of it is there.
-    pub(in super::super) fn is_mapped(file: &File) -> bool {
+    pub(crate) fn is_mapped(file: &File) -> bool {
         let inode = format!(" {} ", file.metadata().unwrap().ino());
         std::fs::read_to_string("/proc/self/maps").unwrap().contains(&inode)
     }

@@ -10,6 +10,7 @@ use limosa_os::{Delivery, HugePages, Mapping};
 
 use super::{DeviceView, ViewKind};
 use crate::error::PagerError;
+use crate::peers::Peer;
 use crate::side::{SideMemory, SideOptions};
 use crate::stream::Seat;
 
@@ -155,6 +156,20 @@ impl DeviceView for ImportView {
             unsafe { host.mapping.fill(extent, 0) };
             host.window.expose(extent)?;
             self.memory.window.show(extent, host.mapping.file())?;
+        }
+        Ok(())
+    }
+
+    fn shows_peers(&self) -> Result<(), PagerError> {
+        Ok(())
+    }
+
+    fn show_peer(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet, peer: &Peer) -> Result<(), PagerError> {
+        for (first, count) in blocks.runs() {
+            let extent = chunk.run(first, count);
+            let offset = extent.start - peer.blocks.start;
+            host.window.show_peer(extent, &peer.memory, offset)?;
+            self.memory.window.show_peer(extent, &peer.memory, offset)?;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use limosa_os::copy::Caching;
 
 use crate::config::{DeviceClass, HeapConfig};
 use crate::error::PagerError;
+use crate::peers::Peer;
 use crate::side::SideMemory;
 use crate::stand_in::STAND_IN_BYTES;
 use crate::stream::Seat;
@@ -151,7 +152,19 @@ pub(crate) trait DeviceView: Send + Sync {
     /// shared then: [`Self::unshare`] ends that.
     fn share(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError>;
 
-    /// Ends that, also where only some of the blocks are shared, or none.
+    /// Whether it can show memory of other devices' reach.
+    ///
+    /// # Errors
+    /// [`PagerError::NoSharedHome`].
+    fn shows_peers(&self) -> Result<(), PagerError>;
+
+    /// As [`Self::share`], where both sides are to see a part of a device's memory.
+    ///
+    /// # Errors
+    /// As there.
+    fn show_peer(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet, peer: &Peer) -> Result<(), PagerError>;
+
+    /// Ends [`Self::share`] or [`Self::show_peer`], also where only some of the blocks are shared, or none.
     ///
     /// # Errors
     /// [`PagerError::Os`]: the blocks must stay out of use. It may be tried again.

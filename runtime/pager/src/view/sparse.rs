@@ -27,6 +27,7 @@ use super::slots::{ChunkSlots, Recycled, Slot, SlotRun, Slots};
 use super::{DeviceView, ViewKind};
 use crate::config::HeapConfig;
 use crate::error::PagerError;
+use crate::peers::Peer;
 use crate::side::SideMemory;
 use crate::stream::Seat;
 
@@ -480,6 +481,16 @@ impl DeviceView for SparseView {
         self.take_of(FrameKind::HostVisible, chunk, blocks)?;
         self.alias(host, chunk, blocks)?;
         self.open(chunk, blocks, Access::Write)
+    }
+
+    fn shows_peers(&self) -> Result<(), PagerError> {
+        let reason = "a sparse buffer can be bound to memory of the driver's own only: none imports what other devices reach, \
+                      and of the memory that it does import lavapipe binds nothing and says nothing";
+        Err(self.no_shared_home(reason.into()))
+    }
+
+    fn show_peer(&self, _: &SideMemory, _: ChunkIndex, _: BlockSet, _: &Peer) -> Result<(), PagerError> {
+        self.shows_peers()
     }
 
     fn unshare(&self, host: &SideMemory, chunk: ChunkIndex, blocks: BlockSet) -> Result<(), PagerError> {
