@@ -7,6 +7,7 @@ pub mod gpu;
 pub mod ioctl;
 pub mod memory;
 pub mod peer;
+pub mod unified;
 pub mod userfault;
 
 use std::time::{Duration, Instant};

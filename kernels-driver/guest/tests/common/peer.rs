@@ -91,9 +91,13 @@ pub fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> i32 {
 /// One call of pread() or pwrite() on memory of a test's own.
 pub fn transfer(file: &File, memory: &Memory, bytes: Range<usize>, offset: u64, write: bool) -> io::Result<usize> {
     assert!(bytes.end <= memory.page_count() * PAGE);
-    let at = memory.at(0).wrapping_add(bytes.start).cast();
-    let (fd, len, offset) = (file.as_raw_fd(), bytes.len(), libc::off_t::try_from(offset).unwrap());
-    // SAFETY: within memory of the test's own, which it sees as atomics.
+    transfer_at(file, memory.at(0).wrapping_add(bytes.start), bytes.len(), offset, write)
+}
+
+/// The same by address.
+pub fn transfer_at(file: &File, at: *mut u8, len: usize, offset: u64, write: bool) -> io::Result<usize> {
+    let (fd, at, offset) = (file.as_raw_fd(), at.cast(), libc::off_t::try_from(offset).unwrap());
+    // SAFETY: within memory of the test's own, which it sees as atomics, or that nobody else uses now.
     let done = unsafe { if write { libc::pwrite(fd, at, len, offset) } else { libc::pread(fd, at, len, offset) } };
     usize::try_from(done).map_err(|_| io::Error::last_os_error())
 }
