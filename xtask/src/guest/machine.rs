@@ -196,7 +196,8 @@ fn arguments(machine: &Machine, files: &Files, accel: Accel, factor: u32) -> Vec
     add(&disk("root", &files.root, "limosa-root").each_ref().map(String::as_str));
     add(&disk("payload", &files.payload, PAYLOAD_SERIAL).each_ref().map(String::as_str));
     add(&disk("swap", &files.swap, SWAP_SERIAL).each_ref().map(String::as_str));
-    for bridge in machine.topology.bridges(machine.vram.len() + 1) {
+    let plugged = pluggable(machine);
+    for bridge in machine.topology.bridges(plugged.len()) {
         add(&["-device", &bridge]);
     }
     for (number, (size, file)) in machine.vram.iter().zip(&files.vram).enumerate() {
@@ -209,7 +210,7 @@ fn arguments(machine: &Machine, files: &Files, accel: Accel, factor: u32) -> Vec
     // The file is of this run alone, and stays when the disk is unplugged.
     add(&["-blockdev", &format!("driver=file,node-name={DATA_FILE},filename={}", files.data.display())]);
     add(&["-blockdev", &format!("driver=raw,node-name={DATA},size={DATA_SIZE},file={DATA_FILE}")]);
-    for device in pluggable(machine).values() {
+    for device in plugged.values() {
         add(&["-device", device]);
     }
     if machine.multipath {
@@ -220,16 +221,20 @@ fn arguments(machine: &Machine, files: &Files, accel: Accel, factor: u32) -> Vec
     all
 }
 
-/// The devices, by the names that tests have for them, and the data disk after them.
+/// The devices, by the names that tests have for them, the data disk after them, and what memory there is of a controller.
 pub(super) fn pluggable(machine: &Machine) -> BTreeMap<String, String> {
     let place = |number| machine.topology.place(number);
     let device = |number| {
         let (id, place) = (format!("gpu{number}"), place(number));
         (id.clone(), format!("ivshmem-plain,id={id},memdev=vram{number},{place}"))
     };
-    let (place, space) = (place(machine.vram.len()), if machine.multipath { "subsys=subsystem" } else { "drive=data" });
-    let data = format!("nvme,id={DATA},{space},serial={DATA_SERIAL},{place}");
-    (0..machine.vram.len()).map(device).chain([(DATA.to_owned(), data)]).collect()
+    let after = machine.vram.len();
+    let space = if machine.multipath { "subsys=subsystem" } else { "drive=data" };
+    let data = format!("nvme,id={DATA},{space},serial={DATA_SERIAL},{}", place(after));
+    let (memory, id) = (machine.controller_memory, "controller");
+    let controller = format!("nvme,id={id},serial=limosa-{id},cmb_size_mb={memory},{}", place(after + 1));
+    let controller = (memory > 0).then_some((id.to_owned(), controller));
+    (0..after).map(device).chain([(DATA.to_owned(), data)]).chain(controller).collect()
 }
 
 fn disk(id: &str, file: &Path, serial: &str) -> [String; 6] {

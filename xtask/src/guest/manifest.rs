@@ -44,6 +44,9 @@ pub(super) struct Machine {
     pub(super) cpu: Option<String>,
     /// Whether there is a second way to the data disk: from the root bus.
     pub(super) multipath: bool,
+    /// MiB of memory of an NVMe controller without disks, behind the data disk, that its driver publishes; zero: there is
+    /// none.
+    pub(super) controller_memory: u64,
     /// What is loaded, with parameters.
     pub(super) modules: Vec<String>,
     /// More for the kernel's command line.
