@@ -13,7 +13,10 @@ use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, child, is_child, no_core, to
 use common::views::MODES;
 use common::{builder, skip};
 use limosa::inject;
-use limosa::{ContextBuilder, Error, FaultMode, Home, OsError, PagerError, PeerChoice, PeerProvider, Side, ViewKind};
+use limosa::{
+    ContextBuilder, DataFile, Direction, Error, FaultMode, Home, OsError, PagerError, PeerChoice, PeerProvider, Side,
+    Tier, ViewKind,
+};
 
 /// A device with so much memory of RAM, until the test ends.
 struct StandIn;
@@ -168,6 +171,41 @@ fn a_touch_after_the_driver_was_unbound_is_sigbus_and_the_rest_goes_on() {
         assert!(told(&output).contains("still here") && !told(&output).contains("found"), "{}", told(&output));
         let named = told(&output).contains("its driver was unbound");
         assert_eq!(named, mode == FaultMode::InThread, "who serves faults itself can tell: {}", told(&output));
+    }
+}
+
+#[test]
+fn a_file_comes_straight_where_it_can_and_else_the_reasons_are_told() {
+    let _turn = turn("streamed");
+    let _device = StandIn::of(4 * MIB);
+    let Some(kit) = Kit::new("streamed", import()) else { return };
+    let words: Vec<u32> = (0..1 << 19).map(|i: u32| i.wrapping_mul(0x9E37_79B1)).collect();
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    for (folder, direct) in [(std::env::temp_dir(), true), ("/dev/shm".into(), false)] {
+        let path = folder.join(format!("limosa-shared-device-{}", std::process::id()));
+        fs::write(&path, &bytes).unwrap();
+        let file = DataFile::options().read(true).write(true).open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        // What the machine's file system cannot do is no matter of this test's.
+        let direct = direct && file.facts().direct.is_ok();
+        file.sync().unwrap();
+        file.forget_cache().unwrap();
+        let mut vec = kit.heap().in_home(Home::SharedDevice).vec_zeroed::<u32>(words.len()).unwrap();
+        let read = kit.queue.read_file(&file, 0, &mut vec).submit().unwrap().wait().unwrap();
+        assert_eq!(read.tier(), Some(if direct { Tier::P2p } else { Tier::Buffered }), "{read:?}");
+        assert_eq!(read.reasons.is_empty(), direct, "{read:?}");
+        assert_eq!(kit.sum(&vec).unwrap(), words.iter().map(|word| u64::from(*word)).sum::<u64>());
+        assert!(vec.read().unwrap()[..] == words[..]);
+        kit.fill(&mut vec, 6).unwrap();
+        let written = kit.queue.write_file(&vec, &file, 0).submit().unwrap().wait().unwrap();
+        assert_eq!(written.tier(), read.tier(), "{written:?}");
+        let mut again = kit.heap().vec_zeroed::<u32>(words.len()).unwrap();
+        kit.queue.read_file(&file, 0, &mut again).submit().unwrap().wait().unwrap();
+        assert!(again.read().unwrap().iter().all(|word| *word == 6));
+        // What migrates cannot have it, and is told what could.
+        let p2p = kit.context.tiers(&file, Direction::FromFile).swap_remove(0).obstacle.unwrap();
+        let expected = if direct { "they would be" } else { "no direct I/O" };
+        assert!(p2p.contains("Home::SharedDevice") && p2p.contains(expected), "{p2p}");
     }
 }
 

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use common::builder;
 use common::failure::{Kit, turn};
-use common::views::{ALL, DECLARED, FAULTING, Way};
-use limosa::{DataFile, Direction, Error, PagerError, Side, Tier};
+use common::views::{ALL, DECLARED, FAULTING, SPARSE, Way};
+use limosa::{DataFile, Direction, Error, Heap, Home, PagerError, Side, Tier, ViewKind, inject};
 
 const FILE: usize = (3 << 20) + 1234;
 
@@ -80,14 +80,14 @@ fn folders() -> [&'static str; 2] {
 }
 
 /// One transfer after the other, against a plain model of the memory and the file.
-fn histories(kit: &Kit, way: Way, rounds: usize, seed: u64) {
+fn histories(kit: &Kit, heap: &Heap, way: Way, rounds: usize, seed: u64) {
     let mut numbers = Numbers(seed);
     for folder in folders() {
         let mut on_disk: Vec<u8> = (0..FILE).map(|i| byte(i, 1)).collect();
         let scratch = Scratch::with(folder, "oracle", &on_disk);
         let file = scratch.open();
         let len = (2 << 20) + 70_000;
-        let mut vec = kit.heap().vec_from(&(0..len).map(|i| byte(i, 2)).collect::<Vec<u8>>()).unwrap();
+        let mut vec = heap.vec_from(&(0..len).map(|i| byte(i, 2)).collect::<Vec<u8>>()).unwrap();
         let mut memory: Vec<u8> = vec.read().unwrap().to_vec();
         for round in 0..rounds {
             let (at, offset) = (numbers.crooked(len), numbers.crooked(FILE));
@@ -95,7 +95,15 @@ fn histories(kit: &Kit, way: Way, rounds: usize, seed: u64) {
             // Where both have the same remainder, all is straight.
             let offset = if numbers.below(2) == 0 { offset / 4096 * 4096 + at % 4096 } else { offset };
             let count = count.min(FILE.saturating_sub(offset));
-            let tier = numbers.of(&[None, None, Some(Tier::Buffered), Some(Tier::Staged), Some(Tier::Direct)]);
+            let tier = numbers.of(&[
+                None,
+                None,
+                None,
+                Some(Tier::Buffered),
+                Some(Tier::Staged),
+                Some(Tier::Direct),
+                Some(Tier::P2p),
+            ]);
             let side = numbers.of(&[None, Some(Side::Host), Some(Side::Device)]);
             let to_file = numbers.below(3) == 0;
             match numbers.below(4) {
@@ -104,7 +112,9 @@ fn histories(kit: &Kit, way: Way, rounds: usize, seed: u64) {
                 2 => vec.write().unwrap()[at.min(len - 1)] = memory[at.min(len - 1)],
                 _ => {}
             }
-            let what = format!("{way:?}, {folder}, round {round}: {count} bytes, file {offset}, memory {at}, {tier:?}, {side:?}, write {to_file}");
+            let what = format!(
+                "{way:?}, {folder}, round {round}: {count} bytes, file {offset}, memory {at}, {tier:?}, {side:?}, write {to_file}"
+            );
             let mut transfer = kit.queue.transfers();
             transfer = if to_file {
                 transfer.write(vec.slice(at..at + count).unwrap(), &file, offset as u64)
@@ -149,8 +159,23 @@ fn every_tier_moves_what_it_says_and_nothing_else() {
     let _turn = turn("streaming");
     for way in ALL {
         let Some(kit) = way.kit("streaming", builder().device_budget(16 << 20)) else { continue };
-        histories(&kit, *way, 60, 7);
+        histories(&kit, kit.heap(), *way, 60, 7);
     }
+}
+
+#[test]
+fn so_they_do_where_memory_is_of_a_shared_home() {
+    let _turn = turn("streaming");
+    inject::stand_in_for_peer_memory(8 << 20);
+    for way in [FAULTING, DECLARED, SPARSE] {
+        let Some(kit) = way.kit("streaming", builder()) else { continue };
+        for home in [Home::Shared, Home::SharedDevice] {
+            if home == Home::Shared || way.view == ViewKind::Import {
+                histories(&kit, &kit.heap().in_home(home), way, 60, 11);
+            }
+        }
+    }
+    inject::stand_in_for_peer_memory(0);
 }
 
 #[test]

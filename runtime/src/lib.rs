@@ -90,12 +90,12 @@ pub use limosa_model::{
 };
 #[cfg(feature = "inject")]
 pub use limosa_pager::inject;
-pub use limosa_pager::{Direction, FileError, FileErrorKind, FileFacts, FileKind, Progress, Tier};
 pub use limosa_pager::{
     Allocation, AllocationCounters, Backing, Counters, DEVICE_BUDGET_MIN, DeviceClass, DeviceMemory, FaultMode, Faults,
     Home, KernelCounters, KernelShim, Machine, PeerChoice, PeerProvider, Profile, Residency, ResidencySummary, Share,
     ShimDevice, ShimError, ShimInfo, ViewKind, WATCHES_MAX, Whereabouts,
 };
+pub use limosa_pager::{Direction, FileError, FileErrorKind, FileFacts, FileKind, Progress, Tier};
 pub use pin::HostPin;
 pub use pointer::GpuPtr;
 pub use queue::Queue;

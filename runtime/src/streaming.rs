@@ -5,7 +5,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use limosa_model::{Access, Extent, Side};
-use limosa_pager::{Direction, LaunchEvent, LaunchMark, Part, Progress, Tier, TransferOptions, TransferReport as Report};
+use limosa_pager::{
+    Direction, LaunchEvent, LaunchMark, Part, Progress, Tier, TransferOptions, TransferReport as Report,
+};
 
 use crate::allocation::RawAllocation;
 use crate::data_file::DataFile;
@@ -112,23 +114,13 @@ impl Queue {
 
 impl<'a> Transfers<'a> {
     /// Adds a read; see [`Queue::read_file`].
-    pub fn read<T: Shareable>(
-        self,
-        file: &DataFile,
-        offset: u64,
-        target: impl Into<UnifiedSliceMut<'a, T>>,
-    ) -> Self {
+    pub fn read<T: Shareable>(self, file: &DataFile, offset: u64, target: impl Into<UnifiedSliceMut<'a, T>>) -> Self {
         let target = target.into();
         self.add(file, offset, target.shared().memory(), target.shared().extent(), Direction::FromFile)
     }
 
     /// Adds a write; see [`Queue::write_file`].
-    pub fn write<T: Shareable>(
-        self,
-        source: impl Into<UnifiedSlice<'a, T>>,
-        file: &DataFile,
-        offset: u64,
-    ) -> Self {
+    pub fn write<T: Shareable>(self, source: impl Into<UnifiedSlice<'a, T>>, file: &DataFile, offset: u64) -> Self {
         let source = source.into();
         self.add(file, offset, source.memory(), source.extent(), Direction::ToFile)
     }

@@ -49,7 +49,13 @@ impl Stager {
     pub fn new(device: &Arc<Device>) -> Result<Self, GpuError> {
         let staging = HostBuffer::new(device, SLOTS * PIECE, buffer::COPIED)?;
         let slots = (0..SLOTS).map(|index| Slot::new(device, index * PIECE)).collect::<Result<_, _>>()?;
-        Ok(Self { idle: Mutex::new(slots), returned: Condvar::new(), staging, adopted: OnceLock::new(), device: Arc::clone(device) })
+        Ok(Self {
+            idle: Mutex::new(slots),
+            returned: Condvar::new(),
+            staging,
+            adopted: OnceLock::new(),
+            device: Arc::clone(device),
+        })
     }
 
     /// Has the device itself read and write `range` where it is the other end of a copy: once. Else such copies go through
@@ -69,12 +75,7 @@ impl Stager {
     }
 
     /// Copies within memory that the device reaches, in one piece.
-    fn copy_adopted(
-        &self,
-        len: u64,
-        from: (vk::Buffer, u64),
-        to: (vk::Buffer, u64),
-    ) -> Result<(), GpuError> {
+    fn copy_adopted(&self, len: u64, from: (vk::Buffer, u64), to: (vk::Buffer, u64)) -> Result<(), GpuError> {
         let mut held = Held::new(self);
         held.next(|_, _| ())?;
         let region = vk::BufferCopy::default().src_offset(from.1).dst_offset(to.1).size(len);

@@ -73,10 +73,11 @@ pub use heap::Heap;
 pub use host_work::Marker;
 pub use launch::{Launch, LaunchQueue};
 pub use limosa_os::machine::{Faults, KernelShim, Machine, ShimDevice};
-pub use limosa_os::shim::{DeviceMemory, Info as ShimInfo, ShimError};
 pub use limosa_os::shim::Direction;
+pub use limosa_os::shim::{DeviceMemory, Info as ShimInfo, ShimError};
 pub use limosa_os::{
-    Backing, DataFile, FileError, FileErrorKind, FileFacts, FileKind, OpenHow, OsError, PeerChoice, PeerMemory, PeerProvider,
+    Backing, DataFile, FileError, FileErrorKind, FileFacts, FileKind, OpenHow, OsError, PeerChoice, PeerMemory,
+    PeerProvider,
 };
 pub use profile::Profile;
 pub use residency::{Residency, ResidencySummary};

@@ -63,6 +63,9 @@ impl Core {
     /// The pointer is good as long as the allocation is, and it is the system's calls that may be given it: io_uring does not
     /// register such memory, and nobody pins it for long.
     pub(crate) fn peer_memory_of(&self, extent: Extent) -> Option<(Arc<PeerMemory>, *mut u8)> {
+        if !self.peers.any.load(Ordering::Acquire) {
+            return None;
+        }
         let memory = find(&self.peers.lock(), extent).map(|peer| Arc::clone(&peer.memory))?;
         let HostAddr(address) = self.address(extent.start);
         Some((memory, address as *mut u8))

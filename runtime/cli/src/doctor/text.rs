@@ -63,7 +63,8 @@ fn file_table(file: &FileReport) -> Table {
     for (way, tiers) in [("read", &file.reading), ("write", &file.writing)] {
         let best = tiers.iter().position(|tier| tier.serves);
         for (place, tier) in tiers.iter().enumerate() {
-            let tried = if tier.tried_bytes > 0 { format!(", tried with {}", bytes(tier.tried_bytes)) } else { String::new() };
+            let tried =
+                if tier.tried_bytes > 0 { format!(", tried with {}", bytes(tier.tried_bytes)) } else { String::new() };
             let serves = if Some(place) == best { "is taken" } else { "serves" };
             let told = tier.obstacle.as_ref().map_or_else(|| format!("{serves}{tried}"), |why| format!("no: {why}"));
             table.row(&format!("{way} {}", tier.tier), [told]);

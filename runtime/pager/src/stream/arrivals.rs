@@ -50,6 +50,10 @@ impl Arrivals {
 mod tests {
     use super::*;
 
+    fn place(byte: u64) -> usize {
+        usize::try_from(byte).unwrap()
+    }
+
     #[test]
     fn what_is_missing_is_what_was_not_added() {
         // All orders of eight pieces of different lengths, some left out.
@@ -65,14 +69,14 @@ mod tests {
             for &piece in order.iter().take(seed as usize % 9) {
                 let Range { start, end } = pieces[piece];
                 arrivals.add(start..end);
-                (start..end).for_each(|byte| bytes[byte as usize] = true);
+                (start..end).for_each(|byte| bytes[place(byte)] = true);
             }
             let shore = bytes.iter().take_while(|there| **there).count() as u64;
             assert_eq!(arrivals.without_gap(), shore);
             let mut found = [true; 40];
             for gap in arrivals.missing(5..37) {
                 assert!(gap.start < gap.end);
-                gap.for_each(|byte| found[byte as usize] = false);
+                gap.for_each(|byte| found[place(byte)] = false);
             }
             assert_eq!(found[5..37], bytes[5..37], "{order:?}");
         }

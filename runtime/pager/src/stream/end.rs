@@ -7,13 +7,14 @@ use limosa_gpu::GpuError;
 use limosa_model::{BLOCK, BlockSet, ChunkIndex, Extent, Side};
 
 use super::flight::{Failure, Job};
-use super::seats::{Run, Seat, length};
+use super::seats::{Run, length};
 use super::tier::SLOT;
 use crate::core::Core;
 use crate::error::PagerError;
 use crate::notifier::Job as Notice;
 
 /// As much as one unit of migration, of zeros.
+#[allow(clippy::cast_possible_truncation)] // 64 KiB
 static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
 
 impl Core {
@@ -75,10 +76,10 @@ impl Core {
         let mut at = part.start;
         while at < part.end {
             let len = (part.end - at).min(BLOCK).min(SLOT);
-            match run.seat {
+            match run.seat.pointer() {
                 // SAFETY: within the run, which the transfer holds until it leaves its seats.
-                Seat::Memory(start) => unsafe { start.add(length(at)).write_bytes(0, length(len)) },
-                Seat::Device => {
+                Some(start) => unsafe { start.add(length(at)).write_bytes(0, length(len)) },
+                None => {
                     let extent = Extent { start: run.extent.start + at, len };
                     // SAFETY: as above; the source is as long. It fails on a lost device, where nothing is left anyhow.
                     let _ = unsafe { self.view.upload(extent, ZEROS.as_ptr()) };

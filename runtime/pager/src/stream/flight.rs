@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use limosa_model::stream::{Cut, Piece};
 use limosa_os::DataFile;
-use limosa_os::{FileError, FileErrorKind, FileKind, IoFailure};
 use limosa_os::shim::Direction;
+use limosa_os::{FileError, FileErrorKind, FileKind, IoFailure};
 
 use super::arrivals::Arrivals;
 use super::report::TierReason;
@@ -62,10 +62,7 @@ pub(super) enum Failure {
     /// With a file.
     File(FileError),
     /// The file ended.
-    Ended {
-        file: PathBuf,
-        offset: u64,
-    },
+    Ended { file: PathBuf, offset: u64 },
     /// With anything else.
     Other(PagerError),
 }
@@ -193,14 +190,17 @@ impl Job {
 
     fn cut(&self, run: usize, way: &Way) -> Cut {
         let (part, run) = self.part_of(run);
-        let address = match run.seat {
-            Seat::Memory(start) => start.addr() as u64,
-            Seat::Device => 0,
-        };
         let request = self.options.request.unwrap_or(way.request).min(if way.bounces { SLOT } else { u64::MAX });
         let request = request.min(u64::from(u32::MAX) / 2);
         let end = self.ends.get(&part.file.id()).copied().filter(|_| part.direction == Direction::FromFile);
-        Cut::within(part.offset + run.at, run.extent.len, address, way.alignment, request, end.unwrap_or(u64::MAX))
+        Cut::within(
+            part.offset + run.at,
+            run.extent.len,
+            run.seat.address(),
+            way.alignment,
+            request,
+            end.unwrap_or(u64::MAX),
+        )
     }
 
     fn begin(&mut self, way: Rc<Way>, cut: Cut) {
@@ -294,7 +294,7 @@ impl Job {
             FileErrorKind::Refused | FileErrorKind::BadMemory if leg.by.is_direct() && self.options.tier.is_none() => {
                 let reason = format!("it was refused at byte {} of the file: {failure}", self.offset_of(&leg));
                 self.shared.report().note(&[TierReason { tier: leg.tier, reason }]);
-                let by = if matches!(seat, Seat::Memory(_)) { By::Cache } else { By::CacheSlot };
+                let by = if seat.pointer().is_some() { By::Cache } else { By::CacheSlot };
                 self.retry(Leg { tier: Tier::Buffered, by, ..leg });
             }
             _ => {
@@ -306,7 +306,8 @@ impl Job {
 
     /// Whether requests of it must come one after the other, as their file has no offsets.
     pub(super) fn is_sequential(&self) -> bool {
-        let run = self.run.saturating_sub(usize::from(self.cutting.is_some())).min(self.seats.runs.len().saturating_sub(1));
+        let run =
+            self.run.saturating_sub(usize::from(self.cutting.is_some())).min(self.seats.runs.len().saturating_sub(1));
         self.seats.runs.get(run).is_some_and(|run| self.parts[run.part].file.facts().kind == FileKind::Stream)
     }
 
@@ -321,6 +322,7 @@ impl Job {
     /// The first and last byte of what is read of a file, with the file.
     pub(super) fn span_of(&self, file: &DataFile) -> std::ops::Range<u64> {
         let own = self.parts.iter().filter(|part| part.file.id() == file.id() && part.direction == Direction::FromFile);
-        own.fold(u64::MAX..0, |span, part| span.start.min(part.offset)..span.end.max(part.offset + part.extent.len))
+        let spans = own.map(|part| part.offset..part.offset + part.extent.len);
+        spans.reduce(|all, one| all.start.min(one.start)..all.end.max(one.end)).unwrap_or(0..0)
     }
 }

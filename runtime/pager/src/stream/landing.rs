@@ -6,9 +6,9 @@ use std::sync::{Arc, Weak};
 
 use limosa_model::Extent;
 use limosa_os::copy::{self, Caching};
-use limosa_os::{FileErrorKind, FileKind, IoFailure};
 use limosa_os::shim::Direction;
 use limosa_os::{Completion, DataFile, FileSlot, Request, RingFile};
+use limosa_os::{FileErrorKind, FileKind, IoFailure};
 
 use super::flight::{By, Failure, Job, Leg};
 use super::pump::{Flying, Pump, Registered, locked};
@@ -28,13 +28,19 @@ fn widened(leg: &Leg, offset: u64) -> (u64, u64) {
 
 impl Pump {
     /// Gives the kernel a leg.
-    pub(super) fn push(&mut self, job: &mut Job, index: usize, leg: Leg, slot: Option<usize>) -> Result<(), PagerError> {
+    pub(super) fn push(
+        &mut self,
+        job: &mut Job,
+        index: usize,
+        leg: Leg,
+        slot: Option<usize>,
+    ) -> Result<(), PagerError> {
         let (offset, (part, run)) = (job.offset_of(&leg), job.part_of(leg.run));
         let (file, direction) = (Arc::clone(&part.file), part.direction);
         let (start, len) = widened(&leg, offset);
         let memory = match (slot, run.seat) {
             (Some(slot), _) => self.slot_memory(slot),
-            (None, Seat::Memory(memory)) => memory.wrapping_add(length(leg.at)),
+            (None, Seat::Memory(memory) | Seat::Peer(memory)) => memory.wrapping_add(length(leg.at)),
             (None, Seat::Device) => return Err(PagerError::NoFrame { offset: run.extent.start }),
         };
         if slot.is_some() && direction == Direction::ToFile {
@@ -153,7 +159,7 @@ impl Pump {
         let run = job.part_of(leg.run).1;
         let source = self.slot_memory(slot).wrapping_add(length(lead)).cast_const();
         let landed = match run.seat {
-            Seat::Memory(start) => {
+            Seat::Memory(start) | Seat::Peer(start) => {
                 // SAFETY: the slot has so many bytes behind its lead, and the run, which the transfer holds, behind its start.
                 unsafe { copy::copy(start.add(length(leg.at)), source, length(leg.len), Caching::Bypass) };
                 Ok(())
@@ -175,7 +181,7 @@ impl Pump {
     /// Copies what is to be written into a slot.
     fn gather(&self, seat: Seat, start: u64, leg: &Leg, slot: *mut u8) -> Result<(), PagerError> {
         match seat {
-            Seat::Memory(memory) => {
+            Seat::Memory(memory) | Seat::Peer(memory) => {
                 // SAFETY: the run, which the transfer holds, has so many bytes behind its start, and so has the slot.
                 unsafe { copy::copy(slot, memory.add(length(leg.at)).cast_const(), length(leg.len), Caching::Bypass) };
                 Ok(())

@@ -4,8 +4,8 @@
 use std::ptr::NonNull;
 
 use limosa_os::DataFile;
-use limosa_os::{FileError, FileErrorKind};
 use limosa_os::shim::Direction;
+use limosa_os::{FileError, FileErrorKind};
 
 /// What memory holds before it is read into. Nobody's zeros, and no text.
 const SENTINEL: u8 = 0xB5;
@@ -66,5 +66,7 @@ pub(super) unsafe fn prove(
     }
     own.copy_from_slice(&before);
     let bytes = format!("{len} bytes at byte {offset}");
-    Ok(Some(format!("it was tried with {bytes}, {TRIES} times, and what arrived was not what the page cache reads there")))
+    Ok(Some(format!(
+        "it was tried with {bytes}, {TRIES} times, and what arrived was not what the page cache reads there"
+    )))
 }

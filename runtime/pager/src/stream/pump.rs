@@ -109,7 +109,9 @@ impl Heap {
                 Ok(())
             }
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(PagerError::NotDone { what: "the thread that streams".into(), reason: "it did not start".into() }),
+            Err(_) => {
+                Err(PagerError::NotDone { what: "the thread that streams".into(), reason: "it did not start".into() })
+            }
         }
     }
 }
@@ -329,7 +331,9 @@ impl Pump {
             let memory = match (own.seat, start) {
                 (_, None) => None,
                 (_, Some(_)) if way.tier == Tier::Buffered || proven => None,
-                (Seat::Memory(start), Some(at)) if !way.bounces => Some((start.wrapping_add(length(at)), at)),
+                (Seat::Memory(start) | Seat::Peer(start), Some(at)) if !way.bounces => {
+                    Some((start.wrapping_add(length(at)), at))
+                }
                 (_, Some(at)) if direction == Direction::FromFile => {
                     self.make_staging()?;
                     // Only what nobody uses; a proof is done before anything of it is asked for.

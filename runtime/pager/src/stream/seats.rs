@@ -16,8 +16,34 @@ use crate::record::Record;
 pub(crate) enum Seat {
     /// Where ordinary I/O and the CPU reach it.
     Memory(*mut u8),
+    /// In device memory that other devices reach, where the CPU has it; that reads it slowly.
+    Peer(*mut u8),
     /// In device memory that only the driver reaches.
     Device,
+}
+
+impl Seat {
+    /// Where the CPU has it, if it has.
+    pub(super) fn pointer(self) -> Option<*mut u8> {
+        match self {
+            Self::Memory(start) | Self::Peer(start) => Some(start),
+            Self::Device => None,
+        }
+    }
+
+    /// The address that alignments are of.
+    pub(super) fn address(self) -> u64 {
+        self.pointer().map_or(0, |start| start.addr() as u64)
+    }
+
+    /// What is behind so many bytes of it, where that is one stretch.
+    fn behind(self, bytes: u64) -> Option<Self> {
+        match self {
+            Self::Memory(start) => Some(Self::Memory(start.wrapping_add(length(bytes)))),
+            Self::Peer(start) => Some(Self::Peer(start.wrapping_add(length(bytes)))),
+            Self::Device => None,
+        }
+    }
 }
 
 /// A stretch of one part, in one seat.
@@ -198,12 +224,12 @@ impl Core {
         let shared = self.cells.get(chunk).map_or(BlockSet::EMPTY, |cell| cell.lock().chunk.shared());
         let of_shared = !(shared & extent.blocks_in(chunk)).is_empty();
         // Shared memory is where the application sees it, and nowhere else for sure.
-        let pointer = if of_shared {
-            self.address(extent.start).0 as *mut u8
-        } else {
-            self.host.mapping.pointer(extent)
+        let seat = match of_shared.then(|| self.peer_memory_of(extent)) {
+            None => Seat::Memory(self.host.mapping.pointer(extent)),
+            Some(None) => Seat::Memory(self.address(extent.start).0 as *mut u8),
+            Some(Some((_, start))) => Seat::Peer(start),
         };
-        found(extent, Seat::Memory(pointer));
+        found(extent, seat);
         Ok(())
     }
 
@@ -234,13 +260,13 @@ fn by_side(set: BlockSet, device: BlockSet) -> ArrayVec<(Side, u32, u32), { BLOC
 /// Enters a run, as part of the one before where both are one stretch of memory.
 fn push_joined(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
-        Some(Run { part, extent, seat: Seat::Memory(start), side, .. })
-            if *part == run.part
-                && *side == run.side
-                && extent.end() == run.extent.start
-                && Seat::Memory(start.wrapping_add(length(extent.len))) == run.seat =>
+        Some(last)
+            if last.part == run.part
+                && last.side == run.side
+                && last.extent.end() == run.extent.start
+                && last.seat.behind(last.extent.len) == Some(run.seat) =>
         {
-            extent.len += run.extent.len;
+            last.extent.len += run.extent.len;
         }
         _ => runs.push(run),
     }

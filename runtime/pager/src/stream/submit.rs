@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use limosa_model::{DeclaredSets, Extent, Side};
-use limosa_os::{DataFile, FileErrorKind, FileKind, IoFailure};
 use limosa_os::shim::Direction;
+use limosa_os::{DataFile, FileErrorKind, FileKind, IoFailure};
 
 use super::report::{Progress, TransferReport};
 use super::tier::Tier;
@@ -167,12 +167,8 @@ impl LaunchQueue {
         let total = extents.iter().map(|extent| extent.len).sum();
         let (side, displaced) = core.side_for(&parts, &options)?;
         let report = TransferReport { displaced, ..TransferReport::default() };
-        let shared = Shared {
-            total,
-            done: AtomicU64::new(0),
-            cancelled: AtomicBool::new(false),
-            report: Mutex::new(report),
-        };
+        let shared =
+            Shared { total, done: AtomicU64::new(0), cancelled: AtomicBool::new(false), report: Mutex::new(report) };
         let shared = Arc::new(shared);
         let record = Record::of_transfer(&name_of(&parts), core.id);
         let streaming = Streaming { parts, options, side, shared: Arc::clone(&shared), keep };

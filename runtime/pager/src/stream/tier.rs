@@ -5,9 +5,9 @@ use std::fmt;
 
 use limosa_model::stream::{Alignment, Cut};
 use limosa_model::{PAGE, Side};
-use limosa_os::DataFile;
+use limosa_os::shim::{Direction, Verdict};
+use limosa_os::{DataFile, PeerMemory};
 use limosa_os::{DirectIo, FileKind};
-use limosa_os::shim::Direction;
 
 use super::report::TierReason;
 use super::seats::{Run, Seat};
@@ -121,12 +121,27 @@ impl Core {
             Err("the page cache has it, and gives it faster than the drive: drop it from there to read anew".into())
         };
         match tier {
-            Tier::P2p => Err(self.no_peer_memory(run)),
+            Tier::P2p => {
+                let Seat::Peer(_) = run.seat else { return Err(no_peer_memory(run)) };
+                let alignment = alignment_of(direct()?, direction);
+                self.goes_straight(file, direction, run)?;
+                let cut = Cut::new(offset + run.at, run.extent.len, run.seat.address(), alignment, REQUEST_MAX);
+                if !cut.has_body() {
+                    return Err(crooked(offset + run.at, run, alignment));
+                }
+                Ok(way(alignment, false, request_bytes(file)))
+            }
             Tier::Direct => {
                 let alignment = alignment_of(direct()?, direction);
-                let Seat::Memory(start) = run.seat else { return Err(self.unreachable_memory()) };
+                match run.seat {
+                    Seat::Memory(_) => {}
+                    Seat::Peer(_) => {
+                        return Err("into a device's memory the drive's data goes straight, or not at all".into());
+                    }
+                    Seat::Device => return Err(self.unreachable_memory()),
+                }
                 hot()?;
-                let cut = Cut::new(offset + run.at, run.extent.len, start.addr() as u64, alignment, REQUEST_MAX);
+                let cut = Cut::new(offset + run.at, run.extent.len, run.seat.address(), alignment, REQUEST_MAX);
                 if !cut.has_body() {
                     return Err(crooked(offset + run.at, run, alignment));
                 }
@@ -179,13 +194,40 @@ impl Core {
         }
     }
 
-    fn no_peer_memory(&self, run: &Run) -> String {
-        match run.side {
-            Side::Device => "the frames of migrating memory are none that other devices reach: stock Vulkan drivers export \
-                             no peer-to-peer pages; memory of a home that does (SharedDevice) can have it"
-                .into(),
-            Side::Host => "the data is in system RAM".into(),
+    /// Why the file and the device do not exchange data by themselves, if they do not: as the kernel judges it. That
+    /// requests succeed would not tell.
+    fn goes_straight(&self, file: &DataFile, direction: Direction, run: &Run) -> Result<(), String> {
+        let memory = self.peer_memory_of(run.extent).map(|(memory, _)| memory);
+        judged(&*memory.ok_or("its memory is none that other devices reach")?, file, direction)
+    }
+
+    /// What would become of P2p, where memory were of the home for it.
+    fn outlook(&self, file: &DataFile, direction: Direction) -> String {
+        let memory = PeerMemory::take(self.config.peer_memory, PAGE).map_err(|error| error.to_string());
+        match memory.and_then(|memory| judged(&memory, file, direction).map(|()| memory.provider().to_string())) {
+            Ok(provider) => format!("in Home::SharedDevice, of {provider}, they would be"),
+            Err(reason) => format!("in Home::SharedDevice they would not be either: {reason}"),
         }
+    }
+}
+
+fn judged(memory: &PeerMemory, file: &DataFile, direction: Direction) -> Result<(), String> {
+    let direct = file.facts().direct.clone().map_err(|why| format!("no direct I/O: {why}"));
+    let (Some(shim), _) = (memory.shim(), direct?) else { return Ok(()) };
+    let fd = file.direct_fd().ok_or("it is not open for direct I/O")?;
+    let of = |told: &dyn fmt::Display| format!("{} and the file: {told}", memory.provider());
+    let probe = shim.probe(fd, direction).map_err(|error| of(&error))?;
+    if probe.verdict == Verdict::Direct { Ok(()) } else { Err(of(&probe)) }
+}
+
+fn no_peer_memory(run: &Run) -> String {
+    match run.side {
+        Side::Device => {
+            "the frames of migrating memory are none that other devices reach, as stock Vulkan drivers export \
+                         none; those of Home::SharedDevice are"
+                .into()
+        }
+        Side::Host => "the data is in system RAM".into(),
     }
 }
 
@@ -203,11 +245,7 @@ fn crooked(offset: u64, run: &Run, alignment: Alignment) -> String {
 
 /// Where in a run the first whole unit is, if there is one.
 pub(super) fn first_unit(run: &Run, offset: u64, way: &Way) -> Option<u64> {
-    let address = match run.seat {
-        Seat::Memory(start) => start.addr() as u64,
-        Seat::Device => 0,
-    };
-    let mut cut = Cut::new(offset + run.at, run.extent.len, address, way.alignment, way.request);
+    let mut cut = Cut::new(offset + run.at, run.extent.len, run.seat.address(), way.alignment, way.request);
     if cut.has_body() { cut.find(|piece| piece.aligned).map(|piece| piece.at) } else { None }
 }
 
@@ -237,7 +275,9 @@ impl Heap {
             let stream = file.facts().kind == FileKind::Stream && tier != Tier::Buffered;
             let way = core.way(tier, file, direction, 0, &run, &Untried);
             let way = if stream { way.and(Err("a pipe has no offsets".into())) } else { way };
-            TierVerdict { tier, obstacle: way.err() }
+            let outlook = || format!("; {}", core.outlook(file, direction));
+            let more = if tier == Tier::P2p && !stream { outlook() } else { String::new() };
+            TierVerdict { tier, obstacle: way.err().map(|why| why + &more) }
         };
         Tier::ALL.into_iter().map(verdict).collect()
     }
