@@ -9,10 +9,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use common::files::{direct, disk, kernel_has, put, tool};
+use common::files::{contents, direct, disk, kernel_has, put, tool};
 use common::memory::{Memory, PAGE};
 use common::peer::{forget, read, reads_go_as_told, traced, way};
+use common::unified::{Unified, data_file, reason};
 use common::{device, until};
+use limosa::Tier;
 use limosa_guest::device::list;
 use limosa_guest::trace::Tally;
 use limosa_os::shim::uapi::{LIMOSA_REASON_QUEUE, LIMOSA_VERDICT_REFUSED};
@@ -137,6 +139,23 @@ fn data_goes_through_system_memory(transport: &'static str) {
     // And a pool is no buffer for such a disk.
     let told = reads_go_as_told(&device(), &file, PAGES, 1);
     assert_eq!([told.verdict, told.reason], [LIMOSA_VERDICT_REFUSED, LIMOSA_REASON_QUEUE]);
+    streams(&connection.disk());
+}
+
+/// What limosa makes of a disk across the network: for memory that migrates what it makes of any, for a device's the next
+/// best, and says why.
+fn streams(disk: &Path) {
+    let Some(kit) = Unified::new("fabrics", |builder| builder) else { return };
+    let file = data_file(disk);
+    for (heap, expected) in [(kit.device_heap(), Tier::Staged), (kit.context.heap().clone(), Tier::Direct)] {
+        let mut vec = heap.vec_zeroed::<u32>(PAGES * PAGE / 4).unwrap();
+        let report = kit.read(&file, &mut vec);
+        assert_eq!(report.tier(), Some(expected), "{report:?}");
+        let (why, part) = (reason(&report, Tier::P2p), ["across the network", "SharedDevice"]);
+        assert!(why.contains(part[usize::from(expected == Tier::Direct)]), "{why}");
+        let bytes: Vec<u8> = vec.read().unwrap().iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert!(bytes == contents(PAGES, 1), "{expected}");
+    }
 }
 
 #[test]

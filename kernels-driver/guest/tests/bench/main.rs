@@ -13,6 +13,7 @@ mod raw;
 
 mod faults;
 mod moves;
+mod streams;
 mod table;
 mod transfers;
 
@@ -33,6 +34,7 @@ fn main() {
     faults::ping_pong(device, rounds, &mut table);
     transfers::large(device, rounds, &mut table);
     transfers::small(device, rounds, &mut table);
+    streams::streams(rounds, &mut table);
     table.print();
     let failed = table.failed();
     assert!(failed.is_empty(), "bounds that hold on any machine are not met: {}", failed.join("; "));

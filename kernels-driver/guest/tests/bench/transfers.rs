@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
 use crate::raw::shim::Device;
 use crate::raw::uapi::PRIVATE;
@@ -14,19 +15,19 @@ use limosa_guest::protocol::DATA_SERIAL;
 use limosa_guest::trace::tally;
 use limosa_guest::{device, host};
 
-const MIB: usize = 1 << 20;
+pub const MIB: usize = 1 << 20;
 /// What is read in a round.
-const BYTES: usize = 16 * MIB;
+pub const BYTES: usize = 16 * MIB;
 /// Requests of a page that are under way at a time.
 const DEPTH: usize = 32;
 
 /// Memory that the disk writes to: a pool's, or the system's, touched.
-struct Target {
-    at: usize,
+pub struct Target {
+    pub at: usize,
 }
 
 impl Target {
-    fn system() -> Self {
+    pub fn system() -> Self {
         Self { at: crate::moves::touched(BYTES, false) }
     }
 
@@ -44,9 +45,14 @@ impl Drop for Target {
     }
 }
 
+/// Where the data disk is.
+pub fn path() -> PathBuf {
+    device::disk(DATA_SERIAL).ok().flatten().unwrap_or_else(|| panic!("there is no data disk"))
+}
+
 /// The data disk, its first blocks written.
-fn disk() -> File {
-    let path = device::disk(DATA_SERIAL).ok().flatten().unwrap_or_else(|| panic!("there is no data disk"));
+pub fn disk() -> File {
+    let path = path();
     let bytes: Vec<u8> = (0..BYTES / 8).flat_map(|word| (word as u64 | 1 << 63).to_ne_bytes()).collect();
     std::fs::write(&path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&path);
@@ -55,7 +61,7 @@ fn disk() -> File {
     file
 }
 
-fn read(file: &File, at: usize, len: usize, offset: usize) {
+pub fn read(file: &File, at: usize, len: usize, offset: usize) {
     let got = memory::transfer(file.as_raw_fd(), at, len, i64::try_from(offset).unwrap_or(i64::MAX), false);
     assert_eq!(got.unwrap_or_else(|error| panic!("a read of {len} bytes: {error}")), len);
 }
@@ -70,7 +76,7 @@ fn compare(at: usize, len: usize, offset: usize) {
 }
 
 /// Bytes in system memory and in the device's that the disk writes while something is done.
-fn traced(action: impl FnOnce()) -> [f64; 2] {
+pub fn traced(action: impl FnOnce()) -> [f64; 2] {
     let commands = host::Tracing::new().and_then(|tracing| {
         action();
         tracing.commands()
@@ -82,7 +88,7 @@ fn traced(action: impl FnOnce()) -> [f64; 2] {
 }
 
 /// Times ways of doing the same by turns, each first once in a while: bytes a second of each.
-fn in_turns<const N: usize>(rounds: usize, ways: [&dyn Fn() -> f64; N]) -> [f64; N] {
+pub fn in_turns<const N: usize>(rounds: usize, ways: [&dyn Fn() -> f64; N]) -> [f64; N] {
     let mut rates: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
     for round in 0..=rounds {
         for turn in 0..N {

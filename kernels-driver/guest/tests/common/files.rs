@@ -2,9 +2,10 @@
 //! dropped.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use limosa_guest::device;
 use limosa_guest::protocol::DATA_SERIAL;
@@ -59,7 +60,7 @@ pub fn contents(pages: usize, seed: u64) -> Vec<u8> {
 /// Writes such pages to a file's beginning, which is made if it is not there, and to the disk.
 pub fn put(path: &Path, pages: usize, seed: u64) {
     let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
-    std::io::Write::write_all(&mut file, &contents(pages, seed)).unwrap();
+    file.write_all(&contents(pages, seed)).unwrap();
     file.sync_all().unwrap();
 }
 
@@ -147,8 +148,11 @@ impl Mapped {
     pub fn new(table: &str) -> Self {
         let name = format!("limosa-{}", std::process::id());
         let mut command = Command::new("dmsetup");
-        command.args(["create", &name, "--table", table]).env("DM_DISABLE_UDEV", "1");
-        let output = command.output().unwrap();
+        command.args(["create", &name]).env("DM_DISABLE_UDEV", "1");
+        // A table of several lines is taken from there only.
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(table.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{table}: {}", String::from_utf8_lossy(&output.stderr));
         Self(name)
     }

@@ -1,12 +1,28 @@
 //! limosa itself, on lavapipe: what the runtime's users have, with the kernels that the tests need.
 
-use limosa::{Context, ContextBuilder, DeviceChoice, DeviceKind, FaultMode, Heap, Home, Kernel, Queue, UnifiedVec};
+use std::path::Path;
+
+use limosa::{
+    Context, ContextBuilder, DataFile, DeviceChoice, DeviceKind, FaultMode, Heap, Home, Kernel, Queue, Tier,
+    TransferReport, UnifiedVec,
+};
 use limosa_shaders::{fill, reduce};
 
 pub const FAULT_MODES: [FaultMode; 2] = [FaultMode::HandlerThread, FaultMode::InThread];
 
+/// Opens a file or disk for both directions.
+pub fn data_file(path: &Path) -> DataFile {
+    DataFile::options().read(true).write(true).open(path).unwrap()
+}
+
+/// Why a tier was not taken, as a report has it.
+pub fn reason(report: &TransferReport, tier: Tier) -> &str {
+    let reason = report.reasons.iter().find(|one| one.tier == tier);
+    &reason.unwrap_or_else(|| panic!("no reason against {tier}: {report:?}")).reason
+}
+
 pub struct Unified {
-    queue: Queue,
+    pub queue: Queue,
     fill: Kernel,
     reduce: Kernel,
     pub context: Context,
@@ -32,6 +48,11 @@ impl Unified {
     /// For allocations in the device's memory.
     pub fn device_heap(&self) -> Heap {
         self.context.heap().in_home(Home::SharedDevice)
+    }
+
+    /// Reads a file from its beginning on until `vec` is full.
+    pub fn read(&self, file: &DataFile, vec: &mut UnifiedVec<u32>) -> TransferReport {
+        self.queue.read_file(file, 0, vec).submit().unwrap().wait().unwrap()
     }
 
     /// Has a kernel fill `vec`.
