@@ -37,8 +37,8 @@ pub enum Home {
     /// As [`Home::Shared`], in device memory that other devices reach: an SSD reads and writes it without system RAM,
     /// where [`crate::PeerMemory`] can be had and the machine lets the two devices exchange data (`kernels-driver/P2P.md`).
     ///
-    /// The CPU reaches it over the bus: its writes are combined, and its reads are slow, some hundred times slower than
-    /// RAM's. So let a kernel read it, or copy it. Each allocation takes whole blocks of 64 KiB of the device's memory,
+    /// The CPU reaches it over the bus: its writes are combined, and its reads are slow, as each is a transaction that it
+    /// waits for. So let a kernel read it, or copy it with one. Each allocation takes whole blocks of 64 KiB of the device's memory,
     /// and two file descriptors; it is not cut from a larger piece. It counts against no budget of the heap's.
     ///
     /// When the device's driver is unbound, the memory is gone: whoever touches it gets SIGBUS, a kernel on a software
