@@ -18,7 +18,6 @@ fn expected() -> Option<&'static str> {
     match machine.as_str() {
         "trusted" => None,
         "ports" => Some("no bridge is above both devices"),
-        "redirect" => Some("access control services"),
         "multipath" => Some("several disks or paths"),
         other => panic!("a machine that is not known here: {other}"),
     }
