@@ -39,9 +39,11 @@ macro_rules! kernel {
 
 pub mod bfs;
 pub mod copy;
+pub mod digest;
 pub mod fill;
 pub mod fingerprint;
 mod hash;
+pub mod hash_enter;
 pub mod hash_find;
 pub mod histogram;
 pub mod lookup;
@@ -86,8 +88,10 @@ impl Kernel {
 pub const ALL: &[Kernel] = &[
     bfs::KERNEL,
     copy::KERNEL,
+    digest::KERNEL,
     fill::KERNEL,
     fingerprint::KERNEL,
+    hash_enter::KERNEL,
     hash_find::KERNEL,
     histogram::KERNEL,
     lookup::KERNEL,
