@@ -34,9 +34,10 @@ void main() {
         return;
     }
     uint64_t record = args.records + RECORD * i;
+    uvec4 words = limosa_u32x4(record, 0ul).value;
     // A word of a slot that nobody has claimed is zero.
-    uvec4 key = max(limosa_u32x4(record, 0ul).value, uvec4(1u));
-    if ((key.w & args.parts) != args.part) {
+    uvec4 key = max(words, uvec4(1u));
+    if (words == uvec4(0u) || (key.w & args.parts) != args.part) {
         return;
     }
     uint64_t at = pack64(key.xy) & args.mask;

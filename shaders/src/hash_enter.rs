@@ -27,7 +27,8 @@ assert_layout!(Slot, 24, { key: 0, head: 16, count: 20 });
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
-    /// The address of `count` [`Record`]s. Their `next` is stored, if their part is this one.
+    /// The address of `count` [`Record`]s. Their `next` is stored, if their part is this one. Those whose key is all
+    /// zeros, as before [`crate::digest`] has run, are left out.
     pub records: u64,
     /// How many.
     pub count: u64,
@@ -57,7 +58,7 @@ pub fn key_of(record: &Record) -> [u32; 4] {
 /// What the chains hold after all parts, by another data structure: the indices of the records of each key.
 pub fn twin(records: &[Record]) -> HashMap<[u32; 4], Vec<usize>> {
     let mut chains: HashMap<[u32; 4], Vec<usize>> = HashMap::new();
-    for (index, record) in records.iter().enumerate() {
+    for (index, record) in records.iter().enumerate().filter(|(_, record)| record.key != [0; 4]) {
         chains.entry(key_of(record)).or_default().push(index);
     }
     chains
@@ -70,8 +71,9 @@ mod tests {
     #[test]
     fn zeros_of_a_key_stand_for_ones() {
         let record = |key| Record { key, ..Record::default() };
-        let chains = twin(&[record([0, 2, 0, 4]), record([1, 2, 1, 4]), record([1, 2, 3, 4])]);
+        let chains = twin(&[record([0, 2, 0, 4]), record([1, 2, 1, 4]), record([0; 4]), record([1, 2, 3, 4])]);
         assert_eq!(chains[&[1, 2, 1, 4]], [0, 1]);
-        assert_eq!(chains[&[1, 2, 3, 4]], [2]);
+        assert_eq!(chains[&[1, 2, 3, 4]], [3]);
+        assert_eq!(chains.len(), 2, "what has no key is left out");
     }
 }
