@@ -13,7 +13,7 @@ use crate::memcpy::{self, Ceiling};
 use crate::options::Demo;
 use crate::pagerank::{self, Ranking, TOUCHES_AFTER};
 use crate::progress::Spinner;
-use crate::scan::{self, Scan};
+use crate::passes::{self, Outcome};
 use crate::table::Table;
 use crate::transfer::{self, Move, ROUNDS};
 use crate::units::{bytes, count, float, gigabytes_per_second, per_second, rough, time};
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Demo, out: &mut impl Write) -> Result<(), CliError> 
 
 /// The first part. Answers the ceiling that it measured.
 fn rank(options: &Demo, graph: &Graph, out: &mut impl Write) -> Result<Ceiling, CliError> {
-    let context = options.open()?;
+    let context = options.opening.open()?;
     writeln!(out, "device  {}", device::describe(context.adapter()))?;
     let (class, view) = (format!("{:?}", context.device_class()), context.view());
     let means = match context.device_class() {
@@ -77,13 +77,13 @@ fn go_over(options: &Demo, source: &Source, ceiling: Ceiling, out: &mut impl Wri
     writeln!(out, "file    {} ({})", source.name(), source.chosen)?;
     let all = if source.len < source.size { " are read: the start, see --file-limit" } else { ", all of it" };
     let (len, size) = (bytes(source.len), bytes(source.size));
-    writeln!(out, "        {len} of {size}{all}; the device budget is {}", bytes(scan::budget(source.len)))?;
+    writeln!(out, "        {len} of {size}{all}; the device budget is {}", bytes(passes::budget(source.len)))?;
     out.flush()?;
-    let context = options.open_with(Some(scan::budget(source.len)))?;
-    let scan = scan::scan(&context, source)?;
-    let (byte, frequency) = scan.frequent;
-    let share = 100.0 * float(frequency) / float(scan.len);
-    let (blocks, distinct) = (count(scan.blocks as u64), count(scan.distinct as u64));
+    let context = options.opening.open_with(Some(passes::budget(source.len)))?;
+    let done = passes::run_over(&context, source)?;
+    let (byte, frequency) = done.frequent;
+    let share = 100.0 * float(frequency) / float(done.len);
+    let (blocks, distinct) = (count(done.blocks as u64), count(done.distinct as u64));
     writeln!(
         out,
         "Fingerprints of {blocks} blocks of 64 KiB, {distinct} of them different; the most frequent byte is"
@@ -93,7 +93,7 @@ fn go_over(options: &Demo, source: &Source, ceiling: Ceiling, out: &mut impl Wri
         "{byte:#04x} ({share:.1} % of all). Verified: each fingerprint and count equals the CPU twin's, which"
     )?;
     writeln!(out, "read the file anew.")?;
-    writeln!(out, "\n{}", file_table(&scan, scan::budget(source.len), ceiling))?;
+    writeln!(out, "\n{}", file_table(&done, passes::budget(source.len), ceiling))?;
     Ok(())
 }
 
@@ -146,7 +146,7 @@ fn run_table(context: &Context, options: &Demo, graph: &Graph, ranking: &Ranking
     table.row("memcpy", [format!("{rate:.2} GB/s, the ceiling (median of {copies} copies of {})", bytes(size))]);
     table.row("device", [context.adapter().name.clone()]);
     table.row("budget", [format!("{} of device memory", bytes(heap.device_budget()))]);
-    table.row("host engine", [device::host_engine(heap, options.fault_mode.into())]);
+    table.row("host engine", [device::host_engine(heap, options.opening.fault_mode.into())]);
     table.row("pages", [device::pages(heap.backing())]);
     table
 }
@@ -185,30 +185,30 @@ fn move_table(moves: &[Move], array: u64, ceiling: Ceiling) -> Table {
     table
 }
 
-fn file_table(scan: &Scan, budget: u64, ceiling: Ceiling) -> Table {
-    let Scan { len, window, ran, .. } = scan;
+fn file_table(done: &Outcome, budget: u64, ceiling: Ceiling) -> Table {
+    let Outcome { len, window, ran, .. } = done;
     let mut table = Table::of_text("The file");
     let rate = |bytes, elapsed| format!("{:.2} GB/s", gigabytes_per_second(bytes, elapsed));
     table.row(
         "read",
-        [format!("{} by read(2) into unified memory: {}", time(scan.read_time), rate(*len, scan.read_time))],
+        [format!("{} by read(2) into unified memory: {}", time(done.read_time), rate(*len, done.read_time))],
     );
-    let (launches, passes) = (scan.launches, scan::PASSES.len());
+    let (launches, passes) = (done.launches, passes::PASSES.len());
     table
         .row("launches", [format!("{launches}, all queued ahead: {passes} passes over windows of {}", bytes(*window))]);
     let seen = len * passes as u64;
     let ratio = |rate: f64| if ceiling.rate > 0.0 { rate / ceiling.rate } else { 0.0 };
-    let of_memcpy = ratio(gigabytes_per_second(seen, scan.device_time));
+    let of_memcpy = ratio(gigabytes_per_second(seen, done.device_time));
     let memcpy = format!("{of_memcpy:.2} of memcpy's {:.2} GB/s", ceiling.rate);
-    table.row("passes", [format!("{}: {}, {memcpy}", time(scan.device_time), rate(seen, scan.device_time))]);
-    let twin = format!("{}: {}, one thread", time(scan.twin_time), rate(seen, scan.twin_time));
+    table.row("passes", [format!("{}: {}, {memcpy}", time(done.device_time), rate(seen, done.device_time))]);
+    let twin = format!("{}: {}, one thread", time(done.twin_time), rate(seen, done.twin_time));
     table.row("the CPU twins", [twin]);
     let evicted = format!("{} blocks of 64 KiB out of a budget of {}", count(ran.blocks_evicted), bytes(budget));
     table.row("evictions", [evicted]);
     let (up, down) = (ran.blocks_to_device * limosa::BLOCK, ran.blocks_to_host * limosa::BLOCK);
-    let moved = rate(up + down, scan.device_time);
+    let moved = rate(up + down, done.device_time);
     table.row("moved", [format!("{} to the device, {} back: {moved} of that time", bytes(up), bytes(down))]);
-    let least = scan.least_loads * limosa::BLOCK;
+    let least = done.least_loads * limosa::BLOCK;
     let over = if least > 0 { float(up + down) / float(least) } else { 1.0 };
     table.row("the least", [format!("{} (Belady, offline): {over:.3} of it moved", bytes(least))]);
     let faults = ran.gpu_read_faults + ran.gpu_write_faults;

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 
 use crate::compile::CompileError;
 use crate::file::FileError;
@@ -64,11 +65,53 @@ pub(crate) enum CliError {
          with --iterations, or a larger --residual"
     )]
     NotConverged { residual: f64, iterations: u32, limit: f64 },
+    /// Not one block of each window fits.
+    #[error(
+        "scan: {depth} windows of a block of {block} bytes do not fit half of the device budget of {budget} bytes: use \
+         smaller blocks (--block), fewer windows (--depth), or a budget of {needed} bytes or more (--budget)"
+    )]
+    BlockTooLarge { block: u64, depth: usize, needed: u64, budget: u64 },
+    /// Their numbers would not fit 32 bits, or their records not the memory.
+    #[error(
+        "scan: no room for the records of {blocks} blocks: {why}; use larger blocks (--block), or leave files out: {} alone \
+         has {largest} bytes (--one-file-system leaves /proc out)", path.display()
+    )]
+    TooManyBlocks { blocks: u64, why: String, path: PathBuf, largest: u64 },
+    /// Fingerprints are not spread: no files that nobody made for it do this.
+    #[error(
+        "scan: {homeless} of {blocks} fingerprints found no slot in their part of the hash table: use a larger --budget, \
+         so that it has fewer parts"
+    )]
+    TableFull { homeless: u32, blocks: u64 },
+    /// The device linked what it should not have.
+    #[error("scan: a chain of the hash table does not lead from record to record; report this")]
+    BrokenChain,
+    /// The device found otherwise than the CPU does.
+    #[error(
+        "scan: verification failed: the block of {place} has the fingerprint {:x?} and is a duplicate of {}, where the \
+         CPU's has {:x?} and is one of {}", found.0, found.1, expected.0, expected.1
+    )]
+    Block { place: String, found: ([u32; 4], String), expected: ([u32; 4], String) },
+    /// The sums differ.
+    #[error("scan: verification failed: {found:?} duplicate blocks and bytes, where the CPU counts {expected:?}")]
+    Duplicates { found: [u64; 2], expected: [u64; 2] },
+    /// Two blocks of one fingerprint.
+    #[error(
+        "scan: verification failed: the blocks of {place} and {original} have one fingerprint and differ: a collision, \
+         if neither file changed; scan with another --block"
+    )]
+    Collision { place: String, original: String },
+    /// Nothing can be said of it.
+    #[error("scan: cannot verify: {} changed after it was scanned; scan it again", path.display())]
+    ChangedSince { path: PathBuf },
+    /// It could be read the first time.
+    #[error("scan: cannot verify: {}: {source}", path.display())]
+    Reread { path: PathBuf, source: io::Error },
     /// Standard output is closed or full.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
     /// The report cannot be written as JSON.
-    #[error("doctor: {0}")]
+    #[error("cannot write JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
 

@@ -1,5 +1,5 @@
-//! The `limosa` command: a demonstration of the runtime that verifies itself, a look at what the machine allows, and a
-//! way from GLSL to kernels.
+//! The `limosa` command: a demonstration of the runtime that verifies itself, a search for duplicates, a look at what the
+//! machine allows, and a way from GLSL to kernels.
 //! It uses the library as any program does, and knows nothing of its insides.
 //!
 //! Results go to standard output; progress and errors to standard error. Exit status 0: done; 1: an error, which is
@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod compile;
+mod cpu_time;
 mod demo;
 mod device;
 mod doctor;
@@ -25,11 +26,13 @@ mod kernels;
 mod memcpy;
 mod options;
 mod pagerank;
+mod passes;
 mod progress;
 mod scan;
 mod table;
 mod transfer;
 mod units;
+mod ways;
 
 /// GPU compute with unified memory on stock Vulkan drivers.
 #[derive(Parser)]
@@ -44,6 +47,8 @@ enum Command {
     /// Rank a graph with the GPU following the CPU's pointers, go over a file larger than the device budget, verify
     /// both, and say what moved
     Demo(options::Demo),
+    /// Find blocks that files have in common: the GPU fingerprints them, and links them in a hash table of any size
+    Scan(options::Scan),
     /// Say what this machine allows, and for each thing missing the reason and the remedy
     Doctor(options::Doctor),
     /// Translate a compute shader that includes limosa.glsl to SPIR-V, and say what the kernel takes
@@ -55,6 +60,7 @@ fn main() -> ExitCode {
     let mut out = BufWriter::new(io::stdout());
     let outcome = match &arguments.command {
         Command::Demo(options) => demo::run(options, &mut out).map(|()| ExitCode::SUCCESS),
+        Command::Scan(options) => scan::run(options, &mut out),
         Command::Doctor(options) => doctor::run(options, &mut out),
         Command::Compile(options) => compile::run(options, &mut out),
     };

@@ -14,6 +14,10 @@ impl Spinner {
         bar.enable_steady_tick(Duration::from_millis(100));
         Self(bar)
     }
+
+    pub(crate) fn say(&self, message: String) {
+        self.0.set_message(message);
+    }
 }
 
 impl Drop for Spinner {
@@ -48,6 +52,30 @@ impl Steps {
 }
 
 impl Drop for Steps {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Work on so many bytes, with its rate. It disappears when dropped.
+pub(crate) struct Bytes(ProgressBar);
+
+impl Bytes {
+    pub(crate) fn start(message: &'static str, bytes: u64) -> Self {
+        let bar = ProgressBar::new(bytes).with_message(message);
+        let template = "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Self(bar)
+    }
+
+    pub(crate) fn at(&self, bytes: u64) {
+        self.0.set_position(bytes);
+    }
+}
+
+impl Drop for Bytes {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }

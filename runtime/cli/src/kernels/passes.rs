@@ -10,6 +10,8 @@ use std::ops::Range;
 use limosa::{BLOCK, Context, Event, GpuPtr, Heap, Kernel, Queue, Result, UnifiedVec};
 use limosa_shaders::{fingerprint, histogram};
 
+use super::index;
+
 /// What a pass does with each window. Each kind is done twice, with results of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pass {
@@ -60,11 +62,6 @@ impl Findings {
     pub(crate) fn none() -> Self {
         Self { fingerprints: Vec::new(), counts: [[0; histogram::COUNTS]; 2] }
     }
-}
-
-/// A number of bytes of memory, as an index. On the machines that limosa runs on both have 64 bits.
-fn index(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 impl Window {

@@ -40,7 +40,7 @@ fn window(budget: u64) -> u64 {
 }
 
 /// What came of it.
-pub(crate) struct Scan {
+pub(crate) struct Outcome {
     /// Bytes looked at in each pass.
     pub(crate) len: u64,
     /// Bytes of a window.
@@ -66,7 +66,7 @@ pub(crate) struct Scan {
 }
 
 /// Reads the file into the context's heap, has the device go over it, and verifies what was found.
-pub(crate) fn scan(context: &Context, source: &Source) -> Result<Scan, CliError> {
+pub(crate) fn run_over(context: &Context, source: &Source) -> Result<Outcome, CliError> {
     let heap = context.heap();
     let window = window(heap.device_budget());
     let allocating = CliError::during("making room for the file");
@@ -89,7 +89,7 @@ pub(crate) fn scan(context: &Context, source: &Source) -> Result<Scan, CliError>
     verify(&found, &expected)?;
     let counts = found.counts[0].iter().enumerate();
     let (byte, count) = counts.max_by_key(|(_, count)| **count).unwrap_or((0, &0));
-    Ok(Scan {
+    Ok(Outcome {
         len: source.len,
         window,
         launches,
