@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use limosa::{Context, Counters, DeviceClass, ResidencySummary};
+use limosa::{Context, Counters, DeviceClass, ResidencySummary, TierReason};
 
 use crate::device;
 use crate::error::CliError;
@@ -12,8 +12,8 @@ use crate::graph::{self, Graph};
 use crate::memcpy::{self, Ceiling};
 use crate::options::Demo;
 use crate::pagerank::{self, Ranking, TOUCHES_AFTER};
-use crate::progress::Spinner;
 use crate::passes::{self, Outcome};
+use crate::progress::Spinner;
 use crate::table::Table;
 use crate::transfer::{self, Move, ROUNDS};
 use crate::units::{bytes, count, float, gigabytes_per_second, per_second, rough, time};
@@ -189,10 +189,12 @@ fn file_table(done: &Outcome, budget: u64, ceiling: Ceiling) -> Table {
     let Outcome { len, window, ran, .. } = done;
     let mut table = Table::of_text("The file");
     let rate = |bytes, elapsed| format!("{:.2} GB/s", gigabytes_per_second(bytes, elapsed));
-    table.row(
-        "read",
-        [format!("{} by read(2) into unified memory: {}", time(done.read_time), rate(*len, done.read_time))],
-    );
+    let read = rate(*len, done.read_time);
+    table.row("read", [format!("{} into unified memory: {read}", time(done.read_time))]);
+    table.row("tier", [done.ways.shares()]);
+    for TierReason { tier, reason } in &done.ways.reasons {
+        table.row(&format!("why not {tier}"), [reason.clone()]);
+    }
     let (launches, passes) = (done.launches, passes::PASSES.len());
     table
         .row("launches", [format!("{launches}, all queued ahead: {passes} passes over windows of {}", bytes(*window))]);

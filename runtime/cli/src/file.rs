@@ -1,13 +1,10 @@
-//! The file of the demo's second part: which it is, and reading it with plain `read(2)`. Where its bytes go, and what
-//! is done with them, is not its business.
+//! The file of the demo's second part: which it is, and reading it with plain `read(2)`, for the twins. How the device
+//! comes by it is not its business.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-/// Bytes that one call of `read` asks for, at most.
-const PIECE: usize = 8 << 20;
 
 /// Why there is no file to look at.
 #[derive(Debug, thiserror::Error)]
@@ -66,18 +63,12 @@ impl Source {
         self.path.display()
     }
 
-    /// Reads the file from its start to fill `target`; `step` is told of each piece.
-    pub(crate) fn read_into(&self, target: &mut [u8], mut step: impl FnMut(u64)) -> Result<(), FileError> {
-        let mut file = self.open()?;
-        let mut read = 0;
-        for piece in target.chunks_mut(PIECE) {
-            read += self.fill(&mut file, piece, read)?;
-            step(read);
-        }
-        Ok(())
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// Reads the file again, into ordinary memory, and gives it away in pieces of `size` bytes.
+    /// Reads the file into ordinary memory, and gives it away in pieces of `size` bytes.
     pub(crate) fn for_each(&self, size: usize, mut take: impl FnMut(&[u8])) -> Result<(), FileError> {
         let mut file = self.open()?;
         let mut buffer = vec![0; size];
@@ -188,13 +179,11 @@ mod tests {
         fs::write(&path, "0123456789").unwrap();
         let source = Source::choose(Some(&path), 7).unwrap();
         assert_eq!((source.size, source.len), (10, 7));
-        let mut bytes = [0; 7];
-        source.read_into(&mut bytes, |_| {}).unwrap();
         let mut pieces = Vec::new();
         source.for_each(3, |piece| pieces.push(piece.to_vec())).unwrap();
-        assert_eq!((&bytes[..], pieces), (&b"0123456"[..], vec![b"012".to_vec(), b"345".to_vec(), b"6".to_vec()]));
+        assert_eq!(pieces, [&b"012"[..], b"345", b"6"]);
         fs::write(&path, "0123").unwrap();
-        let error = source.read_into(&mut bytes, |_| {}).unwrap_err();
+        let error = source.for_each(7, |_| {}).unwrap_err();
         assert!(matches!(error, FileError::Shortened { read: 4, expected: 7, .. }), "{error}");
         fs::remove_dir_all(folder).unwrap();
     }

@@ -4,13 +4,14 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use limosa::{BLOCK, CHUNK, Context, Counters, DEVICE_BUDGET_MIN, Event, fewest_loads};
+use limosa::{BLOCK, CHUNK, Context, Counters, DEVICE_BUDGET_MIN, DataFile, Event, fewest_loads};
 use limosa_shaders::{fingerprint, histogram};
 
 use crate::error::CliError;
 use crate::file::Source;
 use crate::kernels::{FileInMemory, Findings, Pass, SEEDS, Scanner, Turn};
-use crate::progress::Steps;
+use crate::progress::{Bytes, Steps};
+use crate::ways::Ways;
 
 /// The passes, each over all windows from the first to the last: the worst order for who evicts by recency.
 pub(crate) const PASSES: [Pass; 4] = [
@@ -49,6 +50,8 @@ pub(crate) struct Outcome {
     pub(crate) launches: usize,
     /// Time to read the file into unified memory.
     pub(crate) read_time: Duration,
+    /// Which way it came there.
+    pub(crate) ways: Ways,
     /// Time from the first submission to the last completion.
     pub(crate) device_time: Duration,
     /// Time that the CPU twins took for the same, without reading the file.
@@ -71,11 +74,9 @@ pub(crate) fn run_over(context: &Context, source: &Source) -> Result<Outcome, Cl
     let window = window(heap.device_budget());
     let allocating = CliError::during("making room for the file");
     let mut file = FileInMemory::new(heap, source.len, window).map_err(&allocating)?;
-    let progress = Steps::start("reading the file", source.len);
     let start = Instant::now();
-    file.write(|bytes| source.read_into(bytes, |read| progress.at(read))).map_err(&allocating)??;
+    let ways = read(context, source, &mut file)?;
     let read_time = start.elapsed();
-    drop(progress);
 
     let scanner = Scanner::new(context).map_err(CliError::during("loading the kernels"))?;
     let before = heap.counters();
@@ -94,6 +95,7 @@ pub(crate) fn run_over(context: &Context, source: &Source) -> Result<Outcome, Cl
         window,
         launches,
         read_time,
+        ways,
         device_time,
         twin_time,
         ran,
@@ -102,6 +104,20 @@ pub(crate) fn run_over(context: &Context, source: &Source) -> Result<Outcome, Cl
         distinct: found.fingerprints.iter().collect::<HashSet<_>>().len(),
         frequent: (byte, *count),
     })
+}
+
+/// Streams the file into unified memory.
+fn read(context: &Context, source: &Source, file: &mut FileInMemory) -> Result<Ways, CliError> {
+    let failed = CliError::during("reading the file");
+    let progress = Bytes::start("reading the file", source.len);
+    let queue = context.queue_builder().out_of_order().build().map_err(&failed)?;
+    let data = DataFile::open(source.path()).map_err(&failed)?;
+    let mut ways = Ways::default();
+    for transfer in file.read(&queue, &data).map_err(&failed)? {
+        ways.add(&transfer.wait().map_err(&failed)?);
+        progress.at(ways.bytes());
+    }
+    Ok(ways)
 }
 
 /// Queues all launches of all passes, and waits for them. Answers how many.

@@ -60,7 +60,8 @@ fn verified_file(test: &str, len: usize, extra: &[&str]) -> Option<String> {
     std::fs::remove_file(path).unwrap();
     let (out, error) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success() && error.is_empty(), "{out}\n{error}");
-    for part in ["as asked for", "Verified: each fingerprint", "read(2)", "evictions", "Belady", "memcpy's"] {
+    for part in ["as asked for", "Verified: each fingerprint", "tier", "why not P2p", "evictions", "Belady", "memcpy's"]
+    {
         assert!(out.contains(part), "{part:?} is not in:\n{out}");
     }
     Some(out)

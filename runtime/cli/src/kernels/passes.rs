@@ -7,7 +7,7 @@
 use std::mem::offset_of;
 use std::ops::Range;
 
-use limosa::{BLOCK, Context, Event, GpuPtr, Heap, Kernel, Queue, Result, UnifiedVec};
+use limosa::{BLOCK, Context, DataFile, Event, GpuPtr, Heap, Kernel, Queue, Result, Side, Transfer, UnifiedVec};
 use limosa_shaders::{fingerprint, histogram};
 
 use super::index;
@@ -35,7 +35,6 @@ pub(crate) const SEEDS: [u64; 2] = [0, 1];
 pub(crate) struct FileInMemory {
     /// Whole blocks: behind the file's end there are zeros.
     bytes: UnifiedVec<u8>,
-    len: usize,
     windows: Vec<Window>,
 }
 
@@ -93,17 +92,18 @@ impl FileInMemory {
         let (len, window) = (index(len), index(window.next_multiple_of(BLOCK).max(BLOCK)));
         let ranges = (0..len).step_by(window).map(|start| start..(start + window).min(len));
         let windows = ranges.map(|range| Window::new(heap, range)).collect::<Result<_>>()?;
-        if !heap.serves_system_calls() {
-            // The kernel cannot wait for a fault that the faulting thread serves: pages must be there before.
-            bytes.prefetch_to_host()?;
-        }
-        Ok(Self { bytes, len, windows })
+        Ok(Self { bytes, windows })
     }
 
-    /// Has `write` store the file's bytes.
-    pub(crate) fn write<T>(&mut self, write: impl FnOnce(&mut [u8]) -> T) -> Result<T> {
-        let mut bytes = self.bytes.write()?;
-        Ok(write(&mut bytes[..self.len]))
+    /// Has `queue` read `file` from its start on, each window by itself, to the host: what launches need of it goes to the
+    /// device with them.
+    pub(crate) fn read(&mut self, queue: &Queue, file: &DataFile) -> Result<Vec<Transfer>> {
+        let Self { bytes, windows, .. } = self;
+        let read = |Window { range, .. }: &Window| {
+            let target = bytes.slice_mut(range.clone())?;
+            queue.read_file(file, range.start as u64, target).to(Side::Host).submit()
+        };
+        windows.iter().map(read).collect()
     }
 
     /// Windows.
