@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use common::builder;
-use common::failure::{Kit, Watchdog};
+use common::failure::{BLOCK_WORDS, Kit, Watchdog};
 use common::views::{ALL, Way};
 
 macro_rules! shareable {
@@ -111,6 +111,8 @@ fn contents(blocks: &[(usize, u32)]) -> Vec<u8> {
         bytes.extend(noise.take(*length));
         bytes.resize(bytes.len().next_multiple_of(16), u8::try_from(index % 256).unwrap());
     }
+    // As much as begins at a block of its own, and so at a multiple of 16.
+    bytes.resize(bytes.len().max(BLOCK_WORDS * size_of::<u32>()), 0);
     bytes
 }
 

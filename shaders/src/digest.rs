@@ -9,7 +9,7 @@ use crate::{Kernel, hash};
 pub const PIECE: u64 = 1 << 16;
 
 /// A block to look at: an element of an array at an address that is a multiple of 32.
-#[repr(C)]
+#[repr(C, align(32))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Block {
     /// The address of its bytes, a multiple of 16. What lies behind them, up to the next multiple of 16, is read, too,
@@ -29,7 +29,7 @@ pub struct Block {
 assert_layout!(Block, 32, { source: 0, record: 8, bytes: 16, file: 20, number: 24, reserved: 28 });
 
 /// What is known of a block: at an address that is a multiple of 32, and zeros before the kernel has run.
-#[repr(C)]
+#[repr(C, align(32))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// The fingerprint.

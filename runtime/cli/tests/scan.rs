@@ -186,7 +186,7 @@ fn a_file_that_grows_meanwhile_does_not_count() {
     let folder = Folder::new("scan_growing");
     let contents = noise(5, 1 << 20);
     folder.file("a", &contents);
-    let growing = folder.file("growing", &contents);
+    let growing = folder.file("0growing", &contents);
     folder.file("z", &contents);
     let done = AtomicBool::new(false);
     let outcome = std::thread::scope(|scope| {
