@@ -3,13 +3,13 @@
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use limosa_model::stream::{Cut, Piece};
-use limosa_os::DataFile;
 use limosa_os::shim::Direction;
 use limosa_os::{FileError, FileErrorKind, FileKind, IoFailure};
 
@@ -94,6 +94,8 @@ pub(super) struct Job {
     pub(super) stopped: bool,
     /// Whether its requests in flight were told to end.
     pub(super) cancelled: bool,
+    /// The stretch of each file that all of its parts are in.
+    pub(super) spans: HashMap<u64, Range<u64>>,
     /// Whether what is read is in the page cache, by file.
     pub(super) hot: HashMap<u64, bool>,
     /// Where files that are read ended when the transfer began, by file.
@@ -122,6 +124,12 @@ impl Job {
     pub(super) fn new(boarded: Boarded) -> Self {
         let Boarded { record, streaming, seats } = boarded;
         let Streaming { parts, options, shared, keep, .. } = streaming;
+        let mut spans: HashMap<u64, Range<u64>> = HashMap::new();
+        for part in &parts {
+            let own = part.offset..part.offset + part.extent.len;
+            let span = spans.entry(part.file.id()).or_insert(own.clone());
+            *span = span.start.min(own.start)..span.end.max(own.end);
+        }
         Self {
             record,
             parts,
@@ -135,6 +143,7 @@ impl Job {
             failure: None,
             stopped: false,
             cancelled: false,
+            spans,
             hot: HashMap::new(),
             ends: HashMap::new(),
             run: 0,
@@ -317,12 +326,5 @@ impl Job {
             self.failure = Some((place, failure));
         }
         self.stopped = true;
-    }
-
-    /// The first and last byte of what is read of a file, with the file.
-    pub(super) fn span_of(&self, file: &DataFile) -> std::ops::Range<u64> {
-        let own = self.parts.iter().filter(|part| part.file.id() == file.id() && part.direction == Direction::FromFile);
-        let spans = own.map(|part| part.offset..part.offset + part.extent.len);
-        spans.reduce(|all, one| all.start.min(one.start)..all.end.max(one.end)).unwrap_or(0..0)
     }
 }

@@ -35,7 +35,7 @@ impl Heap {
             Direction::ToFile => u64::from(direct.offset_alignment.max(direct.memory_alignment)),
         });
         let straight = |unit: u64| (offset | extent.start | extent.len).is_multiple_of(unit);
-        let direct = unit.is_ok_and(straight) && self.core().pumps.is_proven(file, *direction);
+        let direct = unit.is_ok_and(straight) && self.core().pumps.is_proven(file, *direction, extent.len);
         // What is not proven, or crooked, or read for the first time: a queue knows how.
         let moved = if direct { Some(self.move_directly(part)) } else { None };
         self.unpin_in_place(*extent);

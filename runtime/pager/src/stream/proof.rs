@@ -12,9 +12,18 @@ const SENTINEL: u8 = 0xB5;
 /// Tries, since somebody may be writing to the file.
 const TRIES: u32 = 3;
 
+/// What came of a proof.
+pub(super) enum Proof {
+    /// It was as it should be, or there is no second way to look at it.
+    Holds,
+    /// There was nothing to compare: the file ends before.
+    Empty,
+    /// Why the tier does not serve.
+    Fails(String),
+}
+
 /// Tries direct I/O between `len` bytes at `memory` and the file's at `offset`, all of which is aligned. What is to be
-/// read is left in place of the sentinel; what could not be proven leaves the memory as it was. Gives why it does not
-/// serve, if it does not.
+/// read is left in place of the sentinel; what could not be proven leaves the memory as it was.
 ///
 /// # Safety
 /// `memory` is good for `len` bytes, and nobody else uses them meanwhile.
@@ -27,7 +36,7 @@ pub(super) unsafe fn prove(
     memory: NonNull<u8>,
     offset: u64,
     len: usize,
-) -> Result<Option<String>, FileError> {
+) -> Result<Proof, FileError> {
     // SAFETY: as the caller promises.
     let own = unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), len) };
     let before = own.to_vec();
@@ -48,7 +57,9 @@ pub(super) unsafe fn prove(
             Err(error) => {
                 own.copy_from_slice(&before);
                 return match error.kind() {
-                    FileErrorKind::Refused | FileErrorKind::BadMemory => Ok(Some(format!("it was tried: {error}"))),
+                    FileErrorKind::Refused | FileErrorKind::BadMemory => {
+                        Ok(Proof::Fails(format!("it was tried: {error}")))
+                    }
                     _ => Err(error),
                 };
             }
@@ -57,16 +68,16 @@ pub(super) unsafe fn prove(
         match cached {
             Some(cached) if cached == moved && twin[..moved] == own[..moved] => {
                 own[moved..].copy_from_slice(&before[moved..]);
-                return Ok(None);
+                return Ok(if moved == 0 { Proof::Empty } else { Proof::Holds });
             }
             // There is no second way to look at it.
-            None => return Ok(None),
+            None => return Ok(Proof::Holds),
             Some(_) => {}
         }
     }
     own.copy_from_slice(&before);
     let bytes = format!("{len} bytes at byte {offset}");
-    Ok(Some(format!(
+    Ok(Proof::Fails(format!(
         "it was tried with {bytes}, {TRIES} times, and what arrived was not what the page cache reads there"
     )))
 }

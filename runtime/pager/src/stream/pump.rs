@@ -15,7 +15,7 @@ use limosa_os::{BufferId, DataFile, FileSlot, Ring, RingError, RingWaker, Stagin
 
 use super::flight::{Boarded, Failure, Job, Leg};
 use super::pace::Pace;
-use super::proof;
+use super::proof::{self, Proof};
 use super::seats::{Seat, length};
 use super::tier::{Experience, SLOT, Tier};
 use crate::core::Core;
@@ -48,6 +48,29 @@ pub(crate) struct Pumps {
 pub(super) struct Trials {
     pub(super) proven: HashSet<Tried>,
     pub(super) failed: HashMap<Tried, String>,
+    /// The file systems, with their disks, of which a file was proven.
+    alike: HashSet<(String, Option<String>, Tier, Direction, Side)>,
+}
+
+/// Of less than this, a file is believed to be like others of its file system: to try each of many small ones would cost
+/// more than it tells.
+const ALIKE_BELOW: u64 = 1 << 20;
+
+fn kind_of((_, tier, direction, side): Tried, file: &DataFile) -> (String, Option<String>, Tier, Direction, Side) {
+    let disk = file.facts().device.as_ref().map(|device| device.name.clone());
+    (file.facts().file_system.clone(), disk, tier, direction, side)
+}
+
+impl Trials {
+    fn proves(&mut self, trial: Tried, file: &DataFile) {
+        self.proven.insert(trial);
+        self.alike.insert(kind_of(trial, file));
+    }
+
+    /// Whether a tier need not be tried for `bytes` of a file.
+    fn believes(&self, trial: Tried, file: &DataFile, bytes: u64) -> bool {
+        self.proven.contains(&trial) || bytes < ALIKE_BELOW && self.alike.contains(&kind_of(trial, file))
+    }
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -69,8 +92,8 @@ impl Pumps {
     }
 
     /// Whether direct I/O between the file and host memory has been proven.
-    pub(super) fn is_proven(&self, file: &DataFile, direction: Direction) -> bool {
-        locked(&self.tried).proven.contains(&(file.id(), Tier::Direct, direction, Side::Host))
+    pub(super) fn is_proven(&self, file: &DataFile, direction: Direction, bytes: u64) -> bool {
+        locked(&self.tried).believes((file.id(), Tier::Direct, direction, Side::Host), file, bytes)
     }
 
     /// Waits for the thread, which has been told to stop.
@@ -324,7 +347,8 @@ impl Pump {
             let known = Known { failed: &tried.failed, file: file.id(), direction, side: own.side, hot };
             let way = self.core.best_way(job.options.tier, &file, direction, offset, &own, &known)?;
             let trial = (file.id(), way.tier, direction, own.side);
-            let proven = tried.proven.contains(&trial);
+            let bytes = job.spans.get(&file.id()).map_or(0, |span| span.end - span.start);
+            let proven = tried.believes(trial, &file, bytes);
             drop(tried);
             let unit = way.alignment.offset.max(way.alignment.memory);
             let start = super::tier::first_unit(&own, offset, &way);
@@ -344,13 +368,15 @@ impl Pump {
             if let Some((memory, at)) = memory.and_then(|(memory, at)| Some((NonNull::new(memory)?, at))) {
                 // SAFETY: a unit of the run, which the transfer holds, or the start of an idle slot.
                 let proof = unsafe { proof::prove(&file, direction, memory, offset + own.at + at, length(unit)) };
-                // An error of the file's is the transfer's to meet, where it says how much had arrived.
-                if let Ok(Some(reason)) = proof {
-                    locked(&self.core.pumps.tried).failed.insert(trial, reason);
-                    continue;
-                }
-                if proof.is_ok() {
-                    locked(&self.core.pumps.tried).proven.insert(trial);
+                let mut tried = locked(&self.core.pumps.tried);
+                match proof {
+                    Ok(Proof::Fails(reason)) => {
+                        tried.failed.insert(trial, reason);
+                        continue;
+                    }
+                    Ok(Proof::Holds) => tried.proves(trial, &file),
+                    // An error is the transfer's to meet, where it says how much had arrived.
+                    Ok(Proof::Empty) | Err(_) => {}
                 }
             }
             job.choose(run, way);
@@ -362,7 +388,7 @@ impl Pump {
         if let Some(hot) = job.hot.get(&file.id()) {
             return *hot;
         }
-        let span = job.span_of(file);
+        let span = job.spans.get(&file.id()).cloned().unwrap_or(0..0);
         let len = span.end - span.start;
         let cached = file.cached_bytes(span.start, len).unwrap_or(0);
         let hot = cached * 100 >= len * HOT_PERCENT && self.pace.prefers_cache(file.id());
