@@ -179,7 +179,7 @@ fn a_file_comes_straight_where_it_can_and_else_the_reasons_are_told() {
     let _turn = turn("streamed");
     let _device = StandIn::of(4 * MIB);
     let Some(kit) = Kit::new("streamed", import()) else { return };
-    let words: Vec<u32> = (0..1 << 19).map(|i: u32| i.wrapping_mul(0x9E37_79B1)).collect();
+    let words: Vec<u32> = (0..3 << 18).map(|i: u32| i.wrapping_mul(0x9E37_79B1)).collect();
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     for (folder, direct) in [(std::env::temp_dir(), true), ("/dev/shm".into(), false)] {
         let path = folder.join(format!("limosa-shared-device-{}", std::process::id()));
