@@ -4,13 +4,15 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use common::child::{Child, signal_of};
 use common::files::{buffered, contents, direct, disk, put};
 use common::memory::PAGE;
 use common::peer::{errno, forget, host_has, traced, transfer_at, way, went_straight};
-use common::unified::{FAULT_MODES, Unified};
-use common::{device, freed_to, open};
-use limosa::{Error, OsError, PagerError, PeerChoice, PeerProvider};
+use common::unified::{FAULT_MODES, Unified, data_file};
+use common::{device, freed_to, open, until};
+use limosa::{Error, OsError, PagerError, PeerChoice, PeerProvider, Tier};
 use limosa_guest::device::{Device, list};
 use limosa_guest::trace::Tally;
 
@@ -94,9 +96,9 @@ fn the_devices_memory_runs_out_and_comes_back() {
     assert!(error.contains("/dev/limosa1") && error.contains("full"), "{error}");
     kept.clear();
     freed_to(&shim, &before);
-    let mut again = heap.vec_zeroed::<u32>(half / 4).unwrap();
+    let mut again = heap.vec_zeroed::<u32>(half / 64).unwrap();
     kit.fill(&mut again, 3);
-    assert_eq!(kit.sum(&again), 3 * (half as u64 / 4));
+    assert_eq!(kit.sum(&again), 3 * (half as u64 / 64));
 }
 
 #[test]
@@ -124,6 +126,40 @@ impl Drop for Second {
     fn drop(&mut self) {
         self.0.bind("limosa").unwrap();
     }
+}
+
+#[test]
+fn a_stream_whose_device_goes_ends_with_an_error() {
+    let test = "homes::a_stream_whose_device_goes_ends_with_an_error";
+    let Some(kit) = Unified::new(test, |builder| builder.peer_memory(PeerChoice::Shim(1))) else { return };
+    put(&disk(), PAGES, 4);
+    let file = data_file(&disk());
+    let mut vec = kit.device_heap().vec_zeroed::<u32>(WORDS).unwrap();
+    let mut other = kit.context.heap().vec_zeroed::<u32>(WORDS).unwrap();
+    assert_eq!(kit.read(&file, &mut vec).tier(), Some(Tier::P2p));
+    let begun = AtomicU32::new(0);
+    let unbound = std::thread::scope(|scope| {
+        let streaming = scope.spawn(|| {
+            loop {
+                let read = kit.queue.read_file(&file, 0, &mut vec).submit().unwrap();
+                begun.fetch_add(1, Ordering::Relaxed);
+                if let Err(error) = read.wait() {
+                    return error.to_string();
+                }
+            }
+        });
+        until("some were read", || begun.load(Ordering::Relaxed) > 3);
+        let unbound = Second::unbound();
+        // By the device's word, or by the kernel's that met it first.
+        let error = streaming.join().unwrap();
+        assert!(error.contains("the device is gone") || error.contains("do not reach that memory"), "{error}");
+        unbound
+    });
+    let error = kit.queue.write_file(&vec, &file, 0).submit().unwrap().wait().unwrap_err().to_string();
+    assert!(error.contains("the device is gone"), "{error}");
+    // The queue goes on.
+    assert_eq!(kit.read(&file, &mut other).bytes, BYTES as u64);
+    drop((vec, unbound));
 }
 
 #[test]

@@ -113,6 +113,9 @@ impl Core {
         if let Some(reason) = experience.failed(tier) {
             return Err(reason);
         }
+        if let Seat::Peer(_) = run.seat {
+            self.peer_is_there(run)?;
+        }
         let direct = || file.facts().direct.clone().map_err(|why| format!("no direct I/O: {why}"));
         let hot = || -> Result<(), String> {
             if !experience.is_hot() {
@@ -192,6 +195,13 @@ impl Core {
         } else {
             "this device's memory is reached through its driver only: neither the CPU nor a drive can use it".into()
         }
+    }
+
+    /// That the memory's device has its driver still: else a copy to it would end the process.
+    fn peer_is_there(&self, run: &Run) -> Result<(), String> {
+        let Some((memory, _)) = self.peer_memory_of(run.extent) else { return Ok(()) };
+        let gone = memory.shim().and_then(|shim| shim.info().err());
+        gone.map_or(Ok(()), |gone| Err(format!("{}: {gone}", memory.provider())))
     }
 
     /// Why the file and the device do not exchange data by themselves, if they do not: as the kernel judges it. That
