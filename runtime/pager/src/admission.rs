@@ -76,6 +76,7 @@ impl Core {
     /// Gives whether the device turned out to be lost, which the caller must note without the lock.
     #[must_use]
     pub(crate) fn admit_ready(&self, state: &mut State) -> bool {
+        self.end_cancelled(state);
         let (mut lost, mut look, mut at) = (false, Look::default(), 0);
         while at < state.queued.len() {
             match self.turn(state, at, &look) {
@@ -111,6 +112,22 @@ impl Core {
             }
         }
         lost
+    }
+
+    /// Transfers that were cancelled need not wait for their turn.
+    fn end_cancelled(&self, state: &mut State) {
+        if !self.pumps.take_cancelled() {
+            return;
+        }
+        let cancelled =
+            |queued: &Queued| matches!(&queued.pending.work, Work::Stream(streaming) if streaming.is_cancelled());
+        while let Some(at) = state.queued.iter().position(cancelled) {
+            let Some(Queued { order, pending, .. }) = state.queued.remove(at) else { break };
+            let Work::Stream(streaming) = &pending.work else { break };
+            let error = streaming.cancelled_before(&pending.record);
+            self.vram.lock().policy.settled(order);
+            self.fail(state, pending, error);
+        }
     }
 
     fn turn(&self, state: &State, at: usize, look: &Look) -> Turn {
@@ -306,12 +323,16 @@ impl Core {
     }
 
     /// Whether anything queued waits, as far as can be told, for what only the application does: an event of its own, or
-    /// of another context, or the end of a pin.
+    /// of another context, the other end of a pipe, or the end of a pin.
     pub(crate) fn awaits_application(&self) -> bool {
         let state = self.scheduler.lock();
-        let outside = |pending: &Pending| pending.after.iter().any(|other| other.is_outside() && !other.is_over());
+        let outside = |pending: &Pending| {
+            let mut all = pending.after.iter().chain(&pending.behind).chain([&pending.record]);
+            all.any(|other| other.is_outside() && !other.is_over())
+        };
         let mut queued = state.queued.iter().map(|queued| &queued.pending);
-        queued.any(|pending| outside(pending) || self.touches_pinned(&pending.record.sets()))
+        state.tasks.iter().any(|task| task.record.is_outside())
+            || queued.any(|pending| outside(pending) || self.touches_pinned(&pending.record.sets()))
     }
 
     /// Whether all of the blocks' data is on the device.

@@ -64,7 +64,7 @@ pub(crate) enum Kind {
     Kernel,
     /// What the host does for a queue.
     Host,
-    /// What the application ends, or another context.
+    /// What the application ends, or another context, or whoever has the other end of a pipe.
     Outside,
 }
 
@@ -105,9 +105,10 @@ impl Record {
         Arc::new(Self::of(Kind::Host, name.to_owned(), heap, DeclaredSets::default(), false))
     }
 
-    /// Of a transfer between files and memory, which holds blocks from its admission on.
-    pub(crate) fn of_transfer(name: &str, heap: HeapId) -> Arc<Self> {
-        Self::of_host(name, heap)
+    /// Of a transfer between files and memory, which holds blocks from its admission on, and may be one that only the
+    /// application brings to its end.
+    pub(crate) fn of_transfer(name: &str, heap: HeapId, is_outside: bool) -> Arc<Self> {
+        if is_outside { Self::of_outside(name, heap) } else { Self::of_host(name, heap) }
     }
 
     /// Of what no queue does.

@@ -35,17 +35,20 @@ impl Core {
         }
         job.shared.report().arrived = arrived;
         self.ordering_point();
+        // Nobody's any more when the event tells: the application may be about to remove or unmount it.
+        job.parts.clear();
         let mut state = self.scheduler.lock();
         state.tasks.retain(|task| !std::sync::Arc::ptr_eq(&task.record, &job.record));
         let freed = self.leave_seats(&job.seats);
         if !self.lost() {
             state.held_blocks -= freed;
         }
-        drop(state);
+        // Whoever finds it in no list any more finds it over.
         let notices = match error {
             None => job.record.done(),
             Some(error) => job.record.fail(error),
         };
+        drop(state);
         self.ended(notices);
         let keep = job.keep;
         // It was announced when the transfer was submitted.

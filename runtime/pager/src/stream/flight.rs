@@ -14,6 +14,7 @@ use limosa_os::shim::Direction;
 use limosa_os::{FileError, FileErrorKind, FileKind, IoFailure};
 
 use super::arrivals::Arrivals;
+use super::pump::Tried;
 use super::report::TierReason;
 use super::seats::{Run, Seat, Seats};
 use super::submit::{Part, Shared, Streaming, TransferOptions};
@@ -77,6 +78,15 @@ struct Chosen {
     way: Rc<Way>,
 }
 
+/// A way that is tried before it is taken.
+pub(super) struct Proving {
+    pub(super) run: usize,
+    pub(super) way: Way,
+    pub(super) trial: Tried,
+    /// Where, if not in the run itself.
+    pub(super) slot: Option<usize>,
+}
+
 /// A transfer under way.
 pub(super) struct Job {
     pub(super) record: Arc<Record>,
@@ -86,7 +96,11 @@ pub(super) struct Job {
     pub(super) keep: Box<dyn Any + Send>,
     pub(super) seats: Seats,
     pub(super) arrivals: Arrivals,
+    /// Requests, and a proof.
     pub(super) in_flight: u32,
+    pub(super) bytes_in_flight: u64,
+    /// What is being tried; nothing else is asked for meanwhile.
+    pub(super) proving: Option<Proving>,
     pub(super) began: Instant,
     /// The first failure by place in the transfer, and that place.
     pub(super) failure: Option<(u64, Failure)>,
@@ -139,6 +153,8 @@ impl Job {
             seats,
             arrivals: Arrivals::default(),
             in_flight: 0,
+            bytes_in_flight: 0,
+            proving: None,
             began: Instant::now(),
             failure: None,
             stopped: false,
@@ -155,7 +171,19 @@ impl Job {
 
     /// Whether nothing more is to be asked for.
     pub(super) fn is_asked(&self) -> bool {
-        self.stopped || self.run >= self.seats.runs.len() && self.cutting.is_none() && self.again.is_empty()
+        let cut = self.run >= self.seats.runs.len() && self.cutting.is_none();
+        (self.stopped || cut) && self.again.is_empty()
+    }
+
+    /// Whether bytes at a place are asked for anew: all before the first failure are, so that this is where it ends.
+    fn is_wanted(&self, place: u64) -> bool {
+        !self.cancelled && self.failure.as_ref().is_none_or(|(first, _)| place < *first)
+    }
+
+    /// Nothing more is to be asked for.
+    pub(super) fn cancel(&mut self) {
+        (self.cancelled, self.stopped) = (true, true);
+        self.again.clear();
     }
 
     pub(super) fn part_of(&self, run: usize) -> (&Part, &Run) {
@@ -239,6 +267,9 @@ impl Job {
         if let Some(leg) = self.again.pop_front() {
             return Some(leg);
         }
+        if self.stopped {
+            return None;
+        }
         let (way, cut) = self.cutting.as_mut()?;
         let Some(Piece { at, len, aligned }) = cut.next() else {
             self.cutting = None;
@@ -257,11 +288,20 @@ impl Job {
             (_, false) if direction == Direction::ToFile => By::CacheSlot,
             (_, false) => By::Slot(unit),
         };
-        Some(Leg { run, at, len, tier: way.tier, by })
+        let leg = Leg { run, at, len, tier: way.tier, by };
+        if by.needs_slot() && len > SLOT {
+            // Beyond where the file ended: it may have grown meanwhile, and what comes must find room.
+            self.retry(leg);
+            return self.again.pop_front();
+        }
+        Some(leg)
     }
 
     /// To be asked for before all else.
     pub(super) fn retry(&mut self, leg: Leg) {
+        if !self.is_wanted(self.place_of(&leg)) {
+            return;
+        }
         // A slot holds no more, with a unit before and behind.
         let most = if leg.by.needs_slot() { SLOT / 2 } else { u64::MAX };
         if leg.len <= SLOT {
@@ -324,6 +364,8 @@ impl Job {
     pub(super) fn fail(&mut self, place: u64, failure: Failure) {
         if self.failure.as_ref().is_none_or(|(first, _)| place < *first) {
             self.failure = Some((place, failure));
+            let runs = &self.seats.runs;
+            self.again.retain(|leg| runs[leg.run].from + leg.at < place);
         }
         self.stopped = true;
     }

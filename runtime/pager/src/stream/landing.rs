@@ -27,14 +27,14 @@ fn widened(leg: &Leg, offset: u64) -> (u64, u64) {
 }
 
 impl Pump {
-    /// Gives the kernel a leg.
+    /// Gives the kernel a leg, or keeps it for later where there is no room; says which.
     pub(super) fn push(
         &mut self,
         job: &mut Job,
         index: usize,
         leg: Leg,
         slot: Option<usize>,
-    ) -> Result<(), PagerError> {
+    ) -> Result<bool, PagerError> {
         let (offset, (part, run)) = (job.offset_of(&leg), job.part_of(leg.run));
         let (file, direction) = (Arc::clone(&part.file), part.direction);
         let (start, len) = widened(&leg, offset);
@@ -49,7 +49,7 @@ impl Pump {
         let Some(token) = self.idle_tokens.pop() else {
             self.idle_slots.extend(slot);
             job.retry(leg);
-            return Ok(());
+            return Ok(false);
         };
         let known = self.registered(&file, leg.by.is_direct());
         let fd = file.direct_fd().filter(|_| leg.by.is_direct()).unwrap_or_else(|| file.as_fd());
@@ -67,13 +67,13 @@ impl Pump {
             self.idle_tokens.push(token);
             self.idle_slots.extend(slot);
             job.retry(leg);
-            return Ok(());
+            return Ok(false);
         }
         self.flying[token] = Some(Flying { job: index, leg, slot, lead: offset - start });
-        self.bytes_in_flight += leg.len;
+        job.bytes_in_flight += leg.len;
         job.in_flight += 1;
         job.shared.report().requests += 1;
-        Ok(())
+        Ok(true)
     }
 
     /// The number that the ring has for a descriptor of the file, if there is room for one.
@@ -89,6 +89,21 @@ impl Pump {
             *place = self.ring.register_file(fd).ok();
         }
         *place
+    }
+
+    /// The ring would keep files open that nobody else has open any more: only what transfers use stays there.
+    fn leave_files(&mut self, job: &Job) {
+        let mut files: Vec<u64> = job.parts.iter().map(|part| part.file.id()).collect();
+        files.sort_unstable();
+        files.dedup();
+        let used = |file: u64| self.jobs.iter().flatten().flat_map(|job| &job.parts).any(|part| part.file.id() == file);
+        let left: Vec<u64> = files.into_iter().filter(|file| !used(*file)).collect();
+        for file in left {
+            let Some(known) = self.files.get_mut(&file) else { continue };
+            for slot in std::mem::take(&mut known.slots).into_iter().flatten() {
+                let _ = self.ring.forget_file(slot);
+            }
+        }
     }
 
     /// Forgets what is known of files that are closed.
@@ -113,8 +128,8 @@ impl Pump {
         let Ok(token) = usize::try_from(done.token) else { return };
         let Some(flying) = self.flying.get_mut(token).and_then(Option::take) else { return };
         self.idle_tokens.push(token);
-        self.bytes_in_flight -= flying.leg.len;
         let Some(mut job) = self.jobs[flying.job].take() else { return };
+        job.bytes_in_flight -= flying.leg.len;
         let index = flying.job;
         match done.result {
             Ok(moved) => self.moved(&mut job, flying, u64::from(moved)),
@@ -131,7 +146,7 @@ impl Pump {
         let Flying { leg, slot, lead, .. } = flying;
         let (direction, offset) = (job.part_of(leg.run).0.direction, job.offset_of(&leg));
         let useful = moved.saturating_sub(lead).min(leg.len);
-        if useful < leg.len && useful > 0 && !job.stopped {
+        if useful < leg.len && useful > 0 {
             job.retry_rest(&leg, useful);
         }
         if useful > 0 && slot.is_some() && direction == Direction::FromFile {
@@ -141,6 +156,11 @@ impl Pump {
         job.in_flight -= 1;
         match direction {
             _ if useful > 0 => job.arrived(&leg, useful),
+            // It stopped short of what was asked for, as only some servers do: the page cache goes on.
+            Direction::FromFile if moved > 0 => {
+                let by = if slot.is_some() { By::CacheSlot } else { By::Cache };
+                job.retry(Leg { by, ..leg });
+            }
             Direction::FromFile => {
                 let file = job.part_of(leg.run).0.file.name().to_owned();
                 job.fail(job.place_of(&leg), Failure::Ended { file, offset });
@@ -208,6 +228,7 @@ impl Pump {
                     }
                 }
             }
+            self.leave_files(&job);
             self.core.end_transfer(job);
             ended = true;
         }

@@ -8,7 +8,7 @@ use limosa_os::shim::Direction;
 use limosa_os::{FileError, FileKind};
 
 use super::report::TransferReport;
-use super::seats::length;
+use super::seats::{Seat, length};
 use super::submit::Part;
 use super::tier::Tier;
 use crate::error::PagerError;
@@ -35,9 +35,15 @@ impl Heap {
             Direction::ToFile => u64::from(direct.offset_alignment.max(direct.memory_alignment)),
         });
         let straight = |unit: u64| (offset | extent.start | extent.len).is_multiple_of(unit);
-        let direct = unit.is_ok_and(straight) && self.core().pumps.is_proven(file, *direction, extent.len);
-        // What is not proven, or crooked, or read for the first time: a queue knows how.
-        let moved = if direct { Some(self.move_directly(part)) } else { None };
+        // Of the unit that has the file's end a drive would fill all.
+        let whole =
+            || *direction == Direction::ToFile || matches!(file.len(), Ok(Some(end)) if offset + extent.len <= end);
+        let direct = unit.is_ok_and(straight) && self.core().pumps.is_proven(file, *direction, extent.len) && whole();
+        // What is not proven, crooked, read for the first time, or has an end: a queue knows how.
+        let moved = match self.core().host_seat(*extent) {
+            Seat::Memory(start) if direct => Some(Self::move_directly(part, start)),
+            _ => None,
+        };
         self.unpin_in_place(*extent);
         moved.transpose()
     }
@@ -54,9 +60,8 @@ impl Heap {
         if all(Side::Host) && !all(Side::Device) { Some(Side::Host) } else { None }
     }
 
-    fn move_directly(&self, part: &Part) -> Result<TransferReport, PagerError> {
+    fn move_directly(part: &Part, start: *mut u8) -> Result<TransferReport, PagerError> {
         let Part { file, offset, extent, direction } = part;
-        let start = self.core().host.mapping.pointer(*extent);
         let (mut report, total) = (TransferReport::default(), extent.len);
         while report.bytes < total {
             let Some(memory) = NonNull::new(start.wrapping_add(length(report.bytes))) else { break };

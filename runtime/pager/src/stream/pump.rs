@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -13,9 +14,9 @@ use limosa_os::shim::Direction;
 use limosa_os::signal;
 use limosa_os::{BufferId, DataFile, FileSlot, Ring, RingError, RingWaker, Staging};
 
-use super::flight::{Boarded, Failure, Job, Leg};
+use super::flight::{Boarded, Failure, Job, Leg, Proving};
 use super::pace::Pace;
-use super::proof::{self, Proof};
+use super::proof::{self, Proof, Unit};
 use super::seats::{Seat, length};
 use super::tier::{Experience, SLOT, Tier};
 use crate::core::Core;
@@ -23,12 +24,15 @@ use crate::error::PagerError;
 use crate::handler;
 use crate::heap::Heap;
 
-/// Requests in flight, at most: what a fast drive needs of small ones.
+/// Requests of one transfer in flight, at most: what a fast drive needs of small ones.
 const DEPTH: u32 = 128;
-/// Bytes in flight, at most: what a fast drive needs of large ones.
+/// Bytes of one in flight, at most: what a fast drive needs of large ones.
 const BYTES_IN_FLIGHT: u64 = 32 << 20;
-/// Slots of the staging ring.
+/// Slots of the staging ring, and how many of them one transfer may have. A file that does not answer keeps what it has.
 const SLOTS: usize = 16;
+const SLOTS_OF_ONE: usize = 12;
+/// Requests of all.
+const DEPTH_OF_ALL: u32 = 4 * DEPTH;
 /// Of a hundred bytes, so many must be in the page cache for a file to be hot.
 const HOT_PERCENT: u64 = 95;
 
@@ -38,9 +42,13 @@ pub(crate) struct Pumps {
     inbox: Mutex<Vec<Boarded>>,
     waker: OnceLock<RingWaker>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// A transfer was cancelled that may still be in a queue.
+    cancelled: AtomicBool,
     pub(super) tried: Mutex<Trials>,
     /// Made when it is first needed. Behind the view in `Core`, which may have the driver use it.
     staging: OnceLock<Staging>,
+    /// Of which transfer, by its place with the pump.
+    pub(super) proofs: Mutex<Vec<(usize, Result<Proof, PagerError>)>>,
 }
 
 /// What was tried of files, and what came of it.
@@ -83,6 +91,16 @@ impl Pumps {
         if let Some(waker) = self.waker.get() {
             waker.wake();
         }
+    }
+
+    /// Has whoever admits next look for transfers that were cancelled in their queue.
+    pub(super) fn note_cancelled(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether there may be any; asked once.
+    pub(crate) fn take_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) && self.cancelled.swap(false, Ordering::SeqCst)
     }
 
     /// Hands a transfer over that has its seats.
@@ -139,9 +157,9 @@ impl Heap {
     }
 }
 
-/// A file that the ring knows.
+/// A file that the pump knows.
 pub(super) struct Registered {
-    /// The descriptors for direct I/O and for the page cache, as far as they were needed.
+    /// In the ring while it is in use: the descriptors for the page cache and for direct I/O, as far as they were needed.
     pub(super) slots: [Option<FileSlot>; 2],
     pub(super) file: Weak<DataFile>,
 }
@@ -168,7 +186,6 @@ pub(super) struct Pump {
     /// By token.
     pub(super) flying: Vec<Option<Flying>>,
     pub(super) idle_tokens: Vec<usize>,
-    pub(super) bytes_in_flight: u64,
     /// What the ring calls the staging, if it knows it.
     pub(super) buffer: Option<BufferId>,
     pub(super) idle_slots: Vec<usize>,
@@ -200,13 +217,12 @@ impl Experience for Known<'_> {
 impl Pump {
     fn new(core: Arc<Core>) -> Result<Self, RingError> {
         Ok(Self {
-            ring: Ring::new(DEPTH)?,
+            ring: Ring::new(DEPTH_OF_ALL)?,
             core,
             jobs: Vec::new(),
             turn: 0,
-            flying: (0..DEPTH as usize).map(|_| None).collect(),
-            idle_tokens: (0..DEPTH as usize).rev().collect(),
-            bytes_in_flight: 0,
+            flying: (0..DEPTH_OF_ALL as usize).map(|_| None).collect(),
+            idle_tokens: (0..DEPTH_OF_ALL as usize).rev().collect(),
             buffer: None,
             idle_slots: Vec::new(),
             landed: VecDeque::new(),
@@ -219,6 +235,7 @@ impl Pump {
         signal::block_in_this_thread();
         while !self.core.stopping() {
             self.take_aboard();
+            self.take_proofs();
             self.stop_cancelled();
             self.ask();
             while let Some(done) = self.ring.next() {
@@ -250,7 +267,7 @@ impl Pump {
     fn stop_cancelled(&mut self) {
         for (index, job) in self.jobs.iter_mut().enumerate() {
             let Some(job) = job.as_mut().filter(|job| job.shared.is_cancelled() && !job.cancelled) else { continue };
-            (job.cancelled, job.stopped) = (true, true);
+            job.cancel();
             for (token, flying) in (0u64..).zip(&self.flying) {
                 if flying.as_ref().is_some_and(|flying| flying.job == index) {
                     self.ring.cancel(token);
@@ -278,19 +295,22 @@ impl Pump {
     /// Asks for the next leg of a transfer. Gives whether it did.
     fn ask_for(&mut self, job: &mut Job, index: usize) -> bool {
         let deep = job.in_flight >= job.options.depth.unwrap_or(DEPTH).max(1);
-        let full = self.bytes_in_flight >= BYTES_IN_FLIGHT;
-        if job.is_asked() || deep || full || job.in_flight > 0 && job.is_sequential() {
+        let full = job.bytes_in_flight >= BYTES_IN_FLIGHT;
+        if job.is_asked() || deep || full || job.in_flight > 0 && (job.is_sequential() || job.proving.is_some()) {
             return false;
         }
-        while let Some(run) = job.undecided() {
-            if let Err(error) = self.decide(job, run) {
+        while let Some(run) = job.undecided().filter(|_| !job.stopped) {
+            if let Err(error) = self.decide(job, index, run) {
                 let place = job.seats.runs[run].from;
                 job.fail(place, Failure::Other(error));
                 return false;
             }
+            if job.proving.is_some() {
+                return false;
+            }
         }
         let Some(leg) = job.next() else { return !job.is_asked() };
-        let slot = match self.slot_for(&leg) {
+        let slot = match self.slot_for(&leg, index) {
             Ok(Some(slot)) => slot,
             Ok(None) => {
                 job.retry(leg);
@@ -301,20 +321,24 @@ impl Pump {
                 return false;
             }
         };
-        if let Err(error) = self.push(job, index, leg, slot) {
+        self.push(job, index, leg, slot).unwrap_or_else(|error| {
             self.idle_slots.extend(slot);
             job.fail(job.place_of(&leg), Failure::Other(error));
-            return false;
-        }
-        true
+            false
+        })
     }
 
     /// A slot if the leg needs one; `None` if there is none now.
-    fn slot_for(&mut self, leg: &Leg) -> Result<Option<Option<usize>>, PagerError> {
+    fn slot_for(&mut self, leg: &Leg, index: usize) -> Result<Option<Option<usize>>, PagerError> {
         if !leg.by.needs_slot() {
             return Ok(Some(None));
         }
         self.make_staging()?;
+        let own =
+            self.flying.iter().flatten().chain(&self.landed).filter(|other| other.job == index && other.slot.is_some());
+        if own.count() >= SLOTS_OF_ONE {
+            return Ok(None);
+        }
         Ok(self.idle_slots.pop().map(Some))
     }
 
@@ -338,49 +362,70 @@ impl Pump {
         self.core.pumps.staging.get().map_or(std::ptr::null_mut(), |staging| staging.slot(slot).as_ptr())
     }
 
-    fn decide(&mut self, job: &mut Job, run: usize) -> Result<(), PagerError> {
-        loop {
-            let (part, own) = job.part_of(run);
-            let (file, direction, offset, own) = (Arc::clone(&part.file), part.direction, part.offset, *own);
-            let hot = job.options.tier.is_none() && direction == Direction::FromFile && self.is_hot(job, &file);
-            let tried = locked(&self.core.pumps.tried);
-            let known = Known { failed: &tried.failed, file: file.id(), direction, side: own.side, hot };
-            let way = self.core.best_way(job.options.tier, &file, direction, offset, &own, &known)?;
-            let trial = (file.id(), way.tier, direction, own.side);
-            let bytes = job.spans.get(&file.id()).map_or(0, |span| span.end - span.start);
-            let proven = tried.believes(trial, &file, bytes);
-            drop(tried);
-            let unit = way.alignment.offset.max(way.alignment.memory);
-            let start = super::tier::first_unit(&own, offset, &way);
-            let memory = match (own.seat, start) {
-                (_, None) => None,
-                (_, Some(_)) if way.tier == Tier::Buffered || proven => None,
-                (Seat::Memory(start) | Seat::Peer(start), Some(at)) if !way.bounces => {
-                    Some((start.wrapping_add(length(at)), at))
-                }
-                (_, Some(at)) if direction == Direction::FromFile => {
-                    self.make_staging()?;
-                    // Only what nobody uses; a proof is done before anything of it is asked for.
-                    self.idle_slots.last().map(|slot| (self.slot_memory(*slot), at))
-                }
-                _ => None,
-            };
-            if let Some((memory, at)) = memory.and_then(|(memory, at)| Some((NonNull::new(memory)?, at))) {
-                // SAFETY: a unit of the run, which the transfer holds, or the start of an idle slot.
-                let proof = unsafe { proof::prove(&file, direction, memory, offset + own.at + at, length(unit)) };
-                let mut tried = locked(&self.core.pumps.tried);
-                match proof {
-                    Ok(Proof::Fails(reason)) => {
-                        tried.failed.insert(trial, reason);
-                        continue;
-                    }
-                    Ok(Proof::Holds) => tried.proves(trial, &file),
-                    // An error is the transfer's to meet, where it says how much had arrived.
-                    Ok(Proof::Empty) | Err(_) => {}
-                }
+    /// Chooses the way of a run, or has it proven first.
+    fn decide(&mut self, job: &mut Job, index: usize, run: usize) -> Result<(), PagerError> {
+        let (part, own) = job.part_of(run);
+        let (file, direction, offset, own) = (Arc::clone(&part.file), part.direction, part.offset, *own);
+        let hot = job.options.tier.is_none() && direction == Direction::FromFile && self.is_hot(job, &file);
+        let tried = locked(&self.core.pumps.tried);
+        let known = Known { failed: &tried.failed, file: file.id(), direction, side: own.side, hot };
+        let way = self.core.best_way(job.options.tier, &file, direction, offset, &own, &known)?;
+        let trial = (file.id(), way.tier, direction, own.side);
+        let bytes = job.spans.get(&file.id()).map_or(0, |span| span.end - span.start);
+        let proven = way.tier == Tier::Buffered || tried.believes(trial, &file, bytes);
+        drop(tried);
+        let first = super::tier::first_unit(&own, offset, &way).filter(|_| !proven);
+        let (memory, slot) = match (own.seat, first) {
+            (_, None) => (None, None),
+            (Seat::Memory(start) | Seat::Peer(start), Some(at)) if !way.bounces => {
+                (NonNull::new(start.wrapping_add(length(at))), None)
             }
+            (_, Some(_)) if direction == Direction::FromFile => {
+                self.make_staging()?;
+                let slot = self.idle_slots.pop();
+                (slot.and_then(|slot| NonNull::new(self.slot_memory(slot))), slot)
+            }
+            _ => (None, None),
+        };
+        let (Some(memory), Some(at)) = (memory, first) else {
             job.choose(run, way);
             return Ok(());
+        };
+        let len = length(way.alignment.offset.max(way.alignment.memory));
+        let unit = Unit { file, direction, offset: offset + own.at + at, memory, len };
+        job.proving = Some(Proving { run, way, trial, slot });
+        job.in_flight += 1;
+        // SAFETY: a unit of the run, which the transfer holds as long as anything of it is in flight, or the start of a
+        // slot that nobody else has.
+        unsafe { proof::begin(Arc::clone(&self.core), index, unit) }.unwrap_or_else(|error| {
+            // Without a thread it goes unproven.
+            locked(&self.core.pumps.proofs).push((index, Err(error)));
+            self.core.pumps.look_around();
+        });
+        Ok(())
+    }
+
+    /// Goes on with transfers whose way has been tried.
+    fn take_proofs(&mut self) {
+        for (index, proof) in std::mem::take(&mut *locked(&self.core.pumps.proofs)) {
+            let Some(mut job) = self.jobs[index].take() else { continue };
+            job.in_flight -= 1;
+            if let Some(Proving { run, way, trial, slot }) = job.proving.take() {
+                self.idle_slots.extend(slot);
+                let mut tried = locked(&self.core.pumps.tried);
+                match proof {
+                    Ok(Proof::Failed(reason)) => drop(tried.failed.insert(trial, reason)),
+                    Ok(Proof::Proven) => tried.proves(trial, &job.part_of(run).0.file),
+                    // An error of the file's is the transfer's to meet, where it says how much had arrived.
+                    Ok(Proof::Open) | Err(_) => {}
+                }
+                let failed = tried.failed.contains_key(&trial);
+                drop(tried);
+                if !failed {
+                    job.choose(run, way);
+                }
+            }
+            self.jobs[index] = Some(job);
         }
     }
 
@@ -391,7 +436,7 @@ impl Pump {
         let span = job.spans.get(&file.id()).cloned().unwrap_or(0..0);
         let len = span.end - span.start;
         let cached = file.cached_bytes(span.start, len).unwrap_or(0);
-        let hot = cached * 100 >= len * HOT_PERCENT && self.pace.prefers_cache(file.id());
+        let hot = cached >= len / 100 * HOT_PERCENT && self.pace.prefers_cache(file.id());
         job.hot.insert(file.id(), hot);
         hot
     }

@@ -98,15 +98,23 @@ impl Core {
     /// What the transfer would hold on the device now, and which blocks it would pin on the host. Blocks of shared homes
     /// are neither.
     pub(crate) fn wants_of(&self, streaming: &Streaming) -> (DeclaredSets, Vec<(ChunkIndex, BlockSet)>) {
-        let (mut reads, mut received, mut host) = (Vec::new(), Vec::new(), Vec::new());
+        let into_memory = streaming.parts.iter().filter(|part| part.direction == Direction::FromFile);
+        let arriving: Vec<Extent> = into_memory.map(|part| part.extent).collect();
+        let (received, arriving) = match streaming.side {
+            Side::Device => (arriving, DeclaredSets::default()),
+            Side::Host => (Vec::new(), DeclaredSets::new(&[], &arriving, &[])),
+        };
+        let mut reads = Vec::new();
+        let mut host: Vec<(ChunkIndex, BlockSet)> =
+            arriving.chunks().map(|(chunk, sets)| (chunk, sets.all())).collect();
         for Part { extent, direction, .. } in &streaming.parts {
             match direction {
-                Direction::FromFile if streaming.side == Side::Device => received.push(*extent),
-                Direction::FromFile => host.extend(extent.chunks()),
+                Direction::FromFile => {}
                 Direction::ToFile => {
                     for (chunk, set) in extent.chunks() {
                         let there = self.cells.get(chunk).map(|cell| cell.lock().chunk.current(Side::Device) & set);
-                        let there = there.unwrap_or(BlockSet::EMPTY);
+                        // What is read into on the host as well is written from there.
+                        let there = there.unwrap_or(BlockSet::EMPTY) - arriving.of(chunk).all();
                         reads.extend(there.runs().map(|(first, count)| chunk.run(first, count)));
                         host.push((chunk, set - there));
                     }
@@ -221,16 +229,21 @@ impl Core {
         if side == Side::Device {
             return self.view.reach(chunk, extent, found);
         }
+        found(extent, self.host_seat(extent));
+        Ok(())
+    }
+
+    /// Where the host's copy of a stretch of one allocation is reached without faults.
+    pub(super) fn host_seat(&self, extent: Extent) -> Seat {
+        let chunk = ChunkIndex::containing(extent.start);
         let shared = self.cells.get(chunk).map_or(BlockSet::EMPTY, |cell| cell.lock().chunk.shared());
         let of_shared = !(shared & extent.blocks_in(chunk)).is_empty();
         // Shared memory is where the application sees it, and nowhere else for sure.
-        let seat = match of_shared.then(|| self.peer_memory_of(extent)) {
+        match of_shared.then(|| self.peer_memory_of(extent)) {
             None => Seat::Memory(self.host.mapping.pointer(extent)),
             Some(None) => Seat::Memory(self.address(extent.start).0 as *mut u8),
             Some(Some((_, start))) => Seat::Peer(start),
-        };
-        found(extent, seat);
-        Ok(())
+        }
     }
 
     /// What read as zeros before, and got no data, does so again.

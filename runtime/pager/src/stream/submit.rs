@@ -142,6 +142,7 @@ impl Transfer {
     pub fn cancel(&self) {
         self.shared.cancelled.store(true, Ordering::SeqCst);
         let core = self.event.heap.core();
+        core.pumps.note_cancelled();
         core.pumps.look_around();
         // It may still be in the queue.
         core.call_reaper();
@@ -170,7 +171,9 @@ impl LaunchQueue {
         let shared =
             Shared { total, done: AtomicU64::new(0), cancelled: AtomicBool::new(false), report: Mutex::new(report) };
         let shared = Arc::new(shared);
-        let record = Record::of_transfer(&name_of(&parts), core.id);
+        // What comes through a pipe, the application may be about to write.
+        let is_outside = parts.iter().any(|part| part.file.facts().kind == FileKind::Stream);
+        let record = Record::of_transfer(&name_of(&parts), core.id, is_outside);
         let streaming = Streaming { parts, options, side, shared: Arc::clone(&shared), keep };
         // Of the thread that drops what the transfer keeps, when it is over.
         core.notifier.announce()?;
