@@ -5,6 +5,7 @@
 pub mod failure;
 pub mod gate;
 pub mod leaks;
+pub mod mounts;
 pub mod moves;
 pub mod scarce;
 pub mod sigbus;
