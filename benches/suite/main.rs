@@ -19,6 +19,7 @@ mod budget;
 mod buffer;
 mod ceiling;
 mod faults;
+mod files;
 mod graphs;
 mod grid;
 mod heap_size;
@@ -99,6 +100,11 @@ const BENCHES: &[Bench] = &[
         name: "graphs",
         question: "How fast are searches and ranks of a graph, in device memory and in half of what it takes?",
         run: graphs::run,
+    },
+    Bench {
+        name: "files",
+        question: "How fast do files come to device memory and go back, by each way, beside fio on the same file?",
+        run: files::run,
     },
     Bench {
         name: "launch",

@@ -63,6 +63,10 @@ entry_points! {
     svm_map = "clEnqueueSVMMap":
         fn(Handle, u32, u64, *mut c_void, usize, u32, *const Handle, *mut Handle) -> Status;
     svm_unmap = "clEnqueueSVMUnmap": fn(Handle, *mut c_void, u32, *const Handle, *mut Handle) -> Status;
+    create_buffer = "clCreateBuffer": fn(Handle, u64, usize, *mut c_void, *mut Status) -> Handle;
+    write_buffer = "clEnqueueWriteBuffer":
+        fn(Handle, Handle, u32, usize, usize, *const c_void, u32, *const Handle, *mut Handle) -> Status;
+    release_buffer = "clReleaseMemObject": fn(Handle) -> Status;
     release_kernel = "clReleaseKernel": fn(Handle) -> Status;
     release_program = "clReleaseProgram": fn(Handle) -> Status;
     release_queue = "clReleaseCommandQueue": fn(Handle) -> Status;
@@ -95,6 +99,13 @@ pub(crate) struct Kernel<'a> {
 /// Floats in shared virtual memory.
 pub(crate) struct Floats<'a> {
     start: *mut f32,
+    len: usize,
+    cl: &'a OpenCl,
+}
+
+/// A buffer of the device's.
+pub(crate) struct Bytes<'a> {
+    raw: Handle,
     len: usize,
     cl: &'a OpenCl,
 }
@@ -161,6 +172,28 @@ impl OpenCl {
         } else {
             Ok(Floats { start, len, cl: self })
         }
+    }
+
+    /// A buffer of the device's, all of it written once.
+    pub(crate) fn bytes(&self, len: usize) -> Result<Bytes<'_>, String> {
+        let mut status = 0;
+        // SAFETY: a context of ours, and no memory of the host's.
+        let raw = unsafe { (self.entry.create_buffer)(self.context, MEM_READ_WRITE, len, null_mut(), &raw mut status) };
+        checked("clCreateBuffer", status)?;
+        let mut bytes = Bytes { raw, len, cl: self };
+        self.write(&mut bytes, 0, &vec![1; len])?;
+        Ok(bytes)
+    }
+
+    /// Copies to a buffer, from byte `at` of it on, and waits for that.
+    pub(crate) fn write(&self, target: &mut Bytes<'_>, at: usize, source: &[u8]) -> Result<(), String> {
+        assert!(at + source.len() <= target.len, "beyond the buffer");
+        let (start, len) = (source.as_ptr().cast(), source.len());
+        // SAFETY: a buffer of ours that is long enough; the source stays until the call is over; no events.
+        let status = unsafe {
+            (self.entry.write_buffer)(self.queue, target.raw, BLOCKING, at, len, start, 0, null(), null_mut())
+        };
+        checked("clEnqueueWriteBuffer", status)
     }
 }
 
@@ -241,6 +274,13 @@ impl Drop for Floats<'_> {
     fn drop(&mut self) {
         // SAFETY: ours, and every launch was waited for.
         unsafe { (self.cl.entry.svm_free)(self.cl.context, self.start.cast()) };
+    }
+}
+
+impl Drop for Bytes<'_> {
+    fn drop(&mut self) {
+        // SAFETY: ours, and every write was waited for.
+        unsafe { (self.cl.entry.release_buffer)(self.raw) };
     }
 }
 

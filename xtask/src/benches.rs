@@ -12,11 +12,11 @@ use serde_json::Value;
 use crate::command::{cargo, output, root, run};
 use crate::error::Error;
 use crate::setup::{Purpose, setup};
-use crate::steps::executables;
+use crate::steps::{EXPECTED, executables};
 
 /// `cargo xtask bench`: sets the machine up and runs the benches with the peer wgpu, with `arguments` for them.
 pub(crate) fn bench(no_install: bool, arguments: &[String]) -> Result<(), Error> {
-    setup(Purpose::Run, no_install)?;
+    setup(Purpose::Bench, no_install)?;
     let executable = build(&["--release", "--package", "limosa-benches", "--features", "wgpu"])?;
     // Not by `cargo bench`, which would run them in the package's folder: paths are relative to the caller's.
     run(Command::new(executable).args(arguments))
@@ -27,7 +27,7 @@ pub(crate) fn smoke(temp: &Path, skips: &Path) -> Result<(), Error> {
     // With the features of the tests before, so that nothing is built anew.
     let executable = build(&["--workspace", "--features", "inject"])?;
     let path = temp.join("benches.json");
-    run(Command::new(executable).arg("--smoke").arg("--json").arg(&path))?;
+    run(Command::new(executable).arg("--smoke").arg("--json").arg(&path).env("LIMOSA_EXPECT", EXPECTED))?;
 
     let failed = |path: &Path| Error::io(format!("cannot read {}", path.display()));
     let document = fs::read(&path).map_err(failed(&path))?;

@@ -19,6 +19,8 @@ pub(crate) enum Purpose {
     Run,
     /// To run the tests, which regenerate SPIR-V and have the driver's use validated.
     Test,
+    /// To run the benches beside their peers.
+    Bench,
     /// To boot the guest of the kernel shim's tests.
     Guest,
 }
@@ -26,7 +28,7 @@ pub(crate) enum Purpose {
 impl Purpose {
     /// Whether what is needed for `other` is needed for this.
     fn needs(self, other: Self) -> bool {
-        self == other || (self == Self::Test && other == Self::Run)
+        self == other || other == Self::Run && self != Self::Guest || other == Self::Bench && self == Self::Test
     }
 }
 
@@ -40,7 +42,7 @@ struct Package {
 
 const MESA: &str = "mesa-vulkan-drivers";
 const QEMU: &str = "qemu-system-x86";
-const PACKAGES: [Package; 10] = [
+const PACKAGES: [Package; 11] = [
     Package {
         name: MESA,
         least: &[24],
@@ -61,6 +63,12 @@ const PACKAGES: [Package; 10] = [
         least: &[],
         why: "checks limosa's use of Vulkan in the tests",
         purpose: Purpose::Test,
+    },
+    Package {
+        name: "fio",
+        least: &[],
+        why: "what the benches of file transfers compare with",
+        purpose: Purpose::Bench,
     },
     Package {
         name: QEMU,

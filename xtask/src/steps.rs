@@ -15,7 +15,7 @@ use crate::setup::{Purpose, setup};
 use crate::{benches, guest, layering, sources};
 
 /// What the machine is meant to have: a test that misses one of these fails instead of skipping.
-const EXPECTED: &str = "lavapipe,userfaultfd,glslang,libclang";
+pub(crate) const EXPECTED: &str = "lavapipe,userfaultfd,glslang,libclang,fio";
 /// The uid and gid of "nobody" on every Debian.
 const UNPRIVILEGED: &str = "65534";
 
