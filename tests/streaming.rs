@@ -4,9 +4,9 @@
 #![cfg(feature = "inject")]
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-mod common;
 #[path = "streaming/cancelled.rs"]
 mod cancelled;
+mod common;
 #[path = "streaming/failures.rs"]
 mod failures;
 #[path = "streaming/file_systems.rs"]

@@ -57,7 +57,8 @@ pub fn mount(source: &str, folder: &Path, kind: &str, data: &str) -> io::Result<
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;
     let text = |bytes: &[u8]| CString::new(bytes).unwrap();
-    let [source, folder, kind, data] = [source.as_bytes(), folder.as_os_str().as_bytes(), kind.as_bytes(), data.as_bytes()].map(text);
+    let [source, folder, kind, data] =
+        [source.as_bytes(), folder.as_os_str().as_bytes(), kind.as_bytes(), data.as_bytes()].map(text);
     // SAFETY: strings that end, for the length of the call.
     let done = unsafe { libc::mount(source.as_ptr(), folder.as_ptr(), kind.as_ptr(), 0, data.as_ptr().cast()) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

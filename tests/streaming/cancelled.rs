@@ -149,7 +149,9 @@ fn writes_that_are_cancelled_are_whole_as_far_as_they_say() {
             let written = usize::try_from(written).unwrap();
             assert_eq!(difference(&found[..written], &new[..written]), None, "{folder:?}");
             let pieces = (written.next_multiple_of(4096)..8 << 20).step_by(4096).map(|at| at..at + 4096);
-            let torn = pieces.clone().find(|piece| found[piece.clone()] != old[piece.clone()] && found[piece.clone()] != new[piece.clone()]);
+            let torn = pieces
+                .clone()
+                .find(|piece| found[piece.clone()] != old[piece.clone()] && found[piece.clone()] != new[piece.clone()]);
             assert_eq!(torn, None, "{folder:?}: {written} of {}", found.len());
         }
     }

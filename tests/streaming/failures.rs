@@ -44,7 +44,9 @@ fn an_error_in_the_middle_is_told_with_its_place() {
         let bad = 2_600_000..2_600_001u64;
         for way in [FAULTING, DECLARED, STAGED] {
             let Some(kit) = way.kit(test, builder()) else { continue };
-            for (uncached, tier) in [(true, None), (false, None), (false, Some(Tier::Buffered)), (true, Some(Tier::Staged))] {
+            for (uncached, tier) in
+                [(true, None), (false, None), (false, Some(Tier::Buffered)), (true, Some(Tier::Staged))]
+            {
                 let Some(served) = Served::with(test, folder, uncached, bytes(LEN, 1)) else { return };
                 let file = DataFile::options().read(true).write(true).open(served.path()).unwrap();
                 served.set(|rules| rules.fails = Some((bad.clone(), libc::EIO)));
@@ -54,7 +56,9 @@ fn an_error_in_the_middle_is_told_with_its_place() {
                     let reading = kit.queue.read_file(&file, 0, &mut vec);
                     let reading = tier.into_iter().fold(reading, |reading, tier| reading.tier(tier)).submit().unwrap();
                     let error = reading.wait().unwrap_err();
-                    let Error::Pager(PagerError::FileFailed { error, arrived, total }) = error else { panic!("{what}: {error}") };
+                    let Error::Pager(PagerError::FileFailed { error, arrived, total }) = error else {
+                        panic!("{what}: {error}")
+                    };
                     assert!(error.kind() == FileErrorKind::Io && error.file == served.path(), "{what}: {error}");
                     assert_eq!((error.offset, total), (Some(arrived), LEN as u64), "{what}: all before it arrived");
                     assert!(arrived <= bad.start && bad.start - arrived <= 2 << 20, "{what}: {error}");
@@ -84,7 +88,9 @@ fn answers_that_come_short_are_asked_for_again() {
     with_own_mounts(test, |folder| {
         for way in [FAULTING, STAGED] {
             let Some(kit) = way.kit(test, builder()) else { continue };
-            for (most, tier) in [(4096, None), (5000, None), (70_001, None), (1, Some(Tier::Buffered)), (4095, Some(Tier::Staged))] {
+            for (most, tier) in
+                [(4096, None), (5000, None), (70_001, None), (1, Some(Tier::Buffered)), (4095, Some(Tier::Staged))]
+            {
                 let len = if most == 1 { 300 } else { 1 << 20 };
                 let Some(served) = Served::with(test, folder, true, bytes(len, 1)) else { return };
                 let file = DataFile::options().read(true).write(true).open(served.path()).unwrap();
@@ -234,8 +240,11 @@ fn what_cannot_be_opened_or_used_so_is_refused_by_name() {
         assert_eq!(kind(refused), FileErrorKind::TooLarge);
     }
     let error = kit.queue.write_file(&vec, &writing, i64::MAX as u64 - 4096).submit().unwrap().wait().unwrap_err();
-    assert!(matches!(&error, Error::Pager(PagerError::FileFailed { error, arrived: 0, .. })
-        if error.kind() == FileErrorKind::TooLarge), "{error}");
+    assert!(
+        matches!(&error, Error::Pager(PagerError::FileFailed { error, arrived: 0, .. })
+        if error.kind() == FileErrorKind::TooLarge),
+        "{error}"
+    );
     // Only open for writing: there is no second look at what was written.
     kit.queue.write_file(&vec, &writing, 0).submit().unwrap().wait().unwrap();
     assert!(std::fs::read(&scratch.0).unwrap()[..4096].iter().all(|byte| *byte == 0));

@@ -213,4 +213,3 @@ fn where_direct_io_is_refused_it_is_said_why() {
     assert!(vec.read().unwrap().iter().all(|byte| *byte == 0));
     kit.works();
 }
-

@@ -19,7 +19,11 @@ pub(crate) fn bytes(len: usize, seed: u32) -> Vec<u8> {
 /// The first place at which two differ.
 pub(crate) fn difference(found: &[u8], expected: &[u8]) -> Option<usize> {
     let same = found.len() == expected.len();
-    found.iter().zip(expected).position(|(one, other)| one != other).or((!same).then_some(found.len().min(expected.len())))
+    found
+        .iter()
+        .zip(expected)
+        .position(|(one, other)| one != other)
+        .or((!same).then_some(found.len().min(expected.len())))
 }
 
 /// Open for both, with nothing of it in the page cache.

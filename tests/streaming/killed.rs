@@ -51,7 +51,10 @@ fn killed(test: &str, place: &Path) -> bool {
     file.sync_all().unwrap();
     drop(file);
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env("LIMOSA_TEST_CHILD", WRITER).env(PLACE, place);
+    command
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env("LIMOSA_TEST_CHILD", WRITER)
+        .env(PLACE, place);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = lines.find_map(|line| line.ok().filter(|line| line.starts_with("writing 3") || line == "skipped"));

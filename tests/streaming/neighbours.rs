@@ -92,7 +92,9 @@ fn one_batch_may_read_into_and_write_from_one_block() {
     for way in ALL {
         let Some(kit) = way.kit("one block", builder()) else { continue };
         let befores = [None, Some(Side::Host), Some(Side::Device)];
-        for (side, before) in [Side::Host, Side::Device].into_iter().flat_map(|side| befores.map(|before| (side, before))) {
+        for (side, before) in
+            [Side::Host, Side::Device].into_iter().flat_map(|side| befores.map(|before| (side, before)))
+        {
             let what = format!("{way:?}, to {side:?}, before {before:?}");
             let (source, sink) = (scratch("source", 1), scratch("sink", 2));
             let (from, to) = (open(&source.0), open(&sink.0));
@@ -127,10 +129,15 @@ fn small_allocations_of_one_block_do_not_disturb_each_other() {
         let reads = kit.context.queue_builder().out_of_order().build().unwrap();
         let mut small: Vec<_> = (0..40).map(|_| kit.heap().vec_from(&[9u8; 5000]).unwrap()).collect();
         for (index, side) in [None, Some(Side::Host), Some(Side::Device), None].into_iter().enumerate() {
-            let transfers: Vec<_> = small.iter_mut().zip(0..).filter(|(_, i)| i % 4 == index).map(|(vec, i)| {
-                let reading = reads.read_file(&file, i as u64 * 5000, vec);
-                side.into_iter().fold(reading, |reading, side| reading.to(side)).submit().unwrap()
-            }).collect();
+            let transfers: Vec<_> = small
+                .iter_mut()
+                .zip(0..)
+                .filter(|(_, i)| i % 4 == index)
+                .map(|(vec, i)| {
+                    let reading = reads.read_file(&file, i as u64 * 5000, vec);
+                    side.into_iter().fold(reading, |reading, side| reading.to(side)).submit().unwrap()
+                })
+                .collect();
             // Some of the block's other bytes, meanwhile.
             for (i, vec) in small.iter_mut().enumerate().filter(|(i, _)| i % 4 > index) {
                 let mut guard = vec.write().unwrap();
@@ -186,10 +193,13 @@ fn launches_and_transfers_wait_for_each_other_where_they_must() {
             let called = Arc::new(AtomicU64::new(0));
             let (tell, told) = mpsc::channel();
             let counter = Arc::clone(&called);
-            reading.event().on_complete(move |result| {
-                counter.fetch_add(u64::from(result.is_ok()), Ordering::SeqCst);
-                let _ = tell.send(());
-            }).unwrap();
+            reading
+                .event()
+                .on_complete(move |result| {
+                    counter.fetch_add(u64::from(result.is_ok()), Ordering::SeqCst);
+                    let _ = tell.send(());
+                })
+                .unwrap();
             to.write_all(&vec![2; 2 * BLOCK_WORDS]).unwrap();
             told.recv().unwrap();
             assert_eq!(called.load(Ordering::SeqCst), 1);
@@ -307,7 +317,12 @@ fn one_file_that_does_not_answer_does_not_hold_up_others() {
             for place in folders() {
                 let scratch = Scratch::with(&place, "prompt", &bytes(4 << 20, 2));
                 let mut vec = kit.heap().vec_zeroed::<u8>(4 << 20).unwrap();
-                other.read_file(&open(&scratch.0), 1, vec.slice_mut(0..3 << 20).unwrap()).submit().unwrap().wait().unwrap();
+                other
+                    .read_file(&open(&scratch.0), 1, vec.slice_mut(0..3 << 20).unwrap())
+                    .submit()
+                    .unwrap()
+                    .wait()
+                    .unwrap();
                 assert_eq!(vec.read().unwrap()[7], byte(8, 2));
             }
             assert!(!late.event().is_complete().unwrap());

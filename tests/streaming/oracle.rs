@@ -87,7 +87,13 @@ pub(crate) fn histories(kit: &Kit, what: &str, path: &Path, home: Home, rounds: 
         }
         if numbers.below(3) == 0 || round + 1 == rounds {
             let wrong = difference(&vec.read().unwrap(), &memory);
-            assert_eq!(wrong, None, "{what}: memory, {:?} is {:?}", wrong.map(|i| vec.read().unwrap()[i]), wrong.map(|i| memory[i]));
+            assert_eq!(
+                wrong,
+                None,
+                "{what}: memory, {:?} is {:?}",
+                wrong.map(|i| vec.read().unwrap()[i]),
+                wrong.map(|i| memory[i])
+            );
             let mut found = Vec::new();
             File::open(path).unwrap().take(FILE as u64).read_to_end(&mut found).unwrap();
             assert_eq!(difference(&found, &on_disk), None, "{what}: file");
@@ -159,7 +165,11 @@ fn a_file_that_ends_is_told_exactly_and_the_rest_stays_as_it_was() {
                     let Error::Pager(PagerError::FileEnded { offset, arrived, total, .. }) = error else {
                         panic!("{error}")
                     };
-                    assert_eq!((offset, arrived, total), (end as u64, end as u64, len as u64), "{folder:?}, {before:?}");
+                    assert_eq!(
+                        (offset, arrived, total),
+                        (end as u64, end as u64, len as u64),
+                        "{folder:?}, {before:?}"
+                    );
                     assert_eq!(transfer.report().arrived, end as u64);
                     let found = vec.read().unwrap();
                     let wrong = (0..len).find(|i| found[*i] != if *i < end { byte(*i, 3) } else { old });
@@ -180,15 +190,24 @@ fn what_is_read_at_once_leaves_what_is_behind_the_end_of_a_file() {
         let file = open(&scratch.0);
         let mut vec = kit.heap().vec_from(&vec![9u8; 128 << 10]).unwrap();
         // So that direct I/O is known to serve.
-        kit.queue.read_file(&file, 0, vec.slice_mut(0..65536).unwrap()).to(Side::Host).submit().unwrap().wait().unwrap();
+        kit.queue
+            .read_file(&file, 0, vec.slice_mut(0..65536).unwrap())
+            .to(Side::Host)
+            .submit()
+            .unwrap()
+            .wait()
+            .unwrap();
         for _ in 0..2 {
             let wanted = file.read_into(0, vec.slice_mut(0..65536).unwrap()).unwrap();
             assert_eq!(wanted.arrived, 65536);
         }
         vec.write().unwrap().fill(9);
         let error = file.read_into(0, &mut vec).unwrap_err();
-        assert!(matches!(error, Error::Pager(PagerError::FileEnded { offset, arrived, .. })
-            if offset == end as u64 && arrived == end as u64), "{folder:?}: {error}");
+        assert!(
+            matches!(error, Error::Pager(PagerError::FileEnded { offset, arrived, .. })
+            if offset == end as u64 && arrived == end as u64),
+            "{folder:?}: {error}"
+        );
         let found = vec.read().unwrap();
         assert_eq!((0..found.len()).find(|i| found[*i] != if *i < end { byte(*i, 3) } else { 9 }), None, "{folder:?}");
     }

@@ -194,7 +194,8 @@ impl Server {
     /// Takes what is written, as far as it will be told to have been.
     fn keep(&self, at: u64, bytes: &[u8]) {
         let mut rules = self.rules();
-        let fails = rules.fails.as_ref().is_some_and(|(range, _)| at < range.end && range.start < at + bytes.len() as u64);
+        let fails =
+            rules.fails.as_ref().is_some_and(|(range, _)| at < range.end && range.start < at + bytes.len() as u64);
         let (at, taken) = (usize::try_from(at).unwrap(), rules.most.map_or(bytes.len(), |most| most.min(bytes.len())));
         if !fails {
             let end = rules.data.len().max(at + taken);

@@ -198,7 +198,8 @@ impl Lane<'_> {
         kept.settle(false);
         let target = self.memory.slice_mut(range.clone()).unwrap();
         let queue = &self.queues[self.numbers.below(2)];
-        let reading = varied(queue.read_file(&kept.file, place.start as u64, target), &mut self.numbers).submit().unwrap();
+        let reading =
+            varied(queue.read_file(&kept.file, place.start as u64, target), &mut self.numbers).submit().unwrap();
         for _ in 0..self.numbers.below(2000) {
             std::hint::spin_loop();
         }
@@ -242,7 +243,11 @@ fn soak(way: Way, kit: &Kit, time: Duration, seed: u64) {
                     memory: kit.heap().vec_from(&words_of(&first)).unwrap(),
                     last: Vec::new(),
                     expected: words_of(&first),
-                    files: vec![Kept::new(&disk, &name(0), 1), Kept::new(&memory, &name(1), 2), Kept::new(&disk, &name(2), 3)],
+                    files: vec![
+                        Kept::new(&disk, &name(0), 1),
+                        Kept::new(&memory, &name(1), 2),
+                        Kept::new(&disk, &name(2), 3),
+                    ],
                     what: format!("{way:?}, thread {thread}, seed {seed}"),
                 };
                 while Instant::now() < end {
