@@ -125,7 +125,7 @@ fn chains(table: &UnifiedVec<Slot>, records: &UnifiedVec<Record>) -> HashMap<[u3
         let mut pointer = records.ptr(slot.head as usize - 1);
         while let Some(Record(record)) = all.follow(pointer) {
             assert_eq!(hash_enter::key_of(record), slot.key);
-            let index = (pointer.address() - records.ptr(0).address()) as usize / size_of::<Record>();
+            let index = usize::try_from(pointer.address() - records.ptr(0).address()).unwrap() / size_of::<Record>();
             assert!(chain.insert(index), "a chain without end");
             pointer = GpuPtr::from_address(record.next);
         }
