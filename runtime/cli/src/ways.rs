@@ -6,6 +6,9 @@ use limosa::{Tier, TierReason, TransferReport};
 
 use crate::units::{bytes, count, float};
 
+/// Files may have reasons of their own: after so many, no more are noted.
+const REASONS_MOST: usize = 32;
+
 /// The sum of reports.
 #[derive(Debug, Default)]
 pub(crate) struct Ways {
@@ -30,7 +33,7 @@ impl Ways {
         self.bounced += report.bounced;
         self.requests += report.requests;
         for reason in &report.reasons {
-            if !self.reasons.contains(reason) {
+            if self.reasons.len() < REASONS_MOST && !self.reasons.contains(reason) {
                 self.reasons.push(reason.clone());
             }
         }
