@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::files::{Mapped, Mounted, buffered, contents, disk, kernel_has, put};
+use common::files::{Mapped, Mounted, contents, disk, kernel_has, put};
 use common::memory::PAGE;
 use common::peer::{forget, host_has, traced, way, went_straight};
 use common::unified::{Unified, data_file, reason};
@@ -179,14 +179,12 @@ fn an_error_of_the_disks_in_the_middle_is_told_with_file_and_place() {
         let (bad, good) = (900 * PAGE / 4, 908 * PAGE / 4);
         assert!(found[bad..good].iter().all(|word| *word == 0xEEEE_EEEE), "nothing came: {tier:?}");
         assert!((0..WORDS).all(|at| found[at] == all[at] || found[at] == 0xEEEE_EEEE), "{tier:?}");
-        drop(found);
         if tier.is_none() {
             // Device mapper takes no pages of a device's.
             let why = reason(&read.report(), Tier::P2p).to_owned();
             assert!(why.contains("device mapper") || why.contains("SharedDevice"), "{why}");
         }
     }
-    drop(buffered(&disk()));
 }
 
 #[test]
