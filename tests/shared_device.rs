@@ -11,6 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use common::failure::{BLOCK, BLOCK_WORDS, Kit, MIB, child, is_child, no_core, told, turn};
 use common::views::MODES;
+use common::words::wait_until;
 use common::{builder, skip};
 use limosa::inject;
 use limosa::{
@@ -177,7 +178,7 @@ fn a_touch_after_the_driver_was_unbound_is_sigbus_and_the_rest_goes_on() {
 #[test]
 fn a_file_comes_straight_where_it_can_and_else_the_reasons_are_told() {
     let _turn = turn("streamed");
-    let _device = StandIn::of(4 * MIB);
+    let _device = StandIn::of(8 * MIB);
     let Some(kit) = Kit::new("streamed", import()) else { return };
     let words: Vec<u32> = (0..3 << 18).map(|i: u32| i.wrapping_mul(0x9E37_79B1)).collect();
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -196,7 +197,7 @@ fn a_file_comes_straight_where_it_can_and_else_the_reasons_are_told() {
         assert_eq!(read.reasons.is_empty(), direct, "{read:?}");
         assert_eq!(kit.sum(&vec).unwrap(), words.iter().map(|word| u64::from(*word)).sum::<u64>());
         assert!(vec.read().unwrap()[..] == words[..]);
-        kit.fill(&mut vec, 6).unwrap();
+        kit.fill(&mut vec, 6).unwrap().wait().unwrap();
         let written = kit.queue.write_file(&vec, &file, 0).submit().unwrap().wait().unwrap();
         assert_eq!(written.tier(), read.tier(), "{written:?}");
         let mut again = kit.heap().vec_zeroed::<u32>(words.len()).unwrap();
@@ -206,6 +207,9 @@ fn a_file_comes_straight_where_it_can_and_else_the_reasons_are_told() {
         let p2p = kit.context.tiers(&file, Direction::FromFile).swap_remove(0).obstacle.unwrap();
         let expected = if direct { "they would be" } else { "no direct I/O" };
         assert!(p2p.contains("Home::SharedDevice") && p2p.contains(expected), "{p2p}");
+        drop(vec);
+        // What a transfer kept goes when its event is told, by another thread.
+        wait_until(|| inject::peer_memory_used() == 0);
     }
 }
 
