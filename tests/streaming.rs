@@ -13,6 +13,8 @@ mod failures;
 mod file_systems;
 #[path = "streaming/files.rs"]
 mod files;
+#[path = "streaming/injected.rs"]
+mod injected;
 #[path = "streaming/killed.rs"]
 mod killed;
 #[path = "streaming/neighbours.rs"]

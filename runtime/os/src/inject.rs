@@ -30,11 +30,17 @@ pub enum Call {
     Unregister,
     /// Having touches of a page raise SIGBUS.
     Poison,
+    /// Making a ring for requests.
+    Ring,
+    /// Giving a request to a ring.
+    Push,
+    /// Registering a file or memory with a ring.
+    Known,
 }
 
 impl Call {
     /// All of them. Not among them: reading faults and waking threads, which do not fail on ranges of ours.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Reserve,
         Self::Discard,
         Self::Open,
@@ -45,6 +51,9 @@ impl Call {
         Self::Register,
         Self::Unregister,
         Self::Poison,
+        Self::Ring,
+        Self::Push,
+        Self::Known,
     ];
 }
 

@@ -18,6 +18,7 @@ use io_uring::{Builder, IoUring, opcode, squeue};
 
 use crate::error::OsError;
 use crate::file::IoFailure;
+use crate::inject::{Call, fails};
 use crate::machine::complain;
 use crate::shim::Direction;
 use crate::wakeup::Wakeup;
@@ -259,6 +260,7 @@ impl Ring {
     fn of(builder: &Builder, depth: u32) -> Result<Self, RingError> {
         let depth = depth.clamp(1, MOST);
         let operation = "making a ring";
+        fails(Call::Ring).map_err(|source| RingError::of(operation, source))?;
         // What is pushed beyond that, the ring's own, is handed over at once.
         let queue = builder.build(depth.max(8)).map_err(|source| match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => RingError::Unavailable { source },
@@ -305,6 +307,7 @@ impl Ring {
         if self.buffers == BUFFERS {
             return Err(RingError::Unregistered { what: "a buffer", limit: BUFFERS.into() });
         }
+        fails(Call::Known).map_err(|source| RingError::of("registering a buffer", source))?;
         let buffer = [libc::iovec { iov_base: memory.as_ptr().cast(), iov_len: len }];
         let (bytes, address) = (len as u64, memory.as_ptr().addr());
         // SAFETY: as the caller promises.
@@ -328,6 +331,7 @@ impl Ring {
     /// # Errors
     /// [`RingError::Unregistered`] (no place is left: go without), [`RingError::OutOfMemory`], [`RingError::Failed`].
     pub fn register_file(&mut self, fd: BorrowedFd<'_>) -> Result<FileSlot, RingError> {
+        fails(Call::Known).map_err(|source| RingError::of("registering a file", source))?;
         let free = self.files.iter().position(|taken| !taken);
         let Some(place) = free.and_then(|free| u32::try_from(free).ok()) else {
             return Err(RingError::Unregistered { what: "a file", limit: FILES });
@@ -371,7 +375,7 @@ impl Ring {
     /// the ring.
     pub unsafe fn push(&mut self, token: u64, request: &Request<'_>) -> Result<(), QueueFull> {
         assert!(token < CANCELLED, "the token {token:#x} is the ring's own");
-        if self.in_flight() >= self.depth {
+        if self.in_flight() >= self.depth || fails(Call::Push).is_err() {
             return Err(QueueFull);
         }
         let entry = request.entry().user_data(token);

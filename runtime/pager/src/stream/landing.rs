@@ -65,6 +65,11 @@ impl Pump {
         // completions; a slot is nobody else's until then. The pump is of this process: children have no thread of it.
         if unsafe { self.ring.push(token as u64, &request) }.is_err() {
             self.idle_tokens.push(token);
+            if self.flying.iter().all(Option::is_none) {
+                // Nothing will come that would make room.
+                let (what, reason) = (job.record.told(), "the kernel takes no requests".into());
+                return Err(PagerError::NotDone { what, reason });
+            }
             self.idle_slots.extend(slot);
             job.retry(leg);
             return Ok(false);
