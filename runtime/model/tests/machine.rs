@@ -80,6 +80,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         2 => fault,
         4 => acquire,
+        2 => blocks().prop_map(Event::Receive),
         2 => (side(), blocks()).prop_map(|(side, blocks)| Event::Prefetch { side, blocks }),
         2 => (side(), blocks()).prop_map(|(side, blocks)| Event::Duplicate { side, blocks }),
         2 => blocks().prop_map(Event::Evict),

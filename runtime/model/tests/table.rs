@@ -284,6 +284,50 @@ fn release_ends_one_hold_and_changes_no_copy() {
 }
 
 #[test]
+fn what_is_read_into_keeps_what_it_had_but_zeros() {
+    let receive = |chunk: &mut Chunk| chunk.receive(BLOCK).0;
+    let up = [TakeFrames(BLOCK), Close(Host, BLOCK), Copy(Device, BLOCK), Stale(Host, BLOCK), Open(Device, BLOCK, Write)];
+    let chunk = row("H", receive, &up, "D");
+    assert_eq!(chunk.state(0).hold, limosa_model::Hold::Write);
+    row("D", receive, &[], "D");
+    row("0", receive, &[TakeFrames(BLOCK), Open(Device, BLOCK, Write)], "D");
+    for (initials, blank) in [("0", BLOCK), ("H", NONE), ("D", NONE), ("HD", NONE), ("F", NONE)] {
+        assert_eq!(having(initials).receive(BLOCK).1, blank, "{initials}");
+    }
+    for access in [Read, Write] {
+        let mut chunk = having("D");
+        hold(&mut chunk, access);
+        assert_waits(chunk.receive(BLOCK).0);
+    }
+    let mut chunk = having("H");
+    run(&mut chunk, |chunk| chunk.pin(BLOCK));
+    assert_waits(chunk.receive(BLOCK).0);
+}
+
+#[test]
+fn a_pin_in_place_takes_only_what_the_cpu_alone_has_and_may_write() {
+    for (initials, pinned) in [("0", false), ("D", false), ("HD", false), ("F", false), ("HF", false), ("HDF", false)] {
+        let mut chunk = having(initials);
+        assert_eq!(chunk.pin_in_place(BLOCK), pinned, "{initials}");
+        assert!(chunk.pinned().is_empty());
+    }
+    let mut chunk = having("H");
+    assert!(chunk.pin_in_place(BLOCK) && chunk.pin_in_place(BLOCK));
+    // All or nothing: block 1 was never touched.
+    assert!(!chunk.pin_in_place(BlockSet::run(0, 2)));
+    assert_waits(chunk.acquire(BLOCK, Read, false));
+    assert_waits(chunk.receive(BLOCK).0);
+    chunk.unpin(BLOCK);
+    assert_eq!(chunk.pinned(), BLOCK);
+    chunk.unpin(BLOCK);
+    assert!(chunk.pinned().is_empty());
+    let plan = plan_of(chunk.acquire(BLOCK, Read, false));
+    assert!(!chunk.pin_in_place(BLOCK), "a launch is about to have it");
+    chunk.commit(&plan);
+    assert!(!chunk.pin_in_place(BLOCK), "what a launch reads is its own");
+}
+
+#[test]
 fn gpu_fault_is_an_acquire_without_a_hold() {
     let up = [TakeFrames(BLOCK), Close(Host, BLOCK), Copy(Device, BLOCK), Open(Device, BLOCK, Read)];
     let chunk = row("H", gpu(Read), &up, "HD");

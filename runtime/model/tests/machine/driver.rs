@@ -250,6 +250,12 @@ impl Machine {
                     self.oracle[slot as usize] = None;
                 }
             }
+            if let (Event::Receive(_), Action::Open(..)) = (flight.event, *action) {
+                // As well, but only where there was nothing: all else is to be there if nothing arrives.
+                for slot in set_of(*action).slots().filter(|slot| flight.before[*slot as usize].copies == Copies::Zero) {
+                    self.oracle[slot as usize] = None;
+                }
+            }
             self.disturb();
             self.audit();
         }
@@ -296,10 +302,17 @@ impl Machine {
         if let Event::Acquire { access, .. } = flight.event {
             self.holds.push((covers, access));
         }
+        if let Event::Receive(_) = flight.event {
+            self.holds.push((covers, Access::Write));
+        }
         for slot in covers.slots() {
             match flight.event {
                 Event::Discard(_) => self.oracle[slot as usize] = Some(0),
                 Event::Acquire { overwrite: true, .. } => self.store(Side::Device, slot),
+                // Some of it arrives, or what was zeros is made so again.
+                Event::Receive(_) if flight.before[slot as usize].copies == Copies::Zero => {
+                    self.store(Side::Device, slot);
+                }
                 _ => {}
             }
             let expected = flight.event.then(flight.before[slot as usize].copies);
@@ -512,7 +525,7 @@ fn judge_actions(event: Event, plan: &Plan, before: &[BlockState; SLOTS], open: 
         };
         // A launch takes what is open as it needs it; whoever faulted on what should be open is given it anew.
         let stays = |slot: u32| {
-            matches!(event, Event::Acquire { .. }) && open.contains(slot) && !plan.closes(side).contains(slot)
+            matches!(event, Event::Acquire { .. } | Event::Receive(_)) && open.contains(slot) && !plan.closes(side).contains(slot)
         };
         assert!(
             plan.covers.slots().all(|slot| opens(slot) || stays(slot)),

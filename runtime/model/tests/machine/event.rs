@@ -8,6 +8,8 @@ use limosa_model::{Access, Action, BlockSet, BlockState, Chunk, Copies, Hold, Si
 pub(crate) enum Event {
     Fault { side: Side, slot: u32, window: BlockSet, access: Access },
     Acquire { blocks: BlockSet, access: Access, overwrite: bool },
+    /// A file is to be read into them.
+    Receive(BlockSet),
     Prefetch { side: Side, blocks: BlockSet },
     Duplicate { side: Side, blocks: BlockSet },
     Evict(BlockSet),
@@ -21,6 +23,13 @@ impl Event {
         match self {
             Self::Fault { side, slot, window, access } => chunk.fault(side, slot, window, access),
             Self::Acquire { blocks, access, overwrite } => chunk.acquire(blocks, access, overwrite),
+            Self::Receive(blocks) => {
+                let zero = blocks.slots().filter(|slot| chunk.state(*slot).copies == Copies::Zero);
+                let zero: BlockSet = zero.fold(BlockSet::EMPTY, |all, slot| all | BlockSet::of(slot));
+                let (verdict, blank) = chunk.receive(blocks);
+                assert_eq!(blank, zero, "what is to be discarded where nothing arrives");
+                verdict
+            }
             Self::Prefetch { side, blocks } => chunk.prefetch(side, blocks),
             Self::Duplicate { side, blocks } => chunk.duplicate(side, blocks),
             Self::Evict(blocks) => chunk.evict(blocks),
@@ -35,7 +44,11 @@ impl Event {
         match self {
             Self::Fault { slot, .. } => BlockSet::of(slot),
             Self::Acquire { blocks, .. } | Self::Prefetch { blocks, .. } | Self::Duplicate { blocks, .. } => blocks,
-            Self::Evict(blocks) | Self::DropHost(blocks) | Self::WriteBack(blocks) | Self::Discard(blocks) => blocks,
+            Self::Receive(blocks)
+            | Self::Evict(blocks)
+            | Self::DropHost(blocks)
+            | Self::WriteBack(blocks)
+            | Self::Discard(blocks) => blocks,
         }
     }
 
@@ -59,6 +72,7 @@ impl Event {
         matches!(
             self,
             Self::Acquire { .. }
+                | Self::Receive(_)
                 | Self::Duplicate { side: Side::Device, .. }
                 | Self::Prefetch { side: Side::Device, .. }
                 | Self::Fault { side: Side::Device, .. }
@@ -70,6 +84,7 @@ impl Event {
         match self {
             Self::Fault { side, access, .. } => Some((side, access)),
             Self::Acquire { access, .. } => Some((Side::Device, access)),
+            Self::Receive(_) => Some((Side::Device, Access::Write)),
             Self::Prefetch { side, .. } => Some((side, Access::Write)),
             Self::Duplicate { side, .. } => Some((side, Access::Read)),
             _ => None,
@@ -80,7 +95,7 @@ impl Event {
     pub(crate) fn needed(self, state: BlockState, open: bool) -> bool {
         let (host, device, file) = tiers(state.copies);
         match self {
-            Self::Fault { .. } | Self::Acquire { .. } => true,
+            Self::Fault { .. } | Self::Acquire { .. } | Self::Receive(_) => true,
             Self::Prefetch { side, .. } | Self::Duplicate { side, .. } => {
                 !open && (side == Side::Host || state.hold == Hold::None)
             }
@@ -101,6 +116,7 @@ impl Event {
             Self::Fault { side: Side::Host, .. } | Self::Prefetch { side: Side::Host, .. } => (true, false, false),
             Self::Fault { access: Access::Write, .. }
             | Self::Acquire { access: Access::Write, .. }
+            | Self::Receive(_)
             | Self::Prefetch { .. } => (false, true, false),
             // What is loaded for the device passes through a host frame, which stays current.
             Self::Fault { .. } | Self::Acquire { .. } | Self::Duplicate { .. } => {
