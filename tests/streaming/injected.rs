@@ -31,14 +31,17 @@ const OPERATIONS: [(&str, bool, Operation); 5] = [
     ("write", true, |kit, file, vec| kit.queue.write_file(&*vec, file, 0).submit()?.wait().map(drop)),
 ];
 
-/// Has `fail` happen under each transfer, each with a context of its own. Gives how many told of it.
+/// Has `fail` happen under each transfer, the first of which is the first of its context. Gives how many told of it.
 fn under_each(way: Way, what: &str, fail: impl Fn()) -> usize {
+    let Some(kit) = way.kit("injected", builder().heap_size(256 << 20).device_budget(16 << 20)) else { return 0 };
     let mut told = 0;
+    let scratch = Scratch::with(&folders()[0], "injected", &bytes(LEN, 1));
     for (name, to_file, operation) in OPERATIONS {
         for from in [None, Some(Side::Host), Some(Side::Device)] {
-            let Some(kit) = way.kit("injected", builder().heap_size(256 << 20).device_budget(16 << 20)) else { return 0 };
             let what = format!("{what}, {name}, {from:?}, {way:?}");
-            let scratch = Scratch::with(&folders()[0], "injected", &bytes(LEN, 1));
+            if to_file {
+                std::fs::write(&scratch.0, bytes(LEN, 1)).unwrap();
+            }
             let file = open(&scratch.0);
             let mut vec = kit.heap().vec_zeroed::<u8>(LEN).unwrap();
             if let Some(side) = from {
@@ -65,9 +68,9 @@ fn under_each(way: Way, what: &str, fail: impl Fn()) -> usize {
             }
             assert!(kit.heap().poisoned().is_empty(), "{what}");
             operation(&kit, &file, &mut vec).unwrap_or_else(|error| panic!("{what}, afterwards: {error}"));
-            kit.works();
         }
     }
+    kit.works();
     told
 }
 

@@ -17,7 +17,7 @@ use crate::files::{Numbers, Scratch, bytes, difference, folders, open};
 const SECONDS: &str = "LIMOSA_SOAK_SECONDS";
 /// Another history.
 const SEED: &str = "LIMOSA_SOAK_SEED";
-const DEFAULT_SECONDS: u64 = 8;
+const DEFAULT_SECONDS: u64 = 6;
 const THREADS: usize = 3;
 const WORDS: usize = (5 << 20) / 4 + 123;
 const FILE: usize = 6 << 20;

@@ -42,7 +42,7 @@ struct Package {
 
 const MESA: &str = "mesa-vulkan-drivers";
 const QEMU: &str = "qemu-system-x86";
-const PACKAGES: [Package; 11] = [
+const PACKAGES: [Package; 13] = [
     Package {
         name: MESA,
         least: &[24],
@@ -69,6 +69,18 @@ const PACKAGES: [Package; 11] = [
         least: &[],
         why: "what the benches of file transfers compare with",
         purpose: Purpose::Bench,
+    },
+    Package {
+        name: "xfsprogs",
+        least: &[],
+        why: "makes file systems that files are streamed from",
+        purpose: Purpose::Test,
+    },
+    Package {
+        name: "btrfs-progs",
+        least: &[],
+        why: "makes file systems that files are streamed from",
+        purpose: Purpose::Test,
     },
     Package {
         name: QEMU,

@@ -140,8 +140,9 @@ fn tests(temp: &Path) -> Result<(), Error> {
     run(command.env("LIMOSA_EXPECT", EXPECTED).env("LIMOSA_SKIPS", skips_file(temp)))
 }
 
-/// The test targets that run as nobody, too: the end-to-end tests, and the coherence oracle's clean histories.
-const UNPRIVILEGED_TARGETS: [(&str, &[&str]); 2] = [("unprivileged", &[]), ("oracle", &["coherent"])];
+/// The test targets that run as nobody, too: the end-to-end tests, the coherence oracle's clean histories, and transfers.
+const UNPRIVILEGED_TARGETS: [(&str, &[&str]); 3] =
+    [("unprivileged", &[]), ("oracle", &["coherent"]), ("streaming", &["failures", "file_systems", "cancelled"])];
 
 /// Runs some test targets as nobody, from a folder that nobody can reach: a checkout of root's often cannot be.
 fn unprivileged(temp: &Path) -> Result<(), Error> {

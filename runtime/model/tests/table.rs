@@ -286,7 +286,8 @@ fn release_ends_one_hold_and_changes_no_copy() {
 #[test]
 fn what_is_read_into_keeps_what_it_had_but_zeros() {
     let receive = |chunk: &mut Chunk| chunk.receive(BLOCK).0;
-    let up = [TakeFrames(BLOCK), Close(Host, BLOCK), Copy(Device, BLOCK), Stale(Host, BLOCK), Open(Device, BLOCK, Write)];
+    let up =
+        [TakeFrames(BLOCK), Close(Host, BLOCK), Copy(Device, BLOCK), Stale(Host, BLOCK), Open(Device, BLOCK, Write)];
     let chunk = row("H", receive, &up, "D");
     assert_eq!(chunk.state(0).hold, limosa_model::Hold::Write);
     row("D", receive, &[], "D");

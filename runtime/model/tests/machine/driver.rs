@@ -252,7 +252,8 @@ impl Machine {
             }
             if let (Event::Receive(_), Action::Open(..)) = (flight.event, *action) {
                 // As well, but only where there was nothing: all else is to be there if nothing arrives.
-                for slot in set_of(*action).slots().filter(|slot| flight.before[*slot as usize].copies == Copies::Zero) {
+                for slot in set_of(*action).slots().filter(|slot| flight.before[*slot as usize].copies == Copies::Zero)
+                {
                     self.oracle[slot as usize] = None;
                 }
             }
@@ -525,7 +526,9 @@ fn judge_actions(event: Event, plan: &Plan, before: &[BlockState; SLOTS], open: 
         };
         // A launch takes what is open as it needs it; whoever faulted on what should be open is given it anew.
         let stays = |slot: u32| {
-            matches!(event, Event::Acquire { .. } | Event::Receive(_)) && open.contains(slot) && !plan.closes(side).contains(slot)
+            matches!(event, Event::Acquire { .. } | Event::Receive(_))
+                && open.contains(slot)
+                && !plan.closes(side).contains(slot)
         };
         assert!(
             plan.covers.slots().all(|slot| opens(slot) || stays(slot)),

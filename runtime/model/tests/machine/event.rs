@@ -6,12 +6,27 @@ use limosa_model::{Access, Action, BlockSet, BlockState, Chunk, Copies, Hold, Si
 /// An event that the model answers with a verdict.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
-    Fault { side: Side, slot: u32, window: BlockSet, access: Access },
-    Acquire { blocks: BlockSet, access: Access, overwrite: bool },
+    Fault {
+        side: Side,
+        slot: u32,
+        window: BlockSet,
+        access: Access,
+    },
+    Acquire {
+        blocks: BlockSet,
+        access: Access,
+        overwrite: bool,
+    },
     /// A file is to be read into them.
     Receive(BlockSet),
-    Prefetch { side: Side, blocks: BlockSet },
-    Duplicate { side: Side, blocks: BlockSet },
+    Prefetch {
+        side: Side,
+        blocks: BlockSet,
+    },
+    Duplicate {
+        side: Side,
+        blocks: BlockSet,
+    },
     Evict(BlockSet),
     DropHost(BlockSet),
     WriteBack(BlockSet),
