@@ -413,10 +413,24 @@ impl Ring {
     /// # Errors
     /// [`RingError::OtherProcess`], [`RingError::Failed`].
     pub fn wait(&mut self) -> Result<(), RingError> {
+        self.wait_for(1)
+    }
+
+    /// As [`Self::wait`], but for so many completions, or for what has come after 10 ms. Each time that a thread is woken
+    /// costs more than a small request. A wake counts as a completion.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_for(&mut self, completions: usize) -> Result<(), RingError> {
         self.collect();
         loop {
             let idle = self.ended.is_empty() && !self.woken;
-            self.hand_over(if idle { Wait::Ever } else { Wait::No })?;
+            let wait = match completions.min(self.flying) {
+                _ if !idle => Wait::No,
+                0 | 1 => Wait::Ever,
+                several => Wait::AWhile(several),
+            };
+            self.hand_over(wait)?;
             self.collect();
             if !self.ended.is_empty() || self.woken {
                 self.woken = false;
@@ -494,7 +508,9 @@ impl Ring {
             Wait::No if nothing => Ok(0),
             Wait::No => submitter.submit(),
             Wait::Ever => submitter.submit_and_wait(1),
-            Wait::AWhile => submitter.submit_with_args(1, &SubmitArgs::new().timespec(&A_WHILE)),
+            Wait::AWhile(completions) => {
+                submitter.submit_with_args(completions, &SubmitArgs::new().timespec(&A_WHILE))
+            }
         };
         match handed {
             Ok(_) => Ok(()),
@@ -504,11 +520,13 @@ impl Ring {
     }
 }
 
-/// How long to wait for a completion.
+/// How long to wait for completions.
 #[derive(Clone, Copy)]
 enum Wait {
     No,
-    AWhile,
+    /// For so many, and not for ever.
+    AWhile(usize),
+    /// For one.
     Ever,
 }
 
@@ -560,7 +578,7 @@ impl Drop for Ring {
             // SAFETY: it refers to no memory.
             let _ = unsafe { self.enter(&all) };
             // A request may be missed that is just then neither waiting nor running, and begins to wait: so again.
-            match self.hand_over(Wait::AWhile) {
+            match self.hand_over(Wait::AWhile(1)) {
                 Ok(()) => self.collect(),
                 // In a child nothing is in flight: the memory that the kernel uses is the parent's.
                 Err(RingError::OtherProcess) => return,

@@ -200,6 +200,40 @@ fn completions_come_without_waiting_too() {
 }
 
 #[test]
+fn several_completions_are_waited_for_but_not_for_ever() {
+    let Some(mut ring) = ring("several_completions_are_waited_for_but_not_for_ever", 8) else { return };
+    let staging = Staging::new(4, 4096).unwrap();
+    let ends: Vec<(PipeReader, PipeWriter)> = (0..4).map(|_| pipe().unwrap()).collect();
+    for (token, (reader, _)) in ends.iter().enumerate() {
+        push(&mut ring, token as u64, &read(reader, staging.slot(token), 16)).unwrap();
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for (_, writer) in &ends[..2] {
+                (&*writer).write_all(b"x").unwrap();
+                std::thread::yield_now();
+            }
+        });
+        ring.wait_for(2).unwrap();
+    });
+    // Both, unless the writer took very long.
+    let first = std::iter::from_fn(|| ring.next()).count();
+    assert!((1..=2).contains(&first), "{first}");
+    (first..2).for_each(|_| drop(take(&mut ring)));
+    // More than will come.
+    (&ends[2].1).write_all(b"x").unwrap();
+    ring.wait_for(2).unwrap();
+    assert_eq!(take(&mut ring).token, 2);
+    // A wake is heard, too.
+    let waker = ring.waker();
+    std::thread::scope(|scope| {
+        scope.spawn(|| waker.wake());
+        ring.wait_for(4).unwrap();
+    });
+    assert_eq!(ring.in_flight(), 1);
+}
+
+#[test]
 fn no_wake_is_lost() {
     const EACH: u64 = 10_000;
     let Some(mut ring) = ring("no_wake_is_lost", 4) else { return };

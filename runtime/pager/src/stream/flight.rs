@@ -186,6 +186,11 @@ impl Job {
         self.again.clear();
     }
 
+    /// Whether nothing of it is left to be done.
+    pub(super) fn is_over(&self) -> bool {
+        self.in_flight == 0 && self.is_asked()
+    }
+
     pub(super) fn part_of(&self, run: usize) -> (&Part, &Run) {
         let run = &self.seats.runs[run];
         (&self.parts[run.part], run)

@@ -216,12 +216,10 @@ impl Pump {
         }
     }
 
-    /// Ends transfers of which nothing is left. Gives whether there were any.
-    pub(super) fn end_finished(&mut self) -> bool {
-        let mut ended = false;
+    /// Ends transfers of which nothing is left.
+    pub(super) fn end_finished(&mut self) {
         for index in 0..self.jobs.len() {
-            let over = |job: &mut Job| job.in_flight == 0 && job.is_asked();
-            let Some(job) = self.jobs[index].take_if(over) else { continue };
+            let Some(job) = self.jobs[index].take_if(|job| job.is_over()) else { continue };
             if let ([part, ..], [one]) = (&job.parts[..], &job.shared.report().tiers[..]) {
                 let alone = self.jobs.iter().all(Option::is_none) && job.parts.len() == 1;
                 if alone && part.direction == Direction::FromFile {
@@ -234,9 +232,7 @@ impl Pump {
                 }
             }
             self.leave_files(&job);
-            self.core.end_transfer(job);
-            ended = true;
+            self.core.end_transfer(*job);
         }
-        ended
     }
 }

@@ -28,6 +28,10 @@ use crate::heap::Heap;
 const DEPTH: u32 = 128;
 /// Bytes of one in flight, at most: what a fast drive needs of large ones.
 const BYTES_IN_FLIGHT: u64 = 32 << 20;
+/// Bytes of a request that takes a drive less time than it takes to wake a thread.
+const SMALL: u64 = 64 << 10;
+/// Of small requests in flight, one of so many parts is waited for at a time: the drive is busy with the others meanwhile.
+const PARTS_IN_FLIGHT: u32 = 8;
 /// Slots of the staging ring, and how many of them one transfer may have. A file that does not answer keeps what it has.
 const SLOTS: usize = 16;
 const SLOTS_OF_ONE: usize = 12;
@@ -180,7 +184,7 @@ pub(super) struct Pump {
     /// Before the core, which has the staging that the ring uses.
     pub(super) ring: Ring,
     pub(super) core: Arc<Core>,
-    pub(super) jobs: Vec<Option<Job>>,
+    pub(super) jobs: Vec<Option<Box<Job>>>,
     /// Whose turn it is to ask.
     turn: usize,
     /// By token.
@@ -243,19 +247,31 @@ impl Pump {
             }
             // What came makes room for the next requests, and those go before the copying.
             self.ask();
-            let submitted = self.ring.submit();
+            // All of these fail where the queue itself is broken: what is in flight is then nobody's to wait for.
             if let Some(landed) = self.landed.pop_front() {
+                let _ = self.ring.submit();
                 self.land(landed);
-            } else if !self.end_finished() && submitted.is_ok() {
-                // It fails where the queue itself is broken: what is in flight is then nobody's to wait for.
-                let _ = self.ring.wait();
+            } else if self.jobs.iter().flatten().any(|job| job.is_over()) {
+                let _ = self.ring.submit();
+                self.end_finished();
+            } else {
+                let _ = self.ring.wait_for(self.worth_waking());
             }
         }
     }
 
+    /// For how many completions to wake up: of many small requests several come within what waking costs. As many as suit
+    /// each transfer, since it may be that only one of them gets any.
+    fn worth_waking(&self) -> usize {
+        let small = |job: &Job| job.bytes_in_flight <= u64::from(job.in_flight) * SMALL;
+        let worth = |job: &Job| if small(job) { job.in_flight / PARTS_IN_FLIGHT } else { 1 };
+        let flying = self.jobs.iter().flatten().filter(|job| job.in_flight > 0);
+        flying.map(|job| worth(job)).min().unwrap_or(1) as usize
+    }
+
     fn take_aboard(&mut self) {
         for boarded in std::mem::take(&mut *locked(&self.core.pumps.inbox)) {
-            let job = Job::new(boarded);
+            let job = Box::new(Job::new(boarded));
             match self.jobs.iter_mut().find(|place| place.is_none()) {
                 Some(place) => *place = Some(job),
                 None => self.jobs.push(Some(job)),
