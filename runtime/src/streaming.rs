@@ -189,15 +189,15 @@ impl<'a> Transfers<'a> {
     /// [`crate::GpuError::DeviceLost`]. Nothing is moved then. What goes wrong later is told by the event.
     pub fn submit(self) -> Result<Transfer> {
         let planned = self.planned?;
-        let access = |part: &Part| if part.direction == Direction::FromFile { Access::Write } else { Access::Read };
-        let behind: Vec<LaunchMark> = planned
+        let used = used_by(&planned);
+        let behind: Vec<LaunchMark> = used
             .iter()
             // Pins of the host's memory do not keep each other out, nor do shared homes.
-            .flat_map(|Planned { memory, part }| memory.uses.conflicts_with(part.extent, access(part)))
+            .flat_map(|(memory, extent, access)| memory.uses.conflicts_with(*extent, *access))
             .collect();
-        let keep: Vec<Arc<RawAllocation>> = planned.iter().map(|planned| Arc::clone(&planned.memory)).collect();
+        let keep: Vec<Arc<RawAllocation>> = used.iter().map(|(memory, ..)| Arc::clone(memory)).collect();
         let transfers = limosa_pager::Transfers {
-            parts: planned.iter().map(|planned| planned.part.clone()).collect(),
+            parts: planned.into_iter().map(|planned| planned.part).collect(),
             options: self.options,
             after: self.after,
             behind,
@@ -205,11 +205,28 @@ impl<'a> Transfers<'a> {
         };
         let inner = self.queue.inner.transfer(transfers)?;
         let mark = inner.event().mark();
-        for Planned { memory, part } in &planned {
-            memory.uses.note(&mark, part.extent, access(part));
+        for (memory, extent, access) in &used {
+            memory.uses.note(&mark, *extent, *access);
         }
         Ok(Transfer::of(inner))
     }
+}
+
+/// What memory is used, and how; parts that follow each other in it are one.
+fn used_by(planned: &[Planned]) -> Vec<(Arc<RawAllocation>, Extent, Access)> {
+    let mut used: Vec<(Arc<RawAllocation>, Extent, Access)> = Vec::new();
+    for Planned { memory, part: Part { extent, direction, .. } } in planned {
+        let access = if *direction == Direction::FromFile { Access::Write } else { Access::Read };
+        match used.last_mut() {
+            Some((last, before, same))
+                if Arc::ptr_eq(last, memory) && *same == access && before.end() == extent.start =>
+            {
+                before.len += extent.len;
+            }
+            _ => used.push((Arc::clone(memory), *extent, access)),
+        }
+    }
+    used
 }
 
 /// A transfer that was submitted. Cheap to clone; dropping it neither waits nor cancels.

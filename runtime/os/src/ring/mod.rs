@@ -508,9 +508,7 @@ impl Ring {
             Wait::No if nothing => Ok(0),
             Wait::No => submitter.submit(),
             Wait::Ever => submitter.submit_and_wait(1),
-            Wait::AWhile(completions) => {
-                submitter.submit_with_args(completions, &SubmitArgs::new().timespec(&A_WHILE))
-            }
+            Wait::AWhile(completions) => submitter.submit_with_args(completions, &SubmitArgs::new().timespec(&A_WHILE)),
         };
         match handed {
             Ok(_) => Ok(()),

@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use limosa_model::{Access, BLOCK, BLOCKS_PER_CHUNK, BlockSet, ChunkIndex, ChunkSets, DeclaredSets, Extent, Side};
 use limosa_os::shim::Direction;
 
-use super::submit::{Part, Streaming};
+use super::submit::{Part, Streaming, stretches};
 use crate::cell::Cell;
 use crate::core::Core;
 use crate::error::PagerError;
@@ -98,8 +98,7 @@ impl Core {
     /// What the transfer would hold on the device now, and which blocks it would pin on the host. Blocks of shared homes
     /// are neither.
     pub(crate) fn wants_of(&self, streaming: &Streaming) -> (DeclaredSets, Vec<(ChunkIndex, BlockSet)>) {
-        let into_memory = streaming.parts.iter().filter(|part| part.direction == Direction::FromFile);
-        let arriving: Vec<Extent> = into_memory.map(|part| part.extent).collect();
+        let arriving = stretches(&streaming.parts, |part| part.direction == Direction::FromFile);
         let (received, arriving) = match streaming.side {
             Side::Device => (arriving, DeclaredSets::default()),
             Side::Host => (Vec::new(), DeclaredSets::new(&[], &arriving, &[])),
@@ -107,19 +106,13 @@ impl Core {
         let mut reads = Vec::new();
         let mut host: Vec<(ChunkIndex, BlockSet)> =
             arriving.chunks().map(|(chunk, sets)| (chunk, sets.all())).collect();
-        for Part { extent, direction, .. } in &streaming.parts {
-            match direction {
-                Direction::FromFile => {}
-                Direction::ToFile => {
-                    for (chunk, set) in extent.chunks() {
-                        let there = self.cells.get(chunk).map(|cell| cell.lock().chunk.current(Side::Device) & set);
-                        // What is read into on the host as well is written from there.
-                        let there = there.unwrap_or(BlockSet::EMPTY) - arriving.of(chunk).all();
-                        reads.extend(there.runs().map(|(first, count)| chunk.run(first, count)));
-                        host.push((chunk, set - there));
-                    }
-                }
-            }
+        let to_file = stretches(&streaming.parts, |part| part.direction == Direction::ToFile);
+        for (chunk, set) in to_file.iter().flat_map(|extent| extent.chunks()) {
+            let there = self.cells.get(chunk).map(|cell| cell.lock().chunk.current(Side::Device) & set);
+            // What is read into on the host as well is written from there.
+            let there = there.unwrap_or(BlockSet::EMPTY) - arriving.of(chunk).all();
+            reads.extend(there.runs().map(|(first, count)| chunk.run(first, count)));
+            host.push((chunk, set - there));
         }
         let mut sets = DeclaredSets::new(&reads, &[], &received);
         self.leave_out_shared(&mut sets);

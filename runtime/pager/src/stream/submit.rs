@@ -161,7 +161,7 @@ impl LaunchQueue {
     pub fn transfer(&self, transfers: Transfers) -> Result<Transfer, PagerError> {
         let Transfers { parts, options, after, behind, keep } = transfers;
         let (heap, core) = (self.heap(), self.heap().core());
-        let extents: Vec<Extent> = parts.iter().map(|part| part.extent).collect();
+        let extents = stretches(&parts, |_| true);
         heap.check_allocated(&extents)?;
         parts.iter().try_for_each(check_file)?;
         heap.start_pump()?;
@@ -203,6 +203,19 @@ pub(super) fn check_file(part: &Part) -> Result<(), PagerError> {
     Err(file.error(operation, Some(*offset), IoFailure { kind: wrong.0, source: wrong.1.into() }).into())
 }
 
+/// The memory of the parts that `wanted` says, in as few stretches as parts that follow each other make: of many small
+/// ones, together they may cover whole blocks.
+pub(super) fn stretches(parts: &[Part], wanted: impl Fn(&Part) -> bool) -> Vec<Extent> {
+    let mut stretches: Vec<Extent> = Vec::new();
+    for Part { extent, .. } in parts.iter().filter(|part| wanted(part)) {
+        match stretches.last_mut() {
+            Some(last) if last.end() == extent.start => last.len += extent.len,
+            _ => stretches.push(*extent),
+        }
+    }
+    stretches
+}
+
 /// As errors call it.
 fn name_of(parts: &[Part]) -> String {
     match parts {
@@ -219,8 +232,7 @@ impl Core {
         if options.side == Some(Side::Host) {
             return Ok((Side::Host, None));
         }
-        let read = parts.iter().filter(|part| part.direction == Direction::FromFile);
-        let extents: Vec<Extent> = read.map(|part| part.extent).collect();
+        let extents = stretches(parts, |part| part.direction == Direction::FromFile);
         let mut sets = DeclaredSets::new(&[], &extents, &[]);
         self.leave_out_shared(&mut sets);
         let fits = self.check_sets_for_transfer(&sets);
