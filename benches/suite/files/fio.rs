@@ -22,8 +22,9 @@ pub(crate) fn run(path: &Path, load: &Load, bytes: usize, file: usize) -> Result
     let random = if load.random { "rand" } else { "" };
     let mut command = Command::new("fio");
     command.args(["--name=limosa", "--ioengine=io_uring", "--direct=1", "--output-format=json"]);
-    // The file is there, and stays as long as it is.
-    command.args(["--allow_file_create=0", "--fallocate=none", "--norandommap"]);
+    // The file is there, and stays as long as it is. A process of its own would be a session of its own, which the
+    // kernel gives as much of the processors as all of ours together.
+    command.args(["--allow_file_create=0", "--fallocate=none", "--norandommap", "--thread"]);
     command.arg(format!("--filename={}", path.display())).arg(format!("--rw={random}{direction}"));
     command.arg(format!("--bs={}", load.request)).arg(format!("--iodepth={}", load.depth));
     command.arg(format!("--size={file}")).arg(format!("--io_size={bytes}"));
