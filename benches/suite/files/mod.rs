@@ -1,7 +1,7 @@
 //! Files to device memory and back, by each way that their bytes can take, beside fio on the same file in the same rounds:
 //! on the disk of this machine, and on a loop device over memory. Units: GB/s, or thousand requests a second where they
-//! are small and anywhere; µs of one read at once. Ours goes into as much memory as the file has bytes, fio's into what
-//! `depth` requests need, again and again.
+//! are small and anywhere; µs of one read at once. Ours goes into as much memory as the file has bytes, or in batches into
+//! 2 MiB where requests are anywhere; fio's into what `depth` requests need, again and again.
 
 mod fio;
 mod load;

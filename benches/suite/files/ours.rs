@@ -10,6 +10,10 @@ use crate::faults::Random;
 use crate::resident::DEVICE_BUDGET;
 use crate::rounds::percentile;
 
+/// Requests at random places that are one command. Caches hold their memory, as they do fio's: most of what such a request
+/// costs on a fast device is otherwise that the kernel copies to memory which no cache has.
+const BATCH: usize = 512;
+
 /// A tier on a kind of device.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -78,6 +82,30 @@ impl Device {
     }
 }
 
+impl Device {
+    /// Moves `each` bytes at each of these places of the file, in one transfer. Gives the requests that it took.
+    fn batch(&mut self, way: Way, place: &Place, load: &Load, places: &[u64], each: usize) -> u64 {
+        let bytes = each * places.len();
+        let transfers = self.queue.transfers().tier(way.tier()).depth(load.depth);
+        let mut transfers = transfers.request_bytes(load.request as u64);
+        if load.direction == Direction::FromFile {
+            let mut rest = self.memory.slice_mut(0..bytes).unwrap();
+            for offset in places {
+                let (target, others) = rest.split_at(each).unwrap();
+                (transfers, rest) = (transfers.read(&place.file, *offset, target), others);
+            }
+        } else {
+            for (at, offset) in (0..).step_by(each).zip(places) {
+                transfers = transfers.write(self.memory.slice(at..at + each).unwrap(), &place.file, *offset);
+            }
+        }
+        let report = transfers.submit().unwrap().wait().unwrap();
+        assert_eq!(report.bytes, bytes as u64, "{}: {load}", way.name());
+        assert!(report.tiers.iter().all(|share| share.tier == way.tier()), "{}: {load}: {report:?}", way.name());
+        report.requests
+    }
+}
+
 impl Ours {
     pub(crate) fn new(bytes: usize) -> Self {
         Self { devices: Default::default(), bytes, random: Random(0x9E37_79B9_7F4A_7C15) }
@@ -88,8 +116,9 @@ impl Ours {
         self.devices[way.device()].get_or_insert_with(|| Device::new(way.device(), bytes))
     }
 
-    /// Puts a load on a file, as one command. On the clock is all from its first part to its end; of what the page cache
-    /// was given, until the drive has it.
+    /// Puts a load on a file: as one command, or, of requests at random places, as batches one after the other into the
+    /// same memory. On the clock is all from the first part to the end; of what the page cache was given, until the drive
+    /// has it.
     pub(crate) fn run(&mut self, way: Way, place: &Place, load: &Load) -> Figures {
         let (bytes, request) = (load.bytes(place.bytes), load.request.min(place.bytes));
         let places: Vec<u64> = if load.random {
@@ -98,28 +127,14 @@ impl Ours {
             vec![0]
         };
         let each = bytes / places.len();
-        let Device { memory, queue, .. } = self.device(way);
+        let device = self.device(way);
         let (cpu, start) = (cpu_seconds(), Instant::now());
-        let mut transfers = queue.transfers().tier(way.tier()).depth(load.depth).request_bytes(request as u64);
-        if load.direction == Direction::FromFile {
-            let mut rest = memory.slice_mut(0..bytes).unwrap();
-            for place_in_file in places {
-                let (target, others) = rest.split_at(each).unwrap();
-                (transfers, rest) = (transfers.read(&place.file, place_in_file, target), others);
-            }
-        } else {
-            for (at, place_in_file) in (0..).step_by(each).zip(places) {
-                transfers = transfers.write(memory.slice(at..at + each).unwrap(), &place.file, place_in_file);
-            }
-        }
-        let report = transfers.submit().unwrap().wait().unwrap();
+        let requests: u64 = places.chunks(BATCH).map(|batch| device.batch(way, place, load, batch, each)).sum();
         if way == Way::Buffered && load.direction == Direction::ToFile {
             place.file.sync().unwrap();
         }
         let (time, cpu) = (start.elapsed(), cpu_seconds() - cpu);
-        assert_eq!(report.bytes, bytes as u64, "{}: {load}", way.name());
-        assert!(report.tiers.iter().all(|share| share.tier == way.tier()), "{}: {load}: {report:?}", way.name());
-        Figures { bytes, requests: report.requests as f64, time, cpu }
+        Figures { bytes, requests: requests as f64, time, cpu }
     }
 
     /// Reads all of a file, and compares it with what the page cache says.
