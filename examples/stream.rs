@@ -9,12 +9,14 @@ use limosa_shaders::reduce;
 
 /// Words of a part: 8 MiB.
 const PART: usize = 2 << 20;
+/// Words of the file that is made where none is given: 96 MiB.
+const WORDS: u32 = 24 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let own = std::env::temp_dir().join(format!("limosa-stream-{}", std::process::id()));
     let given = std::env::args_os().nth(1).map(PathBuf::from);
     if given.is_none() {
-        std::fs::write(&own, (0..12 * PART as u32).flat_map(u32::to_ne_bytes).collect::<Vec<u8>>())?;
+        std::fs::write(&own, (0..WORDS).flat_map(u32::to_ne_bytes).collect::<Vec<u8>>())?;
     }
     let summed = sum(given.as_ref().unwrap_or(&own));
     let _ = std::fs::remove_file(own);

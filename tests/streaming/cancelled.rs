@@ -113,7 +113,9 @@ fn what_the_kernel_has_is_waited_for_and_comes_nowhere_else() {
                 let other = kit.context.queue().unwrap();
                 let mut tiny = kit.heap().vec_zeroed::<u8>(4096).unwrap();
                 other.read_file(&open(&elsewhere.0), 0, &mut tiny).submit().unwrap().wait().unwrap();
-                assert!(!reading.event().is_complete().unwrap(), "{way:?}, {tier:?}: the kernel still has it");
+                // What is on its way into the page cache is none of the transfer's: who waits for that may go.
+                let over = reading.event().is_complete().unwrap();
+                assert!(!over || !uncached, "{way:?}, {tier:?}: the kernel still has it");
                 drop(vec);
                 served.release();
                 let error = reading.wait();

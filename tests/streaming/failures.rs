@@ -150,11 +150,14 @@ fn a_file_that_grows_while_it_is_read_finds_room() {
         let (one, rest) = vec.slice_mut(0..len).unwrap().split_at(4096).unwrap();
         let (two, rest) = rest.split_at(4096).unwrap();
         let reads = kit.queue.transfers().read(&file, 0, one).read(&file, 4096, two).read(&file, 8192, rest);
-        let reading = reads.depth(2).submit().unwrap();
+        // Larger than what there is to stage in.
+        let reading = reads.depth(2).request_bytes(4 << 20).submit().unwrap();
         served.wait_for_held(2);
         // Both it and the kernel believed so far that it ends there.
         served.set(|rules| rules.len = len as u64);
         assert_eq!(std::fs::metadata(served.path()).unwrap().len(), len as u64);
+        served.answer();
+        served.wait_for_held(2);
         served.release();
         reading.wait().unwrap();
         assert_eq!(difference(&vec.read().unwrap(), &bytes(len, 1)), None);

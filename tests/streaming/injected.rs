@@ -37,7 +37,7 @@ fn under_each(way: Way, what: &str, fail: impl Fn()) -> usize {
     let mut told = 0;
     let scratch = Scratch::with(&folders()[0], "injected", &bytes(LEN, 1));
     for (name, to_file, operation) in OPERATIONS {
-        for from in [None, Some(Side::Host), Some(Side::Device)] {
+        for from in [None, Some(Side::Device)] {
             let what = format!("{what}, {name}, {from:?}, {way:?}");
             if to_file {
                 std::fs::write(&scratch.0, bytes(LEN, 1)).unwrap();
@@ -103,7 +103,7 @@ fn failures_leave_nothing_behind() {
     for way in [FAULTING, STAGED] {
         let _turn = turn("nothing behind");
         let each = || {
-            for call in [Call::Ring, Call::Push, Call::Known, Call::Populate, Call::Reserve] {
+            for call in [Call::Ring, Call::Push, Call::Populate] {
                 under_each(way, &format!("{call:?}"), || inject::fail(call));
             }
         };

@@ -287,16 +287,20 @@ fn a_device_that_is_lost_meanwhile_ends_what_was_for_it() {
 #[test]
 fn shared_memory_is_read_into_at_once_where_it_is() {
     let _turn = turn("shared at once");
-    let Some(kit) = FAULTING.kit("shared at once", builder()) else { return };
     let scratch = Scratch::with(&folders()[0], "shared", &bytes(LEN, 1));
-    let file = open(&scratch.0);
-    let mut vec = kit.heap().in_home(Home::Shared).vec_zeroed::<u8>(LEN).unwrap();
-    // The first goes through a queue, which finds out that direct I/O serves.
-    for _ in 0..2 {
-        vec.write().unwrap().fill(0);
-        file.read_into(0, vec.slice_mut(0..LEN / 2).unwrap()).unwrap();
-        file.read_into(0, vec.slice_mut(0..LEN).unwrap()).unwrap();
-        assert_eq!(difference(&vec.read().unwrap(), &bytes(LEN, 1)), None);
+    for way in ALL {
+        let Some(kit) = way.kit("shared at once", builder()) else { continue };
+        let file = open(&scratch.0);
+        let mut vec = kit.heap().in_home(Home::Shared).vec_zeroed::<u8>(LEN).unwrap();
+        // The first goes through a queue, which finds out that direct I/O serves.
+        for _ in 0..2 {
+            vec.write().unwrap().fill(0);
+            file.read_into(0, vec.slice_mut(0..LEN / 2).unwrap()).unwrap();
+            assert_eq!(difference(&vec.read().unwrap()[..LEN / 2], &bytes(LEN / 2, 1)), None, "{way:?}");
+            file.read_into(0, vec.slice_mut(0..LEN).unwrap()).unwrap();
+            assert_eq!(difference(&vec.read().unwrap(), &bytes(LEN, 1)), None, "{way:?}");
+            file.forget_cache().unwrap();
+        }
     }
 }
 
@@ -310,25 +314,31 @@ fn one_file_that_does_not_answer_does_not_hold_up_others() {
             let Some(served) = Served::with(test, folder, true, bytes(64 << 20, 1)) else { return };
             let file = DataFile::open(served.path()).unwrap();
             let mut vec = kit.heap().vec_zeroed::<u8>(64 << 20).unwrap();
-            served.set(|rules| rules.late = true);
-            let late = kit.queue.read_file(&file, 0, &mut vec).submit().unwrap();
-            served.wait_for_held(1);
-            let other = kit.context.queue().unwrap();
-            for place in folders() {
-                let scratch = Scratch::with(&place, "prompt", &bytes(4 << 20, 2));
-                let mut vec = kit.heap().vec_zeroed::<u8>(4 << 20).unwrap();
-                other
-                    .read_file(&open(&scratch.0), 1, vec.slice_mut(0..3 << 20).unwrap())
-                    .submit()
-                    .unwrap()
-                    .wait()
-                    .unwrap();
-                assert_eq!(vec.read().unwrap()[7], byte(8, 2));
+            for known in [false, true] {
+                // As many requests as it may have, or the one with which direct I/O is tried.
+                if known {
+                    kit.queue.read_file(&file, 0, vec.slice_mut(0..65536).unwrap()).submit().unwrap().wait().unwrap();
+                }
+                served.set(|rules| rules.late = true);
+                let late = kit.queue.read_file(&file, 0, &mut vec).submit().unwrap();
+                served.wait_for_held(if known { 8 } else { 1 });
+                let other = kit.context.queue().unwrap();
+                for place in folders() {
+                    let scratch = Scratch::with(&place, "prompt", &bytes(4 << 20, 2));
+                    let mut vec = kit.heap().vec_zeroed::<u8>(4 << 20).unwrap();
+                    other
+                        .read_file(&open(&scratch.0), 1, vec.slice_mut(0..3 << 20).unwrap())
+                        .submit()
+                        .unwrap()
+                        .wait()
+                        .unwrap();
+                    assert_eq!(vec.read().unwrap()[7], byte(8, 2));
+                }
+                assert!(!late.event().is_complete().unwrap());
+                served.release();
+                late.wait().unwrap();
+                assert_eq!(difference(&vec.read().unwrap(), &bytes(64 << 20, 1)), None);
             }
-            assert!(!late.event().is_complete().unwrap());
-            served.release();
-            late.wait().unwrap();
-            assert_eq!(difference(&vec.read().unwrap(), &bytes(64 << 20, 1)), None);
         }
     });
 }
