@@ -78,6 +78,10 @@ impl Pump {
         job.bytes_in_flight += leg.len;
         job.in_flight += 1;
         job.shared.report().requests += 1;
+        if slot.is_some() && direction == Direction::ToFile {
+            // The drive is to be busy while the next slot is filled. It is tried again with what is pushed next.
+            let _ = self.ring.submit();
+        }
         Ok(true)
     }
 
