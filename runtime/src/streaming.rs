@@ -45,7 +45,8 @@ impl Queue {
     ///
     /// The event fails with [`crate::PagerError::FileEnded`] if the file has no more, [`crate::PagerError::FileFailed`] if
     /// it could not be read, [`crate::PagerError::Cancelled`]; each says how many bytes had arrived. What did not arrive is
-    /// as it was before, or what the file has there.
+    /// as it was before, or what the file has there. (Of a file that is made shorter while it is read past the page cache, up to
+    /// one unit of the drive's behind its new end may be what the drive has there.)
     ///
     /// On the device, memory under a transfer is held as if a launch wrote it: the CPU's touches wait. On the host guards
     /// wait, and launches do, but raw accesses of the CPU's are the program's to order. On an in-order queue a transfer
@@ -151,7 +152,8 @@ impl<'a> Transfers<'a> {
         self
     }
 
-    /// The only way that it may take; the event fails with [`crate::PagerError::TierUnusable`] if that does not serve.
+    /// The only way that it may take; the event fails with [`crate::PagerError::TierUnusable`] if that does not serve. Of
+    /// memory that is in several places, some may have been moved by then: [`Transfer::report`] tells.
     pub fn tier(mut self, tier: Tier) -> Self {
         self.options.tier = Some(tier);
         self

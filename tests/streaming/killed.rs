@@ -33,10 +33,8 @@ fn write_for_ever(test: &str) {
     let file = open(place.as_ref());
     let mut source = kit.heap().vec_zeroed::<u8>(LEN).unwrap();
     for round in 1.. {
-        let pieces = |bytes: &mut [u8]| {
-            bytes.chunks_exact_mut(PIECE).zip(0..).for_each(|(part, at)| part.copy_from_slice(&piece(round, at)));
-        };
-        pieces(&mut source.write().unwrap());
+        let mut bytes = source.write().unwrap();
+        bytes.chunks_exact_mut(PIECE).zip(0..).for_each(|(part, at)| part.copy_from_slice(&piece(round, at)));
         source.raw().prefetch(if round % 2 == 0 { Side::Host } else { Side::Device }).unwrap();
         let writing = kit.queue.write_file(&source, &file, 0).request_bytes(256 << 10).submit().unwrap();
         println!("writing {round}");
