@@ -84,7 +84,7 @@ fn failing_calls_of_the_operating_system_are_told_and_survived() {
             assert!(own > 0 || !matches!(call, Call::Ring | Call::Push), "{call:?} is not on the path, {way:?}");
             told += own;
         }
-        assert!(told > 20, "{told} told, {way:?}");
+        assert!(told > 8, "{told} told, {way:?}");
     }
 }
 
