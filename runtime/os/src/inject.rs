@@ -30,7 +30,7 @@ pub enum Call {
     Unregister,
     /// Having touches of a page raise SIGBUS.
     Poison,
-    /// Making a ring for requests.
+    /// Making a queue of the kernel's: rings go by threads then.
     Ring,
     /// Giving a request to a ring.
     Push,

@@ -1,7 +1,7 @@
 //! Everything that limosa asks of Linux, and all unsafe code that asking takes.
 //!
 //! Reservations of address space, memory files in huge pages, fault windows on userfaultfd, fault delivery by signal,
-//! futexes, files and the kernel's queue for them, the kernel module's client, device memory that others reach, and what
+//! futexes, files and queues for them, the kernel module's client, device memory that others reach, and what
 //! `limosa doctor` says about a machine. An errno becomes a meaning here
 //! and goes no further up. The crate does *not* know block states, policies, or Vulkan.
 
@@ -34,7 +34,7 @@ pub use mapping::Mapping;
 pub use memfile::{Backing, HugePages, MemoryFile};
 pub use peer_memory::{PeerChoice, PeerMemory, PeerProvider, Published, published};
 pub use reservation::Reservation;
-pub use ring::{BufferId, Completion, FileSlot, QueueFull, Request, Ring, RingError, RingFile, RingWaker};
+pub use ring::{BufferId, Completion, FileSlot, QueueFull, Request, Ring, RingError, RingFile, RingKind, RingWaker};
 pub use staging::Staging;
 pub use uffd::{Delivery, Fault};
 pub use wakeup::Wakeup;

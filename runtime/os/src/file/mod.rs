@@ -9,7 +9,8 @@ pub(crate) mod tests;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -99,13 +100,13 @@ impl DataFile {
 
     fn of(mut buffered: File, name: PathBuf) -> Result<Self, FileError> {
         let asking = |source| failed(&name, "asking about", None, source);
-        let flags = status_flags(&buffered).map_err(asking)?;
+        let flags = status_flags(buffered.as_fd()).map_err(asking)?;
         let kind = FileKind::of(&buffered).map_err(asking)?;
         // Where it is open for appending, the kernel would take no offset; with O_DIRECT, no other than aligned ones.
         if kind != FileKind::Stream && flags & (libc::O_APPEND | libc::O_DIRECT | libc::O_NONBLOCK) != 0 {
-            buffered = reopen(&buffered, flags, 0).map_err(|source| failed(&name, "opening", None, source))?;
+            buffered = reopen(buffered.as_fd(), flags, 0).map_err(|source| failed(&name, "opening", None, source))?;
         }
-        let direct = |flag| reopen(&buffered, flags, flag);
+        let direct = |flag| reopen(buffered.as_fd(), flags, flag);
         let (facts, direct) = FileFacts::look(&buffered, kind, direct).map_err(asking)?;
         let access = flags & libc::O_ACCMODE;
         let (readable, writable) = (access != libc::O_WRONLY, access != libc::O_RDONLY);
@@ -342,7 +343,7 @@ type Call = unsafe fn(libc::c_int, *mut u8, usize, Option<libc::off_t>) -> isize
 
 /// # Safety
 /// The memory is valid for writes until it returns.
-unsafe fn pread(fd: libc::c_int, memory: *mut u8, len: usize, offset: Option<libc::off_t>) -> isize {
+pub(crate) unsafe fn pread(fd: libc::c_int, memory: *mut u8, len: usize, offset: Option<libc::off_t>) -> isize {
     match offset {
         // SAFETY: as the caller promises.
         Some(offset) => unsafe { libc::pread(fd, memory.cast(), len, offset) },
@@ -353,7 +354,7 @@ unsafe fn pread(fd: libc::c_int, memory: *mut u8, len: usize, offset: Option<lib
 
 /// # Safety
 /// The memory is valid for reads until it returns.
-unsafe fn pwrite(fd: libc::c_int, memory: *mut u8, len: usize, offset: Option<libc::off_t>) -> isize {
+pub(crate) unsafe fn pwrite(fd: libc::c_int, memory: *mut u8, len: usize, offset: Option<libc::off_t>) -> isize {
     match offset {
         // SAFETY: as the caller promises.
         Some(offset) => unsafe { libc::pwrite(fd, memory.cast(), len, offset) },
@@ -363,7 +364,7 @@ unsafe fn pwrite(fd: libc::c_int, memory: *mut u8, len: usize, offset: Option<li
 }
 
 /// Calls until no signal comes in between.
-fn repeated(mut call: impl FnMut() -> isize) -> io::Result<u64> {
+pub(crate) fn repeated(mut call: impl FnMut() -> isize) -> io::Result<u64> {
     loop {
         if let Ok(result) = u64::try_from(call()) {
             return Ok(result);
@@ -384,16 +385,47 @@ fn by_number(fd: BorrowedFd<'_>) -> PathBuf {
 }
 
 /// Opens the same file a second time, whatever its name is by now, for the same directions.
-fn reopen(file: &File, flags: libc::c_int, more: libc::c_int) -> io::Result<File> {
+fn reopen(file: BorrowedFd<'_>, flags: libc::c_int, more: libc::c_int) -> io::Result<File> {
     let access = flags & libc::O_ACCMODE;
     File::options()
         .read(access != libc::O_WRONLY)
         .write(access != libc::O_RDONLY)
         .custom_flags(libc::O_NOCTTY | more)
-        .open(by_number(file.as_fd()))
+        .open(by_number(file))
 }
 
-fn status_flags(file: &File) -> io::Result<libc::c_int> {
+/// Opens a pipe a second time, for what it was open for, so that calls on it do not wait.
+pub(crate) fn reopen_without_waiting(fd: RawFd) -> io::Result<File> {
+    // SAFETY: whoever asks keeps it open meanwhile.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    reopen(fd, status_flags(fd)?, libc::O_NONBLOCK)
+}
+
+/// What a ring must know of a file before it calls.
+pub(crate) struct Opened {
+    /// Whether it is to be waited for. Pipes and sockets are, also with `O_NONBLOCK`, as io_uring has it.
+    pub(crate) waits: bool,
+    pub(crate) is_pipe_or_socket: bool,
+}
+
+impl Opened {
+    pub(crate) fn of(fd: RawFd) -> io::Result<Self> {
+        let mut status = MaybeUninit::<libc::stat>::zeroed();
+        // SAFETY: the buffer is as large as its type.
+        if unsafe { libc::fstat(fd, status.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has filled it.
+        let kind = unsafe { status.assume_init() }.st_mode & libc::S_IFMT;
+        // SAFETY: a system call without memory; it has just been seen to be open.
+        let flags = status_flags(unsafe { BorrowedFd::borrow_raw(fd) })?;
+        let is_pipe_or_socket = [libc::S_IFIFO, libc::S_IFSOCK].contains(&kind);
+        let waits = is_pipe_or_socket || kind == libc::S_IFCHR && flags & libc::O_NONBLOCK == 0;
+        Ok(Self { waits, is_pipe_or_socket })
+    }
+}
+
+fn status_flags(file: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     // SAFETY: a system call without memory.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) } {
         -1 => Err(io::Error::last_os_error()),

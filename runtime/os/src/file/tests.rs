@@ -21,6 +21,19 @@ impl Scratch {
         Self(std::env::temp_dir().join(name))
     }
 
+    /// With a pipe there.
+    pub(crate) fn fifo() -> Self {
+        let scratch = Self::new();
+        let name = std::ffi::CString::new(scratch.0.to_str().unwrap()).unwrap();
+        // SAFETY: a string that ends in zero.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        scratch
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub(crate) fn open(&self) -> DataFile {
         DataFile::open(&self.0, BOTH).unwrap()
     }

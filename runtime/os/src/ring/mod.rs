@@ -1,27 +1,26 @@
-//! Requests in flight between files and memory, by the kernel's own queue (io_uring), for one thread. It does *not* own the
-//! memory, cut requests, or wait for anything but completions and its waker.
+//! Requests in flight between files and memory, for one thread: by the kernel's own queue (io_uring), or where that may not
+//! be used, by a few threads. It does *not* own the memory, cut requests, or wait for anything but completions and its waker.
 
 #[cfg(test)]
 mod tests;
+mod threads;
+mod uring;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{Builder, IoUring, opcode, squeue};
-
 use crate::error::OsError;
 use crate::file::IoFailure;
 use crate::inject::{Call, fails};
-use crate::machine::complain;
 use crate::shim::Direction;
 use crate::wakeup::Wakeup;
+use threads::Threads;
+use uring::Uring;
 
 /// Requests in flight at most.
 const MOST: u32 = 4096;
@@ -29,9 +28,26 @@ const MOST: u32 = 4096;
 const FILES: u32 = 64;
 /// Places for registered buffers.
 const BUFFERS: u16 = 64;
-/// What tells completions of the ring's own from those of requests.
-const WOKEN: u64 = u64::MAX;
-const CANCELLED: u64 = u64::MAX - 1;
+/// Tokens are below: what is not is the ring's own.
+const TOKENS: u64 = u64::MAX - 1;
+
+/// How a ring does what it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RingKind {
+    /// The kernel's own queue, io_uring.
+    IoUring,
+    /// Threads, each with one request at a time: what is left where io_uring may not be used.
+    Threads,
+}
+
+impl fmt::Display for RingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IoUring => "io_uring",
+            Self::Threads => "threads",
+        })
+    }
+}
 
 /// A ring that does not work.
 #[derive(Debug, thiserror::Error)]
@@ -159,20 +175,20 @@ pub struct Completion {
 
 /// A queue of requests. It stays on the thread that made it, and is of no use in a child process.
 ///
-/// To drop it cancels what is in flight, and waits until the kernel has given all memory back.
+/// To drop it cancels what is in flight, and waits until all memory has been given back.
 ///
 /// # Example
 /// ```
 /// use std::os::fd::AsFd;
 ///
 /// use limosa_os::shim::Direction;
-/// use limosa_os::{Request, Ring, RingError, RingFile};
+/// use limosa_os::{Request, Ring, RingFile};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut ring = match Ring::new(8) {
-///     Err(RingError::Unavailable { .. }) => return Ok(()), // a container may forbid it
-///     ring => ring?,
-/// };
+/// let mut ring = Ring::new(8)?;
+/// if let Some(why) = ring.why_not_uring() {
+///     println!("requests go by {}, because {why}", ring.kind());
+/// }
 /// let file = std::fs::File::open("/proc/self/exe")?;
 /// let mut magic = [0; 4];
 /// let request = Request {
@@ -193,19 +209,28 @@ pub struct Completion {
 /// # }
 /// ```
 pub struct Ring {
-    queue: IoUring,
+    queue: Box<dyn Queue>,
+    kind: RingKind,
+    /// Why it is not the kernel's queue, where that was tried.
+    refusal: Option<RingError>,
     depth: usize,
-    /// Requests whose completion the kernel has not given yet.
-    flying: usize,
-    /// Completions that nobody has taken yet.
-    ended: VecDeque<Completion>,
     waker: RingWaker,
-    woken: bool,
-    files: Vec<bool>,
-    buffers: u16,
-    process: u32,
     /// The kernel lets only the thread that made it submit.
     _not_send: PhantomData<*mut ()>,
+}
+
+/// What a kind of ring does; the contract of each is that of the [`Ring`]'s method.
+trait Queue {
+    unsafe fn register_buffer(&mut self, memory: NonNull<u8>, len: usize) -> Result<BufferId, RingError>;
+    fn register_file(&mut self, fd: BorrowedFd<'_>) -> Result<FileSlot, RingError>;
+    fn forget_file(&mut self, slot: FileSlot) -> Result<(), RingError>;
+    /// There is room for it in the ring, and the token is none of the ring's own.
+    unsafe fn push(&mut self, token: u64, request: &Request<'_>) -> Result<(), QueueFull>;
+    fn cancel(&mut self, token: u64);
+    fn in_flight(&self) -> usize;
+    fn submit(&mut self) -> Result<(), RingError>;
+    fn wait_for(&mut self, completions: usize) -> Result<(), RingError>;
+    fn next(&mut self) -> Option<Completion>;
 }
 
 /// Makes the ring's thread return from [`Ring::wait`]: from any thread, for as long as it likes.
@@ -241,53 +266,53 @@ impl RingWaker {
 }
 
 impl Ring {
-    /// Room for `depth` requests in flight, at least one and at most 4096.
+    /// Room for `depth` requests in flight, at least one and at most 4096. It is the kernel's queue, or where none can be
+    /// made, threads ([`Self::why_not_uring`]).
     ///
     /// # Errors
-    /// [`RingError::Unavailable`], [`RingError::TooManyFiles`], [`RingError::OutOfMemory`], [`RingError::Failed`].
+    /// [`RingError::TooManyFiles`], [`RingError::OutOfMemory`], [`RingError::Failed`].
     pub fn new(depth: u32) -> Result<Self, RingError> {
-        // What the kernel has that costs least: completions are made when they are asked for, and only by this thread.
-        let mut best = IoUring::builder();
-        best.setup_submit_all().setup_single_issuer().setup_coop_taskrun().setup_defer_taskrun().setup_taskrun_flag();
-        match Self::of(&best, depth) {
-            Err(RingError::Failed { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
-                Self::of(&IoUring::builder(), depth)
-            }
-            made => made,
+        match Self::with(RingKind::IoUring, depth) {
+            Ok(ring) => Ok(ring),
+            // Threads take descriptors, too.
+            Err(error @ RingError::TooManyFiles { .. }) => Err(error),
+            Err(refusal) => Ok(Self { refusal: Some(refusal), ..Self::with(RingKind::Threads, depth)? }),
         }
     }
 
-    fn of(builder: &Builder, depth: u32) -> Result<Self, RingError> {
+    /// As [`Self::new`], of that kind only.
+    ///
+    /// # Errors
+    /// [`RingError::Unavailable`] (io_uring may not be used), [`RingError::TooManyFiles`], [`RingError::OutOfMemory`],
+    /// [`RingError::Failed`].
+    pub fn with(kind: RingKind, depth: u32) -> Result<Self, RingError> {
+        match kind {
+            RingKind::IoUring => Self::of(kind, depth, |depth, waker| Ok(Box::new(Uring::best(depth, waker)?))),
+            RingKind::Threads => Self::of(kind, depth, |_, waker| Ok(Box::new(Threads::new(waker)?))),
+        }
+    }
+
+    fn of(
+        kind: RingKind,
+        depth: u32,
+        queue: impl FnOnce(u32, RingWaker) -> Result<Box<dyn Queue>, RingError>,
+    ) -> Result<Self, RingError> {
         let depth = depth.clamp(1, MOST);
-        let operation = "making a ring";
-        fails(Call::Ring).map_err(|source| RingError::of(operation, source))?;
-        // What is pushed beyond that, the ring's own, is handed over at once.
-        let queue = builder.build(depth.max(8)).map_err(|source| match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => RingError::Unavailable { source },
-            _ => RingError::of(operation, source),
-        })?;
-        let wakeup = Wakeup::new().map_err(|error| match error {
-            OsError::Mapping { source, .. } => RingError::of(operation, source),
-            other => RingError::Failed { operation, source: io::Error::other(other) },
-        })?;
-        let waker = RingWaker { bell: Arc::new(Bell { wakeup, rung: AtomicBool::new(false) }) };
-        let register = |what: io::Result<()>| what.map_err(|source| RingError::of(operation, source));
-        register(queue.submitter().register_files_sparse(FILES))?;
-        register(queue.submitter().register_buffers_sparse(BUFFERS.into()))?;
-        let mut ring = Self {
-            queue,
-            depth: depth as usize,
-            flying: 0,
-            ended: VecDeque::new(),
-            waker,
-            woken: false,
-            files: vec![false; FILES as usize],
-            buffers: 0,
-            process: std::process::id(),
-            _not_send: PhantomData,
-        };
-        ring.listen();
-        Ok(ring)
+        let waker = RingWaker { bell: Arc::new(Bell { wakeup: bell()?, rung: AtomicBool::new(false) }) };
+        let queue = queue(depth, waker.clone())?;
+        Ok(Self { queue, kind, refusal: None, depth: depth as usize, waker, _not_send: PhantomData })
+    }
+
+    /// How it does what it is asked.
+    #[must_use]
+    pub fn kind(&self) -> RingKind {
+        self.kind
+    }
+
+    /// Why it is not the kernel's queue; `None` if it is, or if something else was asked for.
+    #[must_use]
+    pub fn why_not_uring(&self) -> Option<&RingError> {
+        self.refusal.as_ref()
     }
 
     /// What makes [`Self::wait`] return.
@@ -296,7 +321,8 @@ impl Ring {
         self.waker.clone()
     }
 
-    /// Registers memory, so that requests in it do not look it up anew. It stays so until the ring is dropped.
+    /// Registers memory, so that requests in it do not look it up anew. It stays so until the ring is dropped. Threads gain
+    /// nothing by it, and find only with the request that memory is not mapped.
     ///
     /// # Errors
     /// [`RingError::MemoryLimit`], [`RingError::BadMemory`], [`RingError::Unregistered`], [`RingError::Failed`].
@@ -304,41 +330,19 @@ impl Ring {
     /// # Safety
     /// The memory stays mapped until the ring is dropped.
     pub unsafe fn register_buffer(&mut self, memory: NonNull<u8>, len: usize) -> Result<BufferId, RingError> {
-        if self.buffers == BUFFERS {
-            return Err(RingError::Unregistered { what: "a buffer", limit: BUFFERS.into() });
-        }
         fails(Call::Known).map_err(|source| RingError::of("registering a buffer", source))?;
-        let buffer = [libc::iovec { iov_base: memory.as_ptr().cast(), iov_len: len }];
-        let (bytes, address) = (len as u64, memory.as_ptr().addr());
         // SAFETY: as the caller promises.
-        match unsafe { self.queue.submitter().register_buffers_update(self.buffers.into(), &buffer, None) } {
-            Ok(()) => {
-                self.buffers += 1;
-                Ok(BufferId(self.buffers - 1))
-            }
-            Err(source) => Err(match source.raw_os_error() {
-                Some(libc::ENOMEM) => RingError::MemoryLimit { bytes, source },
-                Some(libc::EFAULT | libc::EOPNOTSUPP | libc::EINVAL | libc::EOVERFLOW) => {
-                    RingError::BadMemory { address, bytes, source }
-                }
-                _ => RingError::Failed { operation: "registering a buffer", source },
-            }),
-        }
+        unsafe { self.queue.register_buffer(memory, len) }
     }
 
     /// Registers a file, so that requests do not look it up anew. It may be closed then.
     ///
     /// # Errors
-    /// [`RingError::Unregistered`] (no place is left: go without), [`RingError::OutOfMemory`], [`RingError::Failed`].
+    /// [`RingError::Unregistered`] (no place is left: go without), [`RingError::OutOfMemory`],
+    /// [`RingError::TooManyFiles`], [`RingError::Failed`].
     pub fn register_file(&mut self, fd: BorrowedFd<'_>) -> Result<FileSlot, RingError> {
         fails(Call::Known).map_err(|source| RingError::of("registering a file", source))?;
-        let free = self.files.iter().position(|taken| !taken);
-        let Some(place) = free.and_then(|free| u32::try_from(free).ok()) else {
-            return Err(RingError::Unregistered { what: "a file", limit: FILES });
-        };
-        self.set_file(place, fd.as_raw_fd())?;
-        self.files[place as usize] = true;
-        Ok(FileSlot(place))
+        self.queue.register_file(fd)
     }
 
     /// Ends that. Requests in flight go on, and the file is closed after them.
@@ -346,22 +350,10 @@ impl Ring {
     /// # Errors
     /// [`RingError::Failed`], [`RingError::OutOfMemory`]: it is still registered.
     pub fn forget_file(&mut self, slot: FileSlot) -> Result<(), RingError> {
-        // What was pushed and not handed over would not find it, or find the file that has its place next.
-        while !self.queue.submission().is_empty() {
-            self.submit()?;
-            self.collect();
-        }
-        self.set_file(slot.0, -1)?;
-        self.files[slot.0 as usize] = false;
-        Ok(())
+        self.queue.forget_file(slot)
     }
 
-    fn set_file(&mut self, place: u32, fd: libc::c_int) -> Result<(), RingError> {
-        let updated = self.queue.submitter().register_files_update(place, &[fd]);
-        updated.map(drop).map_err(|source| RingError::of("registering a file", source))
-    }
-
-    /// Puts a request into the queue. The kernel sees it with the next [`Self::submit`] or [`Self::wait`].
+    /// Puts a request into the queue. It begins with the next [`Self::submit`] or [`Self::wait`].
     ///
     /// # Errors
     /// [`QueueFull`]. All else comes with its completion.
@@ -374,223 +366,86 @@ impl Ring {
     /// or, if the file is written, nobody writes it; and the file stays open, or registered. The process is the one that made
     /// the ring.
     pub unsafe fn push(&mut self, token: u64, request: &Request<'_>) -> Result<(), QueueFull> {
-        assert!(token < CANCELLED, "the token {token:#x} is the ring's own");
+        assert!(token < TOKENS, "the token {token:#x} is the ring's own");
         if self.in_flight() >= self.depth || fails(Call::Push).is_err() {
             return Err(QueueFull);
         }
-        let entry = request.entry().user_data(token);
         // SAFETY: as the caller promises.
-        unsafe { self.enter(&entry) }?;
-        self.flying += 1;
-        Ok(())
+        unsafe { self.queue.push(token, request) }
     }
 
-    /// Asks the kernel to end a request early. Its completion comes in any case: with what it says, or with
+    /// Asks for a request to end early. Its completion comes in any case: with what it says, or with
     /// [`crate::FileErrorKind::Cancelled`]. What a disk is busy with is not ended early.
     pub fn cancel(&mut self, token: u64) {
-        let entry = opcode::AsyncCancel::new(token).build().user_data(CANCELLED);
-        // Where there is no room for it, the request ends in its own time.
-        // SAFETY: it refers to no memory.
-        let _ = unsafe { self.enter(&entry) };
+        self.queue.cancel(token);
     }
 
     /// Requests whose completion has not been taken.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.flying + self.ended.len()
+        self.queue.in_flight()
     }
 
-    /// Hands what was pushed to the kernel, without waiting.
+    /// Begins what was pushed, without waiting.
     ///
     /// # Errors
-    /// [`RingError::OtherProcess`], [`RingError::Failed`].
+    /// [`RingError::OtherProcess`], [`RingError::OutOfMemory`], [`RingError::Failed`].
     pub fn submit(&mut self) -> Result<(), RingError> {
-        self.hand_over(Wait::No)
+        self.queue.submit()
     }
 
-    /// Hands what was pushed to the kernel, and waits until there is a completion to be taken, or somebody wakes it.
+    /// Begins what was pushed, and waits until there is a completion to be taken, or somebody wakes it.
     ///
     /// # Errors
-    /// [`RingError::OtherProcess`], [`RingError::Failed`].
+    /// [`RingError::OtherProcess`], [`RingError::OutOfMemory`], [`RingError::Failed`].
     pub fn wait(&mut self) -> Result<(), RingError> {
         self.wait_for(1)
     }
 
     /// As [`Self::wait`], but for so many completions, or for what has come after 10 ms. Each time that a thread is woken
-    /// costs more than a small request. A wake counts as a completion.
+    /// costs more than a small request. A wake counts as a completion. By threads it waits for one.
     ///
     /// # Errors
     /// As [`Self::wait`].
     pub fn wait_for(&mut self, completions: usize) -> Result<(), RingError> {
-        self.collect();
-        loop {
-            let idle = self.ended.is_empty() && !self.woken;
-            let wait = match completions.min(self.flying) {
-                _ if !idle => Wait::No,
-                0 | 1 => Wait::Ever,
-                several => Wait::AWhile(several),
-            };
-            self.hand_over(wait)?;
-            self.collect();
-            if !self.ended.is_empty() || self.woken {
-                self.woken = false;
-                return Ok(());
-            }
-        }
+        self.queue.wait_for(completions)
     }
 
     /// Takes a completion, if there is one.
     #[allow(clippy::should_implement_trait)] // an iterator that goes on after its end would be a trap
     pub fn next(&mut self) -> Option<Completion> {
-        if self.ended.is_empty() {
-            self.collect();
-        }
-        self.ended.pop_front()
-    }
-
-    /// Takes what the kernel has laid ready.
-    fn collect(&mut self) {
-        let mut heard = false;
-        for entry in self.queue.completion() {
-            match entry.user_data() {
-                WOKEN => heard = true,
-                CANCELLED => {}
-                token => {
-                    self.flying -= 1;
-                    let result = u32::try_from(entry.result()).map_err(|_| IoFailure::of_result(entry.result()));
-                    self.ended.push_back(Completion { token, result });
-                }
-            }
-        }
-        if heard {
-            self.hear();
-        }
-    }
-
-    fn hear(&mut self) {
-        self.waker.bell.hear(|| ());
-        self.woken = true;
-        self.listen();
-    }
-
-    /// Asks for a completion when the bell rings.
-    fn listen(&mut self) {
-        let poll = opcode::PollAdd::new(Fd(self.waker.bell.wakeup.raw()), libc::POLLIN.cast_unsigned().into())
-            .build()
-            .user_data(WOKEN);
-        // SAFETY: it refers to no memory, and the bell is open as long as the ring.
-        let listening = unsafe { self.enter(&poll) };
-        debug_assert!(listening.is_ok(), "there is always room for it");
-    }
-
-    /// # Safety
-    /// What the entry refers to stays valid until its completion comes.
-    unsafe fn enter(&mut self, entry: &squeue::Entry) -> Result<(), QueueFull> {
-        // SAFETY: as the caller promises.
-        if unsafe { self.queue.submission().push(entry) }.is_ok() {
-            return Ok(());
-        }
-        self.submit().map_err(|_| QueueFull)?;
-        // SAFETY: as above.
-        unsafe { self.queue.submission().push(entry) }.map_err(|_| QueueFull)
-    }
-
-    /// Hands over what was pushed; waits for a completion, if at all, for so long.
-    fn hand_over(&mut self, wait: Wait) -> Result<(), RingError> {
-        if self.process != std::process::id() {
-            return Err(RingError::OtherProcess);
-        }
-        let pushed = self.queue.submission();
-        let nothing = pushed.is_empty() && !pushed.taskrun() && !pushed.cq_overflow();
-        drop(pushed);
-        let submitter = self.queue.submitter();
-        let handed = match wait {
-            Wait::No if nothing => Ok(0),
-            Wait::No => submitter.submit(),
-            Wait::Ever => submitter.submit_and_wait(1),
-            Wait::AWhile(completions) => submitter.submit_with_args(completions, &SubmitArgs::new().timespec(&A_WHILE)),
-        };
-        match handed {
-            Ok(_) => Ok(()),
-            Err(error) if error.raw_os_error().is_some_and(|errno| COMES_AGAIN.contains(&errno)) => Ok(()),
-            Err(source) => Err(RingError::of("waiting for a ring", source)),
-        }
+        self.queue.next()
     }
 }
 
-/// How long to wait for completions.
-#[derive(Clone, Copy)]
-enum Wait {
-    No,
-    /// For so many, and not for ever.
-    AWhile(usize),
-    /// For one.
-    Ever,
+fn bell() -> Result<Wakeup, RingError> {
+    let operation = "making a ring";
+    Wakeup::new().map_err(|error| match error {
+        OsError::Mapping { source, .. } => RingError::of(operation, source),
+        other => RingError::Failed { operation, source: io::Error::other(other) },
+    })
 }
 
-const A_WHILE: Timespec = Timespec::new().nsec(10_000_000);
-
-/// A signal; a while is over; no memory for a request, or no room for completions, until some are taken.
-const COMES_AGAIN: [i32; 4] = [libc::EINTR, libc::ETIME, libc::EAGAIN, libc::EBUSY];
-
-impl Request<'_> {
-    fn entry(&self) -> squeue::Entry {
-        // All ones would be the file's own position; the kernel refuses 2⁶³ as it does all beyond it.
-        let offset = self.offset.map_or(u64::MAX, |offset| offset.min(1 << 63));
-        let (fd, flags) = match self.file {
-            RingFile::Slot(slot) => (Fd(slot.0.cast_signed()), squeue::Flags::FIXED_FILE),
-            RingFile::Fd(fd) => (Fd(fd.as_raw_fd()), squeue::Flags::empty()),
-        };
-        let (memory, len) = (self.memory, self.len);
-        let entry = match (self.direction, self.buffer) {
-            (Direction::FromFile, None) => opcode::Read::new(fd, memory, len).offset(offset).build(),
-            (Direction::ToFile, None) => opcode::Write::new(fd, memory, len).offset(offset).build(),
-            (Direction::FromFile, Some(BufferId(id))) => {
-                opcode::ReadFixed::new(fd, memory, len, id).offset(offset).build()
-            }
-            (Direction::ToFile, Some(BufferId(id))) => {
-                opcode::WriteFixed::new(fd, memory, len, id).offset(offset).build()
-            }
-        };
-        entry.flags(flags)
-    }
-}
-
-/// A ring that goes from thread to thread, and takes a little more of each.
+/// A ring of the kernel's that goes from thread to thread, and takes a little more of each.
 pub(crate) struct RovingRing(pub(crate) Ring);
 
 impl RovingRing {
-    /// As [`Ring::new`].
+    /// As [`Ring::with`].
     pub(crate) fn new(depth: u32) -> Result<Self, RingError> {
-        Ring::of(&IoUring::builder(), depth).map(Self)
+        let ring = |depth, waker| -> Result<Box<dyn Queue>, _> { Ok(Box::new(Uring::roving(depth, waker)?)) };
+        Ring::of(RingKind::IoUring, depth, ring).map(Self)
     }
 }
 
 // SAFETY: what keeps a ring on its thread is only what the kernel was told when it was made, and it was not told.
 unsafe impl Send for RovingRing {}
 
-impl Drop for Ring {
-    fn drop(&mut self) {
-        while self.flying > 0 {
-            let all = opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(CANCELLED);
-            // SAFETY: it refers to no memory.
-            let _ = unsafe { self.enter(&all) };
-            // A request may be missed that is just then neither waiting nor running, and begins to wait: so again.
-            match self.hand_over(Wait::AWhile(1)) {
-                Ok(()) => self.collect(),
-                // In a child nothing is in flight: the memory that the kernel uses is the parent's.
-                Err(RingError::OtherProcess) => return,
-                Err(error) => {
-                    complain(format!("limosa: {error}: the kernel keeps memory that is about to go\n").as_bytes());
-                    std::process::abort();
-                }
-            }
-        }
-    }
-}
-
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring").field("in_flight", &self.in_flight()).field("depth", &self.depth).finish_non_exhaustive()
+        f.debug_struct("Ring")
+            .field("kind", &self.kind)
+            .field("in_flight", &self.in_flight())
+            .field("depth", &self.depth)
+            .finish_non_exhaustive()
     }
 }

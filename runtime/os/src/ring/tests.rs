@@ -1,7 +1,8 @@
-//! Rings for real, where the machine has io_uring.
+//! Rings for real, of both kinds, where the machine has io_uring.
 
-use std::io::{PipeReader, PipeWriter, Write, pipe};
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::AtomicU64;
 
 use super::*;
@@ -12,8 +13,8 @@ use crate::skip::skip;
 use crate::staging::Staging;
 
 /// `None`, said aloud, where io_uring may not be used.
-fn ring(test: &str, depth: u32) -> Option<Ring> {
-    match Ring::new(depth) {
+fn ring(by: RingKind, test: &str, depth: u32) -> Option<Ring> {
+    match Ring::with(by, depth) {
         Ok(ring) => Some(ring),
         Err(error @ RingError::Unavailable { .. }) => {
             skip(test, "io_uring", &error.to_string());
@@ -65,6 +66,36 @@ fn buffer(test: &str, ring: &mut Ring, memory: NonNull<u8>, len: usize) -> Optio
     }
 }
 
+/// Has tests run with rings of both kinds.
+macro_rules! of_both_kinds {
+    ($($test:ident),* $(,)?) => {
+        mod by_uring {
+            $(#[test] fn $test() { super::$test(super::RingKind::IoUring); })*
+        }
+        mod by_threads {
+            $(#[test] fn $test() { super::$test(super::RingKind::Threads); })*
+        }
+    };
+}
+
+of_both_kinds!(
+    data_arrives_where_it_should_whatever_is_registered,
+    a_full_queue_says_so_and_goes_on,
+    what_waits_can_be_cancelled_and_the_rest_goes_on,
+    completions_come_without_waiting_too,
+    several_completions_are_waited_for_but_not_for_ever,
+    no_wake_is_lost,
+    a_wake_while_another_is_heard_does_not_silence_the_next,
+    a_wake_and_completions_do_not_hide_each_other,
+    to_drop_a_ring_gives_all_memory_back,
+    each_failure_comes_with_its_completion,
+    what_can_be_registered_has_limits,
+    streams_that_wait_hold_nothing_up,
+    what_waits_for_room_can_be_cancelled,
+    a_pipe_with_a_name_is_read,
+    a_ring_is_of_no_use_in_a_child,
+);
+
 /// Numbers of no particular order, the same every time.
 struct Numbers(u64);
 
@@ -75,12 +106,11 @@ impl Numbers {
     }
 }
 
-#[test]
-fn data_arrives_where_it_should_whatever_is_registered() {
+fn data_arrives_where_it_should_whatever_is_registered(by: RingKind) {
     const LEN: usize = 1 << 20;
     const SLOTS: usize = 16;
     let staging = Staging::new(SLOTS, LEN / 8).unwrap();
-    let Some(mut ring) = ring("data_arrives", 16) else { return };
+    let Some(mut ring) = ring(by, "data_arrives", 16) else { return };
     let scratch = Scratch::new();
     let file = scratch.open();
     let mut oracle = pattern(LEN, 0);
@@ -133,11 +163,10 @@ fn data_arrives_where_it_should_whatever_is_registered() {
     assert!(found == oracle);
 }
 
-#[test]
-fn a_full_queue_says_so_and_goes_on() {
+fn a_full_queue_says_so_and_goes_on(by: RingKind) {
     let staging = Staging::new(1, 1).unwrap();
     for depth in [1, 3, 64] {
-        let Some(mut ring) = ring("a_full_queue", depth) else { return };
+        let Some(mut ring) = ring(by, "a_full_queue", depth) else { return };
         let (reader, mut writer) = pipe().unwrap();
         for token in 0..depth.into() {
             push(&mut ring, token, &read(&reader, staging.slot(0), 1)).unwrap();
@@ -154,10 +183,9 @@ fn a_full_queue_says_so_and_goes_on() {
     }
 }
 
-#[test]
-fn what_waits_can_be_cancelled_and_the_rest_goes_on() {
+fn what_waits_can_be_cancelled_and_the_rest_goes_on(by: RingKind) {
     let staging = Staging::new(1, 16).unwrap();
-    let Some(mut ring) = ring("what_waits_can_be_cancelled", 8) else { return };
+    let Some(mut ring) = ring(by, "what_waits_can_be_cancelled", 8) else { return };
     let (reader, mut writer) = pipe().unwrap();
     let (other, _other_writer) = pipe().unwrap();
     let (first, second) = (read(&reader, staging.slot(0), 1), read(&other, staging.slot(0), 1));
@@ -181,10 +209,9 @@ fn what_waits_can_be_cancelled_and_the_rest_goes_on() {
     assert_eq!((ended.token, ended.result.unwrap(), bytes(staging.slot(0), 1)), (1, 1, b"z".to_vec()));
 }
 
-#[test]
-fn completions_come_without_waiting_too() {
+fn completions_come_without_waiting_too(by: RingKind) {
     let staging = Staging::new(1, 16).unwrap();
-    let Some(mut ring) = ring("completions_come_without_waiting", 8) else { return };
+    let Some(mut ring) = ring(by, "completions_come_without_waiting", 8) else { return };
     let (reader, mut writer) = pipe().unwrap();
     push(&mut ring, 1, &read(&reader, staging.slot(0), 3)).unwrap();
     ring.submit().unwrap();
@@ -199,9 +226,8 @@ fn completions_come_without_waiting_too() {
     }
 }
 
-#[test]
-fn several_completions_are_waited_for_but_not_for_ever() {
-    let Some(mut ring) = ring("several_completions_are_waited_for_but_not_for_ever", 8) else { return };
+fn several_completions_are_waited_for_but_not_for_ever(by: RingKind) {
+    let Some(mut ring) = ring(by, "several_completions_are_waited_for_but_not_for_ever", 8) else { return };
     let staging = Staging::new(4, 4096).unwrap();
     let ends: Vec<(PipeReader, PipeWriter)> = (0..4).map(|_| pipe().unwrap()).collect();
     for (token, (reader, _)) in ends.iter().enumerate() {
@@ -233,10 +259,9 @@ fn several_completions_are_waited_for_but_not_for_ever() {
     assert_eq!(ring.in_flight(), 1);
 }
 
-#[test]
-fn no_wake_is_lost() {
+fn no_wake_is_lost(by: RingKind) {
     const EACH: u64 = 10_000;
-    let Some(mut ring) = ring("no_wake_is_lost", 4) else { return };
+    let Some(mut ring) = ring(by, "no_wake_is_lost", 4) else { return };
     // A wake before the wait.
     ring.waker().wake();
     ring.waker().wake();
@@ -266,9 +291,8 @@ fn no_wake_is_lost() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-#[test]
-fn a_wake_while_another_is_heard_does_not_silence_the_next() {
-    let Some(mut ring) = ring("a_wake_while_another_is_heard", 4) else { return };
+fn a_wake_while_another_is_heard_does_not_silence_the_next(by: RingKind) {
+    let Some(mut ring) = ring(by, "a_wake_while_another_is_heard", 4) else { return };
     let waker = ring.waker();
     waker.wake();
     ring.waker.bell.hear(|| waker.wake());
@@ -276,10 +300,9 @@ fn a_wake_while_another_is_heard_does_not_silence_the_next() {
     ring.wait().unwrap();
 }
 
-#[test]
-fn a_wake_and_completions_do_not_hide_each_other() {
+fn a_wake_and_completions_do_not_hide_each_other(by: RingKind) {
     let staging = Staging::new(1, 16).unwrap();
-    let Some(mut ring) = ring("a_wake_and_completions", 4) else { return };
+    let Some(mut ring) = ring(by, "a_wake_and_completions", 4) else { return };
     let (reader, mut writer) = pipe().unwrap();
     let waker = ring.waker();
     for _ in 0..1000 {
@@ -304,11 +327,10 @@ fn pending(ring: &mut Ring, staging: &Staging) -> [(PipeReader, PipeWriter); 2] 
     pipes
 }
 
-#[test]
-fn to_drop_a_ring_gives_all_memory_back() {
+fn to_drop_a_ring_gives_all_memory_back(by: RingKind) {
     for _ in 0..50 {
         let staging = Staging::new(1, 16).unwrap();
-        let Some(mut ring) = ring("to_drop_a_ring", 8) else { return };
+        let Some(mut ring) = ring(by, "to_drop_a_ring", 8) else { return };
         let pipes = pending(&mut ring, &staging);
         ring.waker().wake();
         drop(ring);
@@ -322,10 +344,9 @@ fn to_drop_a_ring_gives_all_memory_back() {
     }
 }
 
-#[test]
-fn each_failure_comes_with_its_completion() {
+fn each_failure_comes_with_its_completion(by: RingKind) {
     let staging = Staging::new(1, 4096).unwrap();
-    let Some(mut ring) = ring("each_failure_comes", 8) else { return };
+    let Some(mut ring) = ring(by, "each_failure_comes", 8) else { return };
     let memory = staging.slot(0);
     let open = |path: &str| std::fs::File::options().read(true).write(true).open(path).unwrap();
     let mut expect = |request: Request<'_>, meaning| {
@@ -363,10 +384,9 @@ fn each_failure_comes_with_its_completion() {
     assert_eq!(take(&mut ring).result.unwrap(), 8);
 }
 
-#[test]
-fn what_can_be_registered_has_limits() {
+fn what_can_be_registered_has_limits(by: RingKind) {
     let staging = Staging::new(1, 8192).unwrap();
-    let Some(mut ring) = ring("what_can_be_registered", 8) else { return };
+    let Some(mut ring) = ring(by, "what_can_be_registered", 8) else { return };
     let scratch = Scratch::new();
     let file = scratch.open();
     let slots: Vec<_> = (0..FILES).map(|_| ring.register_file(file.as_fd()).unwrap()).collect();
@@ -380,12 +400,15 @@ fn what_can_be_registered_has_limits() {
     assert_eq!(take(&mut ring).result.unwrap(), 3);
     assert_eq!(ring.register_file(file.as_fd()).unwrap(), slots[5]);
 
-    let nowhere = Reservation::new(1 << 31).unwrap();
-    let nowhere = NonNull::new(nowhere.range().start.0 as *mut u8).unwrap();
-    for (memory, len) in [(nowhere, 4096), (staging.slot(0), (1 << 30) + 1)] {
-        // SAFETY: it fails.
-        let error = unsafe { ring.register_buffer(memory, len) }.unwrap_err();
-        assert!(matches!(error, RingError::BadMemory { .. }), "{error}");
+    // Threads find it with the request.
+    if by == RingKind::IoUring {
+        let nowhere = Reservation::new(1 << 31).unwrap();
+        let nowhere = NonNull::new(nowhere.range().start.0 as *mut u8).unwrap();
+        for (memory, len) in [(nowhere, 4096), (staging.slot(0), (1 << 30) + 1)] {
+            // SAFETY: it fails.
+            let error = unsafe { ring.register_buffer(memory, len) }.unwrap_err();
+            assert!(matches!(error, RingError::BadMemory { .. }), "{error}");
+        }
     }
     for _ in 0..BUFFERS {
         if buffer("what_can_be_registered", &mut ring, staging.slot(0), 4096).is_none() {
@@ -395,4 +418,128 @@ fn what_can_be_registered_has_limits() {
     // SAFETY: the ring is dropped first.
     let error = unsafe { ring.register_buffer(staging.slot(0), 4096) }.unwrap_err();
     assert!(matches!(error, RingError::Unregistered { .. }), "{error}");
+}
+
+/// What io_uring does by itself takes threads: more streams wait than threads may be busy, and a file is read meanwhile.
+fn streams_that_wait_hold_nothing_up(by: RingKind) {
+    const STREAMS: u64 = 40;
+    let staging = Staging::new(64, 16).unwrap();
+    let Some(mut ring) = ring(by, "streams_that_wait", 64) else { return };
+    let scratch = Scratch::new();
+    let file = scratch.open();
+    file.write_at(b"data", 0).unwrap();
+    let mut pipes: Vec<_> = (0..STREAMS).map(|_| pipe().unwrap()).collect();
+    for (token, (reader, _)) in (0..).zip(&pipes) {
+        push(&mut ring, token, &read(reader, staging.slot(usize::try_from(token).unwrap()), 4)).unwrap();
+    }
+    ring.submit().unwrap();
+    let at_offset = Request { offset: Some(0), ..read(&file, staging.slot(50), 4) };
+    for token in 100..110 {
+        push(&mut ring, token, &at_offset).unwrap();
+        let done = take(&mut ring);
+        assert_eq!((done.token, done.result.unwrap(), bytes(staging.slot(50), 4)), (token, 4, b"data".to_vec()));
+    }
+    // In the order of their data, not of their requests.
+    for token in (0..STREAMS).rev() {
+        let at = usize::try_from(token).unwrap();
+        pipes[at].1.write_all(&[at.try_into().unwrap(); 4]).unwrap();
+        let done = take(&mut ring);
+        assert_eq!((done.token, done.result.unwrap()), (token, 4));
+        assert_eq!(bytes(staging.slot(at), 4), [u8::try_from(at).unwrap(); 4]);
+    }
+    assert_eq!(ring.in_flight(), 0);
+}
+
+/// A pipe that is full, and data that is more than it holds.
+fn what_waits_for_room_can_be_cancelled(by: RingKind) {
+    const LEN: u32 = 1 << 20;
+    let staging = Staging::new(1, LEN as usize).unwrap();
+    let Some(mut ring) = ring(by, "what_waits_for_room", 8) else { return };
+    let (mut reader, writer) = pipe().unwrap();
+    let request = Request { direction: Direction::ToFile, ..read(&writer, staging.slot(0), LEN) };
+    let mut written = 0;
+    for token in 0.. {
+        push(&mut ring, token, &request).unwrap();
+        ring.submit().unwrap();
+        // Until it holds no more, which an interrupted write tells.
+        ring.cancel(token);
+        match take(&mut ring).result {
+            Ok(bytes) => written += bytes as usize,
+            Err(failure) => {
+                assert_eq!(failure.kind, FileErrorKind::Cancelled);
+                break;
+            }
+        }
+    }
+    let begun = ring.in_flight();
+    drop(ring);
+    drop(writer);
+    let mut found = Vec::new();
+    reader.read_to_end(&mut found).unwrap();
+    assert_eq!((begun, found.len()), (0, written));
+}
+
+/// Where the pipe has a name, whose open file the kernel may know less of.
+fn a_pipe_with_a_name_is_read(by: RingKind) {
+    let staging = Staging::new(1, 16).unwrap();
+    let Some(mut ring) = ring(by, "a_pipe_with_a_name", 8) else { return };
+    let scratch = Scratch::fifo();
+    let mut both = std::fs::File::options().read(true).write(true).open(scratch.path()).unwrap();
+    let request = read(&both, staging.slot(0), 8);
+    push(&mut ring, 1, &request).unwrap();
+    push(&mut ring, 2, &request).unwrap();
+    ring.submit().unwrap();
+    (&both).write_all(b"abc").unwrap();
+    let done = take(&mut ring);
+    assert_eq!((done.result.unwrap(), bytes(staging.slot(0), 3)), (3, b"abc".to_vec()));
+    // The other one found nothing.
+    ring.cancel(3 - done.token);
+    assert_eq!(kind(take(&mut ring)), FileErrorKind::Cancelled);
+    // With an offset, too, which means nothing here.
+    both.write_all(b"d").unwrap();
+    push(&mut ring, 1, &Request { offset: Some(0), ..read(&both, staging.slot(0), 8) }).unwrap();
+    assert_eq!(take(&mut ring).result.unwrap(), 1);
+    // One that was not to wait is waited for, too.
+    let hasty = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(scratch.path()).unwrap();
+    push(&mut ring, 1, &read(&hasty, staging.slot(0), 8)).unwrap();
+    ring.submit().unwrap();
+    both.write_all(b"e").unwrap();
+    assert!(matches!(take(&mut ring).result, Ok(1) | Err(IoFailure { kind: FileErrorKind::NotReady, .. })));
+}
+
+/// A child has the ring's memory, and nothing else of it.
+fn a_ring_is_of_no_use_in_a_child(by: RingKind) {
+    let staging = Staging::new(1, 16).unwrap();
+    let Some(mut ring) = ring(by, "a_ring_is_of_no_use", 8) else { return };
+    let (reader, mut writer) = pipe().unwrap();
+    push(&mut ring, 1, &read(&reader, staging.slot(0), 1)).unwrap();
+    ring.submit().unwrap();
+    // SAFETY: the child calls nothing but the ring, which allocates nothing then, and ends.
+    match unsafe { libc::fork() } {
+        0 => {
+            let refused = matches!(ring.submit(), Err(RingError::OtherProcess))
+                && matches!(ring.wait(), Err(RingError::OtherProcess))
+                && ring.next().is_none();
+            drop(ring);
+            // SAFETY: ends the child, without what the test's process would do at its end.
+            unsafe { libc::_exit(if refused { 0 } else { 1 }) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: a status of ours.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0);
+        }
+    }
+    writer.write_all(b"x").unwrap();
+    assert_eq!(take(&mut ring).result.unwrap(), 1);
+}
+
+#[test]
+fn a_ring_tells_its_kind() {
+    let ring = Ring::with(RingKind::Threads, 1).unwrap();
+    assert_eq!((ring.kind(), ring.kind().to_string()), (RingKind::Threads, "threads".into()));
+    assert!(ring.why_not_uring().is_none(), "nobody asked for another");
+    let ring = Ring::new(1).unwrap();
+    assert_eq!(ring.kind() == RingKind::IoUring, ring.why_not_uring().is_none());
 }
