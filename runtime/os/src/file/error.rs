@@ -55,6 +55,8 @@ pub enum FileErrorKind {
     Exists,
     /// It is a directory.
     Directory,
+    /// It is a pipe, a socket or a character device, and what keeps data was asked for.
+    NoStorage,
     /// This user may not, or nobody may: a file system that is mounted read-only, a program that is running.
     NotPermitted,
     /// It is not open for this direction.
@@ -87,6 +89,7 @@ impl fmt::Display for FileErrorKind {
             Self::NotFound => "there is no such file: see its name, or create it",
             Self::Exists => "there is one already: remove it, or open it as it is",
             Self::Directory => "this is a directory: name a file in it",
+            Self::NoStorage => "this is a pipe, a socket or a character device: name a file or a disk",
             Self::NotPermitted => {
                 "this user may not do that, the file system is mounted read-only, or the program is running: change the \
                  file's mode, or copy the file"

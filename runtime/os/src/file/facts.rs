@@ -8,6 +8,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use super::recent::Recent;
+
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileKind {
@@ -91,7 +93,8 @@ impl fmt::Display for NoDirect {
     }
 }
 
-/// A disk, as the kernel tells of it.
+/// A disk, as the kernel told of it when this process first asked about it. A disk that was plugged in since is another one,
+/// whatever its name; settings that were changed since are not noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockDevice {
     /// Its name, like `nvme0n1`: of the whole disk, also where a part of it is meant.
@@ -109,14 +112,20 @@ pub struct BlockDevice {
 impl FileKind {
     pub(super) fn of(file: &File) -> io::Result<Self> {
         let kind = file.metadata()?.file_type();
-        if kind.is_dir() {
-            return Err(io::Error::from_raw_os_error(libc::EISDIR));
-        }
-        Ok(match kind {
-            kind if kind.is_file() => Self::Regular,
+        if kind.is_dir() { Err(io::Error::from_raw_os_error(libc::EISDIR)) } else { Ok(Self::of_type(kind)) }
+    }
+
+    /// A directory, which cannot be opened in the end, counts as a file.
+    pub(super) fn of_type(kind: fs::FileType) -> Self {
+        match kind {
+            kind if kind.is_file() || kind.is_dir() => Self::Regular,
             kind if kind.is_block_device() => Self::BlockDevice,
             _ => Self::Stream,
-        })
+        }
+    }
+
+    pub(super) fn is_stream(self) -> bool {
+        self == Self::Stream
     }
 }
 
@@ -128,7 +137,7 @@ impl FileFacts {
         reopen: impl FnOnce(libc::c_int) -> io::Result<File>,
     ) -> io::Result<(Self, Option<File>)> {
         let status = status(file)?;
-        let mount = Mount::of(&status);
+        let mount = Mount::of(file, &status);
         let magic = magic(file)?;
         let file_system = match kind {
             FileKind::BlockDevice => "block device".into(),
@@ -189,6 +198,26 @@ fn alignment(status: &libc::statx, magic: i64, device: Option<&BlockDevice>) -> 
 
 impl BlockDevice {
     fn of(major: u32, minor: u32) -> Option<Self> {
+        static KNOWN: Recent<(u32, u32, u64), BlockDevice> = Recent::new();
+        // Of no disk: file systems in memory or on a network, and those that give their files a number of their own.
+        if major == 0 {
+            return None;
+        }
+        match Self::sequence(major, minor) {
+            Some(sequence) => KNOWN.get((major, minor, sequence), || Self::ask(major, minor)),
+            None => Self::ask(major, minor),
+        }
+    }
+
+    /// A number that no other disk had or will have until the machine starts anew, of the whole disk also where a part of it
+    /// is meant; since Linux 5.15.
+    fn sequence(major: u32, minor: u32) -> Option<u64> {
+        let folder = format!("/sys/dev/block/{major}:{minor}");
+        let read = |name| fs::read_to_string(format!("{folder}/{name}")).ok();
+        read("diskseq").or_else(|| read("../diskseq"))?.trim().parse().ok()
+    }
+
+    fn ask(major: u32, minor: u32) -> Option<Self> {
         let folder = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
         let disk = if folder.join("partition").exists() { folder.parent()? } else { &folder };
         let number =
@@ -204,7 +233,8 @@ impl BlockDevice {
     }
 }
 
-/// A line of the kernel's table of mounts.
+/// A line of the kernel's table of mounts: what never changes of one.
+#[derive(Clone)]
 struct Mount {
     file_system: String,
     source: String,
@@ -212,7 +242,16 @@ struct Mount {
 
 impl Mount {
     /// That of a file. What the kernel mounts for itself, as for memfd, is in no table.
-    fn of(status: &libc::statx) -> Option<Self> {
+    fn of(file: &File, status: &libc::statx) -> Option<Self> {
+        static KNOWN: Recent<u64, Mount> = Recent::new();
+        // Only these numbers, since Linux 6.8, go to no other mount later. The table has the others.
+        if status.stx_mask & STATX_MNT_ID_UNIQUE == 0 {
+            return Self::ask(status);
+        }
+        KNOWN.get(status.stx_mnt_id, || Self::ask(&ask_status(file, libc::STATX_MNT_ID).ok()?))
+    }
+
+    fn ask(status: &libc::statx) -> Option<Self> {
         if status.stx_mask & libc::STATX_MNT_ID == 0 {
             return None;
         }
@@ -232,8 +271,15 @@ impl Mount {
     }
 }
 
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+
 fn status(file: &File) -> io::Result<libc::statx> {
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID | libc::STATX_DIOALIGN | libc::STATX_DIO_READ_ALIGN;
+    // Of the two kinds of a mount's number, the kernel gives the second where it has it.
+    let mount = libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
+    ask_status(file, libc::STATX_BASIC_STATS | mount | libc::STATX_DIOALIGN | libc::STATX_DIO_READ_ALIGN)
+}
+
+fn ask_status(file: &File, mask: u32) -> io::Result<libc::statx> {
     let mut status = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the path is an empty string, so that the descriptor itself is meant; the buffer is as large as its type.
     match unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, mask, status.as_mut_ptr()) } {
@@ -318,4 +364,13 @@ pub(super) fn cached_pages(file: &File, offset: u64, len: u64) -> Option<u64> {
 pub(super) fn page_bytes() -> u64 {
     // SAFETY: a call without memory.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// The file system's kind and the disk, by asking about both and keeping neither.
+#[cfg(test)]
+pub(super) fn asked_anew(file: &File) -> (String, Option<BlockDevice>) {
+    let status = ask_status(file, libc::STATX_BASIC_STATS | libc::STATX_MNT_ID).unwrap();
+    let mount = Mount::ask(&status).unwrap();
+    let device = BlockDevice::ask(status.stx_dev_major, status.stx_dev_minor);
+    (mount.file_system.clone(), device.or_else(|| mount.device()))
 }

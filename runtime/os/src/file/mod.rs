@@ -4,6 +4,7 @@
 
 mod error;
 mod facts;
+mod recent;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -35,6 +36,9 @@ pub struct OpenHow {
     pub create_new: bool,
     /// Empty it; needs `write`.
     pub truncate: bool,
+    /// Only what keeps data, a file or a disk: what else there is, is refused, and nobody is waited for. Without, to open a
+    /// named pipe waits for its other end, as open(2) does.
+    pub storage: bool,
 }
 
 /// An open file. It can be used by several threads at a time.
@@ -67,22 +71,41 @@ pub struct DataFile {
 }
 
 impl DataFile {
-    /// Opens the file at `path`. A named pipe waits for its other end.
+    /// Opens the file at `path`. A named pipe waits for its other end, unless `how.storage` refuses it.
     ///
     /// # Errors
     /// [`FileErrorKind::NotFound`], [`FileErrorKind::Exists`], [`FileErrorKind::Directory`],
     /// [`FileErrorKind::NotPermitted`], [`FileErrorKind::NoSpace`], [`FileErrorKind::TooManyFiles`],
-    /// [`FileErrorKind::Refused`] (a combination that makes no sense), [`FileErrorKind::Gone`], [`FileErrorKind::Io`].
+    /// [`FileErrorKind::Refused`] (a combination that makes no sense), [`FileErrorKind::Gone`], [`FileErrorKind::Io`]; with
+    /// `how.storage` [`FileErrorKind::NoStorage`], and [`FileErrorKind::NotReady`] where somebody has a lease on the file.
     pub fn open(path: &Path, how: OpenHow) -> Result<Self, FileError> {
+        let opening = |source| failed(path, "opening", None, source);
+        if how.storage
+            && std::fs::metadata(path).is_ok_and(|metadata| FileKind::of_type(metadata.file_type()).is_stream())
+        {
+            return Err(no_storage(path));
+        }
+        // It may have been replaced since.
+        let patience = if how.storage { libc::O_NONBLOCK } else { 0 };
         let file = File::options()
             .read(how.read)
             .write(how.write)
             .create(how.create)
             .create_new(how.create_new)
             .truncate(how.truncate)
-            .custom_flags(libc::O_NOCTTY)
+            .custom_flags(libc::O_NOCTTY | patience)
             .open(path)
-            .map_err(|source| failed(path, "opening", None, source))?;
+            .map_err(opening)?;
+        if how.storage {
+            if FileKind::of(&file).map_err(opening)?.is_stream() {
+                return Err(no_storage(path));
+            }
+            let flags = status_flags(file.as_fd()).map_err(opening)?;
+            // SAFETY: a system call without memory.
+            if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) } != 0 {
+                return Err(opening(io::Error::last_os_error()));
+            }
+        }
         Self::of(file, path.into())
     }
 
@@ -378,6 +401,12 @@ pub(crate) fn repeated(mut call: impl FnMut() -> isize) -> io::Result<u64> {
 
 fn failed(file: &Path, operation: &'static str, offset: Option<u64>, source: io::Error) -> FileError {
     FileError { file: file.into(), operation, offset, failure: source.into() }
+}
+
+fn no_storage(file: &Path) -> FileError {
+    let source = io::Error::other("it keeps no data");
+    let failure = IoFailure { kind: FileErrorKind::NoStorage, source };
+    FileError { file: file.into(), operation: "opening", offset: None, failure }
 }
 
 fn by_number(fd: BorrowedFd<'_>) -> PathBuf {

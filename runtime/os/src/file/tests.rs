@@ -8,8 +8,10 @@ use super::*;
 use crate::skip::skip;
 use crate::staging::Staging;
 
-const READ: OpenHow = OpenHow { read: true, write: false, create: false, create_new: false, truncate: false };
-const BOTH: OpenHow = OpenHow { read: true, write: true, create: true, create_new: false, truncate: false };
+const READ: OpenHow =
+    OpenHow { read: true, write: false, create: false, create_new: false, truncate: false, storage: false };
+const BOTH: OpenHow =
+    OpenHow { read: true, write: true, create: true, create_new: false, truncate: false, storage: false };
 
 /// A name that nobody else has; what it names goes with it.
 pub(crate) struct Scratch(PathBuf);
@@ -249,4 +251,43 @@ fn each_failure_has_its_meaning() {
     let error = unsafe { reader.read_direct_at(NonNull::dangling(), 0, 0) }.unwrap_err();
     assert_eq!(error.kind(), FileErrorKind::Refused);
     assert!(error.to_string().contains("pipe"), "{error}");
+}
+
+#[test]
+fn what_keeps_no_data_can_be_refused_without_waiting() {
+    let storage = OpenHow { storage: true, ..READ };
+    let pipe = Scratch::fifo();
+    let refused = |path: &Path, how| DataFile::open(path, how).unwrap_err().kind();
+    // Nobody has its other end.
+    assert_eq!(refused(pipe.path(), storage), FileErrorKind::NoStorage);
+    assert_eq!(refused(pipe.path(), OpenHow { write: true, ..storage }), FileErrorKind::NoStorage);
+    assert_eq!(refused(Path::new("/dev/null"), storage), FileErrorKind::NoStorage);
+    assert_eq!(refused(&std::env::temp_dir(), storage), FileErrorKind::Directory);
+    // By its own name it is waited for.
+    let path = pipe.path().to_owned();
+    let other = std::thread::spawn(move || File::options().write(true).open(path).unwrap().write_all(b"abc").unwrap());
+    let reader = DataFile::open(pipe.path(), READ).unwrap();
+    let mut three = [0; 3];
+    assert_eq!(reader.read_at(&mut three, 0).unwrap(), 3);
+    other.join().unwrap();
+    assert_eq!(&three, b"abc");
+    let scratch = Scratch::new();
+    assert_eq!(refused(scratch.path(), storage), FileErrorKind::NotFound);
+    let file = DataFile::open(scratch.path(), OpenHow { storage: true, ..BOTH }).unwrap();
+    file.write_at(b"data", 0).unwrap();
+    let flags = status_flags(file.as_fd()).unwrap();
+    assert_eq!(flags & libc::O_NONBLOCK, 0);
+    let file = DataFile::open(scratch.path(), storage).unwrap();
+    assert_eq!(read_all(&file), b"data");
+}
+
+/// What is kept of disks and mounts is what the kernel says when it is asked anew.
+#[test]
+fn facts_that_are_kept_are_those_that_are_found() {
+    let scratch = Scratch::new();
+    let first = scratch.open();
+    for _ in 0..3 {
+        assert_eq!(scratch.open().facts(), first.facts());
+    }
+    assert_eq!(facts::asked_anew(&first.buffered), (first.facts.file_system.clone(), first.facts.device.clone()));
 }
