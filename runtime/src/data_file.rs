@@ -71,6 +71,13 @@ impl DataFileOptions {
         self
     }
 
+    /// Only what keeps data, a file or a disk: a pipe or a socket is refused, and nobody is waited for. Without, to open a
+    /// named pipe waits for its other end.
+    pub fn storage(mut self, storage: bool) -> Self {
+        self.how.storage = storage;
+        self
+    }
+
     /// Opens the file.
     ///
     /// # Errors

@@ -187,7 +187,7 @@ impl<'a> Transfers<'a> {
     /// # Errors
     /// [`crate::PagerError::File`] for a file that is not open for it; [`crate::PagerError::RangeTooLarge`] and
     /// [`crate::PagerError::OverDeviceLimit`] where [`Self::to`] asked for the device;
-    /// [`crate::PagerError::NoStreaming`] where io_uring may not be used; [`crate::PagerError::ForeignMemory`];
+    /// [`crate::PagerError::NoStreaming`] where the system has neither io_uring nor threads; [`crate::PagerError::ForeignMemory`];
     /// [`crate::GpuError::DeviceLost`]. Nothing is moved then. What goes wrong later is told by the event.
     pub fn submit(self) -> Result<Transfer> {
         let planned = self.planned?;

@@ -111,7 +111,7 @@ fn read(context: &Context, source: &Source, file: &mut FileInMemory) -> Result<W
     let failed = CliError::during("reading the file");
     let progress = Bytes::start("reading the file", source.len);
     let queue = context.queue_builder().out_of_order().build().map_err(&failed)?;
-    let data = DataFile::open(source.path()).map_err(&failed)?;
+    let data = DataFile::options().read(true).storage(true).open(source.path()).map_err(&failed)?;
     let mut ways = Ways::default();
     for transfer in file.read(&queue, &data).map_err(&failed)? {
         ways.add(&transfer.wait().map_err(&failed)?);

@@ -7,6 +7,7 @@ use limosa_model::CHUNK;
 
 use crate::error::OsError;
 use crate::memfile::{Backing, HugePages, MemoryFile};
+use crate::ring::Ring;
 use crate::shim::{self, Info, Shim, ShimError};
 use crate::uffd::{Delivery, Userfaultfd};
 
@@ -73,6 +74,8 @@ pub struct Machine {
     pub memory_available: u64,
     /// vm.max_map_count.
     pub map_count_max: u64,
+    /// Why files are streamed by threads, and not by io_uring; `None` if they are not.
+    pub no_io_uring: Option<String>,
     /// Processors this process may use.
     pub processors: usize,
 }
@@ -111,6 +114,10 @@ impl Machine {
             memory_total: meminfo("MemTotal:"),
             memory_available: meminfo("MemAvailable:"),
             map_count_max: Self::map_count_max(),
+            no_io_uring: match Ring::new(1) {
+                Ok(ring) => ring.why_not_uring().map(ToString::to_string),
+                Err(error) => Some(error.to_string()),
+            },
             processors: std::thread::available_parallelism().map_or(1, Into::into),
         }
     }

@@ -61,16 +61,11 @@ pub(super) fn examine(context: Option<&Context>, files: &[PathBuf]) -> Vec<FileR
 fn examine_one(context: Option<&Context>, path: &Path) -> FileReport {
     let mut report =
         FileReport { file: path.into(), problem: None, facts: None, reading: Vec::new(), writing: Vec::new() };
-    // To open a pipe waits for its other end.
-    let open = || if is_pipe(path) { None } else { Some(DataFile::open(path)) };
-    let file = match open() {
-        Some(Ok(file)) => file,
-        Some(Err(error)) => {
+    // To open a pipe would wait for its other end.
+    let file = match DataFile::options().read(true).storage(true).open(path) {
+        Ok(file) => file,
+        Err(error) => {
             report.problem = Some(with_causes(&error));
-            return report;
-        }
-        None => {
-            report.problem = Some("a pipe: its data comes Buffered, in order; it was not opened".into());
             return report;
         }
     };
@@ -83,15 +78,10 @@ fn examine_one(context: Option<&Context>, path: &Path) -> FileReport {
             Err(error) => (tier.serves, tier.obstacle) = (false, Some(with_causes(&error))),
         }
     }
-    if let Ok(file) = DataFile::options().read(true).write(true).open(path) {
+    if let Ok(file) = DataFile::options().read(true).write(true).storage(true).open(path) {
         report.writing = tiers(context, &file, Direction::ToFile);
     }
     report
-}
-
-fn is_pipe(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo() || metadata.file_type().is_char_device())
 }
 
 fn tiers(context: &Context, file: &DataFile, direction: Direction) -> Vec<TierReport> {

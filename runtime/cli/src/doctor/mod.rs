@@ -73,6 +73,7 @@ fn examine() -> Report {
             memory_total_bytes: machine.memory_total,
             memory_available_bytes: machine.memory_available,
             max_map_count: machine.map_count_max,
+            no_io_uring: machine.no_io_uring,
         },
         defaults,
         files: Vec::new(),

@@ -143,6 +143,8 @@ pub(super) struct MachineFacts {
     pub(super) memory_total_bytes: u64,
     pub(super) memory_available_bytes: u64,
     pub(super) max_map_count: u64,
+    /// Why files are streamed by threads, and not by io_uring.
+    pub(super) no_io_uring: Option<String>,
 }
 
 /// What a context gets that asks for nothing.
@@ -329,10 +331,12 @@ mod tests {
             memory_total_bytes: 1,
             memory_available_bytes: 1,
             max_map_count: 65_530,
+            no_io_uring: None,
         };
         let json = serde_json::to_value(machine).unwrap();
         let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
-        let promised = ["kernel", "max_map_count", "memory_available_bytes", "memory_total_bytes", "processors"];
+        let promised =
+            ["kernel", "max_map_count", "memory_available_bytes", "memory_total_bytes", "no_io_uring", "processors"];
         assert_eq!(keys, promised);
     }
 }

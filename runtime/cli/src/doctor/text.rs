@@ -157,6 +157,11 @@ fn machine_table(report: &Report) -> Table {
     let (total, available) = (bytes(machine.memory_total_bytes), bytes(machine.memory_available_bytes));
     table.row("RAM", [format!("{total}, {available} available")]);
     table.row("vm.max_map_count", [count(machine.max_map_count)]);
+    let requests = machine.no_io_uring.as_ref();
+    table.row(
+        "files",
+        [requests.map_or("streamed by io_uring".to_owned(), |why| format!("streamed by threads, slower: {why}"))],
+    );
     table.row("host engine", [report.host_engine.kind.replace('_', " ")]);
     table.row("huge pages", [if report.huge_pages.available { "yes" } else { "no: 4 KiB pages" }.to_owned()]);
     table.row("heap", [format!("{} of addresses by default", bytes(defaults.heap_bytes))]);

@@ -203,11 +203,11 @@ impl Reader<'_> {
         {
             return Some(file.clone());
         }
-        // What became a pipe meanwhile is not opened.
         if !self.check(index) {
             return None;
         }
-        match DataFile::open(&self.files[index].path) {
+        // What became a pipe meanwhile is refused.
+        match DataFile::options().read(true).storage(true).open(&self.files[index].path) {
             Ok(file) => {
                 self.open = Some((index, file.clone()));
                 Some(file)
