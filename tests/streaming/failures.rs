@@ -257,3 +257,55 @@ fn what_cannot_be_opened_or_used_so_is_refused_by_name() {
     assert_eq!(difference(&vec.read().unwrap(), &bytes(8192, 1)[4096..]), None);
     kit.works();
 }
+
+#[test]
+fn what_lies_behind_the_end_fits_the_slots_whatever_its_alignment() {
+    let _turn = turn("behind the end");
+    let Some(kit) = FAULTING.kit("behind the end", builder()) else { return };
+    for folder in folders() {
+        let scratch = Scratch::with(&folder, "behind", b"short");
+        let file = open(&scratch.0);
+        let mut vec = kit.heap().vec_zeroed::<u8>(8 << 20).unwrap();
+        // As long as a slot, and as a request: widened to whole units they are longer.
+        for len in [1 << 20, (1 << 20) - 1, 2 << 20, 3 << 20] {
+            let reading = kit.queue.read_file(&file, 4196, vec.slice_mut(100..100 + len).unwrap()).submit().unwrap();
+            let error = reading.wait().unwrap_err();
+            assert!(matches!(error, Error::Pager(PagerError::FileEnded { arrived: 0, .. })), "{error}");
+        }
+        assert!(vec.read().unwrap().iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn few_bytes_that_nobody_has_read_are_not_said_to_be_in_the_page_cache() {
+    let _turn = turn("few bytes");
+    let Some(kit) = FAULTING.kit("few bytes", builder()) else { return };
+    for folder in folders() {
+        let scratch = Scratch::with(&folder, "few", &bytes(64, 1));
+        let file = open(&scratch.0);
+        let cold = file.facts().direct.is_ok() && file.cached_bytes(0, 64) == Some(0);
+        let mut vec = kit.heap().vec_zeroed::<u8>(64).unwrap();
+        let report = kit.queue.read_file(&file, 0, &mut vec).submit().unwrap().wait().unwrap();
+        assert_eq!(report.tier(), Some(if cold { Tier::Staged } else { Tier::Buffered }), "{folder:?}: {report:?}");
+        assert_eq!(difference(&vec.read().unwrap(), &bytes(64, 1)), None);
+    }
+}
+
+#[test]
+fn a_batch_whose_sources_leave_no_room_arrives_on_the_host() {
+    let _turn = turn("no room beside the sources");
+    for way in [FAULTING, DECLARED, STAGED] {
+        let Some(kit) = way.kit("no room beside the sources", builder().device_budget(16 << 20)) else { continue };
+        let folder = std::env::temp_dir();
+        let (from, to) = (Scratch::with(&folder, "from", &bytes(10 << 20, 1)), Scratch::with(&folder, "to", b""));
+        let (from, to) = (open(&from.0), open(&to.0));
+        let source = kit.heap().vec_from(&bytes(10 << 20, 2)).unwrap();
+        let mut target = kit.heap().vec_zeroed::<u8>(10 << 20).unwrap();
+        source.prefetch_to_device().unwrap();
+        let both = kit.queue.transfers().read(&from, 0, &mut target).write(&source, &to, 0).submit().unwrap();
+        let report = both.wait().unwrap();
+        assert!(report.displaced.is_some(), "{way:?}: {report:?}");
+        assert_eq!(difference(&target.read().unwrap(), &bytes(10 << 20, 1)), None);
+        assert_eq!(difference(&std::fs::read(to.name()).unwrap(), &bytes(10 << 20, 2)), None);
+    }
+}

@@ -215,11 +215,19 @@ impl Core {
 
     /// The same of a transfer between files and memory, which goes to the pump.
     fn admit_transfer(&self, state: &mut State, at: usize) -> Option<bool> {
-        let Pending { record, work, .. } = &state.queued[at].pending;
+        let Pending { record, work, .. } = &mut state.queued[at].pending;
         let Work::Stream(streaming) = work else { return None };
-        let (record, (sets, pins)) = (Arc::clone(record), self.wants_of(streaming));
+        let record = Arc::clone(record);
+        let (mut sets, mut pins) = self.wants_of(streaming);
+        let mut possible = self.check_sets_for_transfer(&sets);
+        // What it writes may be on the device by now, and leave no room for what it reads.
+        if let Some(refused) = possible.as_ref().err().filter(|_| streaming.may_be_displaced()) {
+            streaming.displace(refused.to_string());
+            (sets, pins) = self.wants_of(streaming);
+            possible = self.check_sets_for_transfer(&sets);
+        }
         record.declare(sets);
-        let possible = self.check_sets_for_transfer(&record.sets());
+        let Work::Stream(streaming) = &state.queued[at].pending.work else { return None };
         let apart = self.can_hold(&record.sets(), &Succession::Nothing) && self.are_unheld(&pins);
         if !(self.fits(state, &record) && apart) && possible.is_ok() && !self.lost() {
             return None;

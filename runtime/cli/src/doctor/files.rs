@@ -47,7 +47,7 @@ pub(super) struct Facts {
 pub(super) struct TierReport {
     pub(super) tier: String,
     pub(super) serves: bool,
-    /// Bytes that were moved by it to find out, and compared by limosa with what the page cache has.
+    /// Bytes that were read by it to find out.
     pub(super) tried_bytes: u64,
     /// Why not, and what would change it.
     pub(super) obstacle: Option<String>,

@@ -230,6 +230,7 @@ trait Queue {
     fn in_flight(&self) -> usize;
     fn submit(&mut self) -> Result<(), RingError>;
     fn wait_for(&mut self, completions: usize) -> Result<(), RingError>;
+    fn wait_a_while(&mut self) -> Result<(), RingError>;
     fn next(&mut self) -> Option<Completion>;
 }
 
@@ -409,6 +410,15 @@ impl Ring {
     /// As [`Self::wait`].
     pub fn wait_for(&mut self, completions: usize) -> Result<(), RingError> {
         self.queue.wait_for(completions)
+    }
+
+    /// As [`Self::wait`], but for no longer than 10 ms where a cancelled request may have to be told again. By threads none
+    /// has.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_a_while(&mut self) -> Result<(), RingError> {
+        self.queue.wait_a_while()
     }
 
     /// Takes a completion, if there is one.

@@ -202,6 +202,10 @@ impl Queue for Threads {
         }
     }
 
+    fn wait_a_while(&mut self) -> Result<(), RingError> {
+        self.wait_for(1)
+    }
+
     fn next(&mut self) -> Option<Completion> {
         if self.ended.is_empty() && self.flying > 0 && self.process == std::process::id() {
             self.collect();

@@ -61,6 +61,8 @@ impl Uring {
             Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => RingError::Unavailable { source },
             _ => RingError::of(operation, source),
         })?;
+        // Files that may make their workers wait, as those of servers may, must not keep others from getting any.
+        let _ = queue.submitter().register_iowq_max_workers(&mut [WORKERS, 0]);
         let register = |what: io::Result<()>| what.map_err(|source| RingError::of(operation, source));
         register(queue.submitter().register_files_sparse(FILES))?;
         register(queue.submitter().register_buffers_sparse(BUFFERS.into()))?;
@@ -246,6 +248,17 @@ impl Queue for Uring {
         }
     }
 
+    fn wait_a_while(&mut self) -> Result<(), RingError> {
+        self.check_process()?;
+        self.collect();
+        if self.ended.is_empty() && !self.woken {
+            self.hand_over(Wait::AWhile(1))?;
+            self.collect();
+        }
+        self.woken = false;
+        Ok(())
+    }
+
     fn next(&mut self) -> Option<Completion> {
         if self.ended.is_empty() && self.check_process().is_ok() {
             self.collect();
@@ -262,6 +275,9 @@ enum Wait {
     AWhile(usize),
     Ever,
 }
+
+/// Of the kernel's threads for requests that have to wait, at most; they are made as they are needed.
+const WORKERS: u32 = 256;
 
 const A_WHILE: Timespec = Timespec::new().nsec(10_000_000);
 

@@ -2,11 +2,13 @@
 //! It does *not* wait for anybody.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use limosa_gpu::GpuError;
 use limosa_model::{BLOCK, BlockSet, ChunkIndex, Extent, Side};
+use limosa_os::DataFile;
 
-use super::flight::{Failure, Job};
+use super::flight::{Ended, Failure, Job};
 use super::seats::{Run, length};
 use super::tier::SLOT;
 use crate::core::Core;
@@ -18,8 +20,32 @@ use crate::notifier::Job as Notice;
 static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
 
 impl Core {
-    /// Nothing of the transfer is in flight any more.
-    pub(super) fn end_transfer(&self, mut job: Job) {
+    /// Nothing of the transfer is in flight any more. Where that closes files, which may wait for a server, another thread
+    /// ends it.
+    pub(super) fn end_transfer(own: &Arc<Self>, mut job: Job) {
+        let mut files: Vec<Arc<DataFile>> = job.parts.iter().map(|part| Arc::clone(&part.file)).collect();
+        files.sort_unstable_by_key(|file| file.id());
+        files.dedup_by_key(|file| file.id());
+        // Nobody's any more when the event tells: the application may be about to remove or unmount it.
+        job.parts.clear();
+        let (keep, end) = job.over();
+        let closes = files.iter().any(|file| Arc::strong_count(file) == 1);
+        if closes {
+            let core = Arc::clone(own);
+            let end = move || {
+                drop(files);
+                core.tell_end(end);
+                drop(keep);
+            };
+            // It was announced when the transfer was submitted.
+            return own.notifier.hand_over([Box::new(end) as Notice]);
+        }
+        drop(files);
+        own.tell_end(end);
+        own.notifier.hand_over([Box::new(move || drop(keep)) as Notice]);
+    }
+
+    fn tell_end(&self, mut job: Ended) {
         let lost = self.lost() && !job.seats.held.is_empty();
         let (arrived, total) = (job.arrivals.without_gap(), job.shared.total());
         let error = match job.failure.take().map(|(_, failure)| failure) {
@@ -35,10 +61,8 @@ impl Core {
         }
         job.shared.report().arrived = arrived;
         self.ordering_point();
-        // Nobody's any more when the event tells: the application may be about to remove or unmount it.
-        job.parts.clear();
         let mut state = self.scheduler.lock();
-        state.tasks.retain(|task| !std::sync::Arc::ptr_eq(&task.record, &job.record));
+        state.tasks.retain(|task| !Arc::ptr_eq(&task.record, &job.record));
         let freed = self.leave_seats(&job.seats);
         if !self.lost() {
             state.held_blocks -= freed;
@@ -50,13 +74,10 @@ impl Core {
         };
         drop(state);
         self.ended(notices);
-        let keep = job.keep;
-        // It was announced when the transfer was submitted.
-        self.notifier.hand_over([Box::new(move || drop(keep)) as Notice]);
     }
 
     /// Blocks that read as zeros before do so again where nothing arrived.
-    fn blank_missing(&self, job: &Job) {
+    fn blank_missing(&self, job: &Ended) {
         let blank = |chunk: ChunkIndex| {
             let own = job.seats.blank.iter().filter(|(other, _)| *other == chunk);
             own.fold(BlockSet::EMPTY, |all, (_, blocks)| all | *blocks)

@@ -112,13 +112,22 @@ pub(super) struct Job {
     pub(super) spans: HashMap<u64, Range<u64>>,
     /// Whether what is read is in the page cache, by file.
     pub(super) hot: HashMap<u64, bool>,
-    /// Where files that are read ended when the transfer began, by file.
-    ends: HashMap<u64, u64>,
+    /// Where files ended when the transfer was submitted, by file.
+    pub(super) ends: HashMap<u64, u64>,
     run: usize,
     cutting: Option<(Rc<Way>, Cut)>,
     chosen: Option<Chosen>,
     /// To be asked for before what comes next: what requests left over.
     again: VecDeque<Leg>,
+}
+
+/// What is left of a transfer when nothing of it is in flight any more.
+pub(super) struct Ended {
+    pub(super) record: Arc<Record>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) seats: Seats,
+    pub(super) arrivals: Arrivals,
+    pub(super) failure: Option<(u64, Failure)>,
 }
 
 /// A transfer that has its seats, on its way to the pump.
@@ -137,7 +146,7 @@ impl Boarded {
 impl Job {
     pub(super) fn new(boarded: Boarded) -> Self {
         let Boarded { record, streaming, seats } = boarded;
-        let Streaming { parts, options, shared, keep, .. } = streaming;
+        let Streaming { parts, options, shared, keep, ends, .. } = streaming;
         let mut spans: HashMap<u64, Range<u64>> = HashMap::new();
         for part in &parts {
             let own = part.offset..part.offset + part.extent.len;
@@ -161,7 +170,7 @@ impl Job {
             cancelled: false,
             spans,
             hot: HashMap::new(),
-            ends: HashMap::new(),
+            ends,
             run: 0,
             cutting: None,
             chosen: None,
@@ -184,6 +193,12 @@ impl Job {
     pub(super) fn cancel(&mut self) {
         (self.cancelled, self.stopped) = (true, true);
         self.again.clear();
+    }
+
+    /// What is to be told of it, and what it kept of the application's.
+    pub(super) fn over(self) -> (Box<dyn Any + Send>, Ended) {
+        let Self { record, shared, seats, arrivals, failure, keep, .. } = self;
+        (keep, Ended { record, shared, seats, arrivals, failure })
     }
 
     /// Whether nothing of it is left to be done.
@@ -255,14 +270,10 @@ impl Job {
         self.shared.report().note(&way.reasons);
         let way = Rc::new(way);
         let (part, own) = self.part_of(run);
+        self.shared.report().checksums |= part.file.facts().checksums;
         let (file, direction) = (part.file.id(), part.direction);
         let (seat, side) = (std::mem::discriminant(&own.seat), own.side);
         self.chosen = Some(Chosen { file, direction, seat, side, way: Rc::clone(&way) });
-        if direction == Direction::FromFile && !self.ends.contains_key(&file) {
-            // Unknown of a pipe; of what cannot be asked, the transfer itself will tell.
-            let end = self.part_of(run).0.file.len().ok().flatten();
-            self.ends.insert(file, end.unwrap_or(u64::MAX));
-        }
         let cut = self.cut(run, &way);
         self.begin(way, cut);
     }
@@ -294,7 +305,7 @@ impl Job {
             (_, false) => By::Slot(unit),
         };
         let leg = Leg { run, at, len, tier: way.tier, by };
-        if by.needs_slot() && len > SLOT {
+        if !self.fits_slot(&leg) {
             // Beyond where the file ended: it may have grown meanwhile, and what comes must find room.
             self.retry(leg);
             return self.again.pop_front();
@@ -302,18 +313,30 @@ impl Job {
         Some(leg)
     }
 
+    /// The stretch of the file that a leg's request is about, and its length: on slots, direct I/O moves whole units.
+    pub(super) fn widened(&self, leg: &Leg) -> (u64, u64) {
+        let offset = self.offset_of(leg);
+        let By::Slot(unit) = leg.by else { return (offset, leg.len) };
+        let start = offset - offset % unit;
+        (start, (offset + leg.len).next_multiple_of(unit) - start)
+    }
+
+    /// Whether a slot has room for all that a leg's request brings, if it needs one.
+    fn fits_slot(&self, leg: &Leg) -> bool {
+        !leg.by.needs_slot() || self.widened(leg).1 <= SLOT
+    }
+
     /// To be asked for before all else.
     pub(super) fn retry(&mut self, leg: Leg) {
         if !self.is_wanted(self.place_of(&leg)) {
             return;
         }
-        // A slot holds no more, with a unit before and behind.
-        let most = if leg.by.needs_slot() { SLOT / 2 } else { u64::MAX };
-        if leg.len <= SLOT {
+        if self.fits_slot(&leg) {
             return self.again.push_front(leg);
         }
-        let pieces = (0..leg.len.div_ceil(most)).map(|piece| piece * most);
-        let legs = pieces.map(|at| Leg { at: leg.at + at, len: most.min(leg.len - at), ..leg });
+        // With a unit before and behind, these do.
+        let pieces = (0..leg.len.div_ceil(SLOT / 2)).map(|piece| piece * (SLOT / 2));
+        let legs = pieces.map(|at| Leg { at: leg.at + at, len: (SLOT / 2).min(leg.len - at), ..leg });
         legs.collect::<Vec<_>>().into_iter().rev().for_each(|leg| self.again.push_front(leg));
     }
 

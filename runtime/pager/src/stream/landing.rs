@@ -13,18 +13,12 @@ use limosa_os::{FileErrorKind, FileKind, IoFailure};
 use super::flight::{By, Failure, Job, Leg};
 use super::pump::{Flying, Pump, Registered, locked};
 use super::seats::{Seat, length};
-use super::tier::Tier;
+use super::tier::{SLOT, Tier};
+use crate::core::Core;
 use crate::error::PagerError;
 
 /// Files that the ring knows before it is looked for some that are closed.
 const FILES_KEPT: usize = 16;
-
-/// The stretch of the file that a leg's request is about: direct I/O moves whole units.
-fn widened(leg: &Leg, offset: u64) -> (u64, u64) {
-    let By::Slot(unit) = leg.by else { return (offset, leg.len) };
-    let start = offset - offset % unit;
-    (start, (offset + leg.len).next_multiple_of(unit) - start)
-}
 
 impl Pump {
     /// Gives the kernel a leg, or keeps it for later where there is no room; says which.
@@ -37,7 +31,8 @@ impl Pump {
     ) -> Result<bool, PagerError> {
         let (offset, (part, run)) = (job.offset_of(&leg), job.part_of(leg.run));
         let (file, direction) = (Arc::clone(&part.file), part.direction);
-        let (start, len) = widened(&leg, offset);
+        let (start, len) = job.widened(&leg);
+        debug_assert!(slot.is_none() || len <= SLOT, "{len} bytes for a slot");
         let memory = match (slot, run.seat) {
             (Some(slot), _) => self.slot_memory(slot),
             (None, Seat::Memory(memory) | Seat::Peer(memory)) => memory.wrapping_add(length(leg.at)),
@@ -236,7 +231,7 @@ impl Pump {
                 }
             }
             self.leave_files(&job);
-            self.core.end_transfer(*job);
+            Core::end_transfer(&self.core, *job);
         }
     }
 }

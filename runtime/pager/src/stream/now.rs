@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use limosa_model::{Extent, Side};
 use limosa_os::shim::Direction;
-use limosa_os::{FileError, FileKind};
+use limosa_os::{FileError, FileErrorKind, FileKind};
 
 use super::report::TransferReport;
 use super::seats::{Seat, length};
@@ -38,14 +38,16 @@ impl Heap {
         // Of the unit that has the file's end a drive would fill all.
         let whole =
             || *direction == Direction::ToFile || matches!(file.len(), Ok(Some(end)) if offset + extent.len <= end);
-        let direct = unit.is_ok_and(straight) && self.core().pumps.is_proven(file, *direction, extent.len) && whole();
+        let direct = unit.as_ref().is_ok_and(|unit| straight(*unit))
+            && self.core().pumps.is_proven(file, *direction, file.len().ok().flatten().unwrap_or(u64::MAX))
+            && whole();
         // What is not proven, crooked, read for the first time, or has an end: a queue knows how.
         let moved = match self.core().host_seat(*extent) {
-            Seat::Memory(start) if direct => Some(Self::move_directly(part, start)),
-            _ => None,
+            Seat::Memory(start) if direct => Self::move_directly(part, start, unit.unwrap_or(1)),
+            _ => Ok(None),
         };
         self.unpin_in_place(*extent);
-        moved.transpose()
+        moved
     }
 
     /// The host, if that alone has the memory.
@@ -60,7 +62,8 @@ impl Heap {
         if all(Side::Host) && !all(Side::Device) { Some(Side::Host) } else { None }
     }
 
-    fn move_directly(part: &Part, start: *mut u8) -> Result<TransferReport, PagerError> {
+    /// `None`: it was refused, or came short; a queue knows how to go on.
+    fn move_directly(part: &Part, start: *mut u8, unit: u64) -> Result<Option<TransferReport>, PagerError> {
         let Part { file, offset, extent, direction } = part;
         let (mut report, total) = (TransferReport::default(), extent.len);
         while report.bytes < total {
@@ -74,17 +77,22 @@ impl Heap {
                 }
             };
             let arrived = report.bytes;
-            match moved.map_err(|error| PagerError::FileFailed { error, arrived, total })? {
-                0 => {
+            match moved {
+                Err(error) if matches!(error.kind(), FileErrorKind::Refused | FileErrorKind::BadMemory) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(PagerError::FileFailed { error, arrived, total }),
+                Ok(0) => {
                     let file = file.name().to_owned();
                     return Err(PagerError::FileEnded { file, offset: at, arrived, total });
                 }
-                moved => report.count(Tier::Direct, moved as u64, false),
+                Ok(moved) if !(moved as u64).is_multiple_of(unit) => return Ok(None),
+                Ok(moved) => report.count(Tier::Direct, moved as u64, false),
             }
             report.requests += 1;
             report.arrived = report.bytes;
         }
-        Ok(report)
+        Ok(Some(report))
     }
 
     /// Pins what the CPU owns and may write. Gives whether that is all of it.

@@ -75,15 +75,19 @@ pub(super) unsafe fn begin(core: Arc<Core>, transfer: usize, unit: Unit) -> Resu
 unsafe fn prove(unit: &Unit) -> Result<Proof, FileError> {
     let Unit { file, direction, offset, memory, len } = unit;
     let (direction, offset, memory, len) = (*direction, *offset, *memory, *len);
-    // SAFETY: as the caller promises.
-    let own = unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), len) };
-    let before = own.to_vec();
-    let mut twin = vec![0; len];
-    for _ in 0..TRIES {
+    // SAFETY: as the caller promises; each time for a moment. What is to be written is only looked at: others read it, too.
+    let now = |len: usize| unsafe { std::slice::from_raw_parts(memory.as_ptr(), len) };
+    let before = now(len).to_vec();
+    let put = |from: usize, bytes: &[u8]| {
         if direction == Direction::FromFile {
-            own.fill(SENTINEL);
+            // SAFETY: within the memory, which is nobody else's.
+            unsafe { memory.as_ptr().add(from).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         }
-        // SAFETY: as the caller promises; the slice is not used meanwhile.
+    };
+    let (sentinel, mut twin) = (vec![SENTINEL; len], vec![0; len]);
+    for _ in 0..TRIES {
+        put(0, &sentinel);
+        // SAFETY: as the caller promises; nothing refers to the memory now.
         let moved = unsafe {
             match direction {
                 Direction::FromFile => file.read_direct_at(memory, len, offset),
@@ -93,7 +97,7 @@ unsafe fn prove(unit: &Unit) -> Result<Proof, FileError> {
         let moved = match moved {
             Ok(moved) => moved,
             Err(error) => {
-                own.copy_from_slice(&before);
+                put(0, &before);
                 return match error.kind() {
                     FileErrorKind::Refused | FileErrorKind::BadMemory => {
                         Ok(Proof::Failed(format!("it was tried: {error}")))
@@ -103,10 +107,10 @@ unsafe fn prove(unit: &Unit) -> Result<Proof, FileError> {
             }
         };
         let cached = file.is_readable().then(|| file.read_at(&mut twin[..moved], offset)).transpose();
-        let cached = cached.inspect_err(|_| own.copy_from_slice(&before))?;
+        let cached = cached.inspect_err(|_| put(0, &before))?;
         match cached {
-            Some(cached) if cached == moved && twin[..moved] == own[..moved] => {
-                own[moved..].copy_from_slice(&before[moved..]);
+            Some(cached) if cached == moved && twin[..moved] == *now(moved) => {
+                put(moved, &before[moved..]);
                 return Ok(if moved == len { Proof::Proven } else { Proof::Open });
             }
             // There is no second way to look at it.
@@ -114,7 +118,7 @@ unsafe fn prove(unit: &Unit) -> Result<Proof, FileError> {
             Some(_) => {}
         }
     }
-    own.copy_from_slice(&before);
+    put(0, &before);
     let bytes = format!("{len} bytes at byte {offset}");
     Ok(Proof::Failed(format!(
         "it was tried with {bytes}, {TRIES} times, and what arrived was not what the page cache reads there"

@@ -64,7 +64,7 @@ pub(super) struct Trials {
     alike: HashSet<(String, Option<String>, Tier, Direction, Side)>,
 }
 
-/// Of less than this, a file is believed to be like others of its file system: to try each of many small ones would cost
+/// A file of less than this is believed to be like others of its file system: to try each of many small ones would cost
 /// more than it tells.
 const ALIKE_BELOW: u64 = 1 << 20;
 
@@ -79,9 +79,10 @@ impl Trials {
         self.alike.insert(kind_of(trial, file));
     }
 
-    /// Whether a tier need not be tried for `bytes` of a file.
+    /// Whether a tier need not be tried for a file of `bytes` bytes.
     fn believes(&self, trial: Tried, file: &DataFile, bytes: u64) -> bool {
-        self.proven.contains(&trial) || bytes < ALIKE_BELOW && self.alike.contains(&kind_of(trial, file))
+        let alike = || file.facts().device.is_some() && self.alike.contains(&kind_of(trial, file));
+        self.proven.contains(&trial) || bytes < ALIKE_BELOW && alike()
     }
 }
 
@@ -255,7 +256,11 @@ impl Pump {
                 let _ = self.ring.submit();
                 self.end_finished();
             } else {
-                let _ = self.ring.wait_for(self.worth_waking());
+                let _ = if self.cancel_again() {
+                    self.ring.wait_a_while()
+                } else {
+                    self.ring.wait_for(self.worth_waking())
+                };
             }
         }
     }
@@ -292,6 +297,20 @@ impl Pump {
         }
     }
 
+    /// A request may be missed that is just then neither waiting nor running, and begins to wait: so it is told again, as
+    /// long as there is any. Gives whether there is.
+    fn cancel_again(&mut self) -> bool {
+        let mut any = false;
+        for (token, flying) in (0u64..).zip(&self.flying) {
+            let job = flying.as_ref().and_then(|flying| self.jobs[flying.job].as_ref());
+            if job.is_some_and(|job| job.cancelled) {
+                self.ring.cancel(token);
+                any = true;
+            }
+        }
+        any
+    }
+
     /// Asks for as much as may be in flight, transfer by transfer.
     fn ask(&mut self) {
         let jobs = self.jobs.len();
@@ -316,13 +335,14 @@ impl Pump {
             return false;
         }
         while let Some(run) = job.undecided().filter(|_| !job.stopped) {
-            if let Err(error) = self.decide(job, index, run) {
-                let place = job.seats.runs[run].from;
-                job.fail(place, Failure::Other(error));
-                return false;
-            }
-            if job.proving.is_some() {
-                return false;
+            match self.decide(job, index, run) {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) => {
+                    let place = job.seats.runs[run].from;
+                    job.fail(place, Failure::Other(error));
+                    return false;
+                }
             }
         }
         let Some(leg) = job.next() else { return !job.is_asked() };
@@ -352,7 +372,9 @@ impl Pump {
         self.make_staging()?;
         let own =
             self.flying.iter().flatten().chain(&self.landed).filter(|other| other.job == index && other.slot.is_some());
-        if own.count() >= SLOTS_OF_ONE {
+        let own = own.count();
+        // The last are for transfers that have none.
+        if own >= SLOTS_OF_ONE || own > 0 && self.idle_slots.len() <= SLOTS - SLOTS_OF_ONE {
             return Ok(None);
         }
         Ok(self.idle_slots.pop().map(Some))
@@ -378,8 +400,8 @@ impl Pump {
         self.core.pumps.staging.get().map_or(std::ptr::null_mut(), |staging| staging.slot(slot).as_ptr())
     }
 
-    /// Chooses the way of a run, or has it proven first.
-    fn decide(&mut self, job: &mut Job, index: usize, run: usize) -> Result<(), PagerError> {
+    /// Chooses the way of a run; gives whether it has, and not to wait for a proof or a slot first.
+    fn decide(&mut self, job: &mut Job, index: usize, run: usize) -> Result<bool, PagerError> {
         let (part, own) = job.part_of(run);
         let (file, direction, offset, own) = (Arc::clone(&part.file), part.direction, part.offset, *own);
         let hot = job.options.tier.is_none() && direction == Direction::FromFile && self.is_hot(job, &file);
@@ -387,7 +409,8 @@ impl Pump {
         let known = Known { failed: &tried.failed, file: file.id(), direction, side: own.side, hot };
         let way = self.core.best_way(job.options.tier, &file, direction, offset, &own, &known)?;
         let trial = (file.id(), way.tier, direction, own.side);
-        let bytes = job.spans.get(&file.id()).map_or(0, |span| span.end - span.start);
+        // Of one whose length is not known, as of one that is long.
+        let bytes = job.ends.get(&file.id()).copied().unwrap_or(u64::MAX);
         let proven = way.tier == Tier::Buffered || tried.believes(trial, &file, bytes);
         drop(tried);
         let first = super::tier::first_unit(&own, offset, &way).filter(|_| !proven);
@@ -398,14 +421,14 @@ impl Pump {
             }
             (_, Some(_)) if direction == Direction::FromFile => {
                 self.make_staging()?;
-                let slot = self.idle_slots.pop();
-                (slot.and_then(|slot| NonNull::new(self.slot_memory(slot))), slot)
+                let Some(slot) = self.idle_slots.pop() else { return Ok(false) };
+                (NonNull::new(self.slot_memory(slot)), Some(slot))
             }
             _ => (None, None),
         };
         let (Some(memory), Some(at)) = (memory, first) else {
             job.choose(run, way);
-            return Ok(());
+            return Ok(true);
         };
         let len = length(way.alignment.offset.max(way.alignment.memory));
         let unit = Unit { file, direction, offset: offset + own.at + at, memory, len };
@@ -418,7 +441,7 @@ impl Pump {
             locked(&self.core.pumps.proofs).push((index, Err(error)));
             self.core.pumps.look_around();
         });
-        Ok(())
+        Ok(false)
     }
 
     /// Goes on with transfers whose way has been tried.
@@ -451,8 +474,9 @@ impl Pump {
         }
         let span = job.spans.get(&file.id()).cloned().unwrap_or(0..0);
         let len = span.end - span.start;
-        let cached = file.cached_bytes(span.start, len).unwrap_or(0);
-        let hot = cached >= len / 100 * HOT_PERCENT && self.pace.prefers_cache(file.id());
+        let cached = file.cached_bytes(span.start, len);
+        let much = |cached: u64| u128::from(cached) * 100 >= u128::from(len) * u128::from(HOT_PERCENT);
+        let hot = cached.is_some_and(much) && self.pace.prefers_cache(file.id());
         job.hot.insert(file.id(), hot);
         hot
     }

@@ -45,6 +45,8 @@ pub struct TransferReport {
     pub reasons: Vec<TierReason>,
     /// Where a read was to arrive on the device, and why it did not.
     pub displaced: Option<String>,
+    /// Whether the CPU computed checksums of what came from some of the files, as their file systems have it.
+    pub checksums: bool,
     /// Requests that the kernel was given.
     pub requests: u64,
 }

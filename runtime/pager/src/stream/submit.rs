@@ -1,6 +1,7 @@
 //! Submitting a transfer, and what its owner keeps of it. When it begins is the scheduler's to say.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,10 +100,23 @@ pub(crate) struct Streaming {
     /// Where what is read arrives.
     pub(super) side: Side,
     pub(super) shared: Arc<Shared>,
+    /// Where the files end, by file: asked by who submits, since a server may take its time.
+    pub(super) ends: HashMap<u64, u64>,
     pub(super) keep: Box<dyn Any + Send>,
 }
 
 impl Streaming {
+    /// Whether what is read may arrive on the host instead.
+    pub(crate) fn may_be_displaced(&self) -> bool {
+        self.side == Side::Device && self.options.side.is_none()
+    }
+
+    /// Has what is read arrive on the host, and tells why.
+    pub(crate) fn displace(&mut self, why: String) {
+        self.side = Side::Host;
+        self.shared.report().displaced = Some(why);
+    }
+
     pub(crate) fn is_cancelled(&self) -> bool {
         self.shared.is_cancelled()
     }
@@ -174,7 +188,12 @@ impl LaunchQueue {
         // What comes through a pipe, the application may be about to write.
         let is_outside = parts.iter().any(|part| part.file.facts().kind == FileKind::Stream);
         let record = Record::of_transfer(&name_of(&parts), core.id, is_outside);
-        let streaming = Streaming { parts, options, side, shared: Arc::clone(&shared), keep };
+        let mut ends = HashMap::new();
+        for Part { file, .. } in &parts {
+            // Unknown of a pipe; of what cannot be asked, the transfer itself will tell.
+            ends.entry(file.id()).or_insert_with(|| file.len().ok().flatten().unwrap_or(u64::MAX));
+        }
+        let streaming = Streaming { parts, options, side, shared: Arc::clone(&shared), ends, keep };
         // Of the thread that drops what the transfer keeps, when it is over.
         core.notifier.announce()?;
         let submitted = self.submit_host(record, Work::Stream(Box::new(streaming)), &after, behind);
