@@ -1,5 +1,9 @@
 //! The ways that a file's bytes can take, and which of them serve a file, a direction and a stretch of memory. What is
 //! decided here is what the file and the memory allow; `proof` tries it. It does *not* move anything.
+//!
+//! The seam for io_uring's registered dma-bufs, once a kernel has them: memory that a driver exports as one is a seat beside
+//! [`Seat::Peer`], reached by the number of a registered buffer instead of an address (`limosa_os::Request::buffer`), and
+//! serves [`Tier::P2p`] without a home of its own; requests, proofs and reports stay as they are.
 
 use std::fmt;
 
