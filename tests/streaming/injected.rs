@@ -81,7 +81,12 @@ fn failing_calls_of_the_operating_system_are_told_and_survived() {
         for call in Call::ALL {
             let _turn = turn(&format!("{call:?}, {way:?}"));
             let own = under_each(*way, &format!("{call:?}"), || inject::fail(call));
-            assert!(own > 0 || !matches!(call, Call::Ring | Call::Push), "{call:?} is not on the path, {way:?}");
+            // Without io_uring transfers go by threads; without room for requests they cannot.
+            match call {
+                Call::Ring => assert_eq!(own, 0, "{way:?}"),
+                Call::Push => assert!(own > 0, "{call:?} is not on the path, {way:?}"),
+                _ => {}
+            }
             told += own;
         }
         assert!(told > 8, "{told} told, {way:?}");
