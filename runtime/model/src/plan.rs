@@ -133,6 +133,12 @@ impl Plan {
         self.copy.host | self.copy.device | self.zero.host | self.zero.device
     }
 
+    /// Blocks that get frames on the device and nothing into them: who asked for them is to overwrite them.
+    #[must_use]
+    pub fn unwritten(&self) -> BlockSet {
+        self.take - self.zero.device - self.copy.device
+    }
+
     /// The blocks that have a copy on the host while it is carried out or afterwards: their frames must be there.
     #[must_use]
     pub fn uses_on_host(&self) -> BlockSet {

@@ -110,6 +110,11 @@ impl Core {
                 other => self.act(chunk, other, caching),
             })
         });
+        if moved.is_ok() && opened.is_err() {
+            // What was to be overwritten will not be, and must not show what the frames held before. While they are busy; it
+            // fails where the device does, too.
+            let _ = self.fill(chunk, Side::Device, plan.unwritten(), 0);
+        }
         let mut state = cell.lock();
         if moved.is_ok() {
             state.accounts.count_moves(plan);

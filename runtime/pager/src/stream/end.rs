@@ -47,7 +47,11 @@ impl Core {
 
     fn tell_end(&self, mut job: Ended) {
         let lost = self.lost() && !job.seats.held.is_empty();
-        let (arrived, total) = (job.arrivals.without_gap(), job.shared.total());
+        let (mut arrived, total) = (job.arrivals.without_gap(), job.shared.total());
+        let mut spoilt = Vec::new();
+        if !lost && (job.failure.is_some() || arrived < total) {
+            spoilt = self.blank_missing(&job, &mut arrived);
+        }
         let error = match job.failure.take().map(|(_, failure)| failure) {
             _ if lost => Some(GpuError::DeviceLost.into()),
             Some(Failure::File(error)) => Some(PagerError::FileFailed { error, arrived, total }),
@@ -56,14 +60,15 @@ impl Core {
             None if arrived < total => Some(PagerError::Cancelled { what: job.record.told(), arrived, total }),
             None => None,
         };
-        if error.is_some() && !lost {
-            self.blank_missing(&job);
-        }
         job.shared.report().arrived = arrived;
         self.ordering_point();
         let mut state = self.scheduler.lock();
         state.tasks.retain(|task| !Arc::ptr_eq(&task.record, &job.record));
         let freed = self.leave_seats(&job.seats);
+        for (chunk, block) in spoilt {
+            // Whoever was parked there may have come first, and found what the frame held before.
+            let _ = self.transition(chunk, |state| state.discard(block));
+        }
         if !self.lost() {
             state.held_blocks -= freed;
         }
@@ -76,27 +81,34 @@ impl Core {
         self.ended(notices);
     }
 
-    /// Blocks that read as zeros before do so again where nothing arrived.
-    fn blank_missing(&self, job: &Ended) {
+    /// Blocks that read as zeros before do so again where nothing arrived. Gives those of which that failed, and lowers what
+    /// has `arrived` to where they begin.
+    fn blank_missing(&self, job: &Ended, arrived: &mut u64) -> Vec<(ChunkIndex, BlockSet)> {
+        let mut spoilt = Vec::new();
         let blank = |chunk: ChunkIndex| {
             let own = job.seats.blank.iter().filter(|(other, _)| *other == chunk);
             own.fold(BlockSet::EMPTY, |all, (_, blocks)| all | *blocks)
         };
         for run in job.seats.runs.iter().filter(|run| run.side == Side::Device) {
             for (chunk, set) in run.extent.chunks() {
-                for (first, count) in (set & blank(chunk)).runs() {
-                    let Extent { start, len } = chunk.run(first, count);
+                for slot in (set & blank(chunk)).slots() {
+                    let Extent { start, len } = chunk.run(slot, 1);
                     let (start, end) = (start.max(run.extent.start), (start + len).min(run.extent.end()));
                     let from = run.from + (start - run.extent.start);
-                    for gap in job.arrivals.missing(from..from + (end - start)) {
-                        self.blank_part(run, gap.start - run.from..gap.end - run.from);
+                    let missing = job.arrivals.missing(from..from + (end - start));
+                    let part = |gap: &Range<u64>| gap.start - run.from..gap.end - run.from;
+                    if !missing.iter().all(|gap| self.blank_part(run, part(gap))) {
+                        spoilt.push((chunk, BlockSet::of(slot)));
+                        *arrived = from.min(*arrived);
                     }
                 }
             }
         }
+        spoilt
     }
 
-    fn blank_part(&self, run: &Run, part: Range<u64>) {
+    /// Gives whether it could.
+    fn blank_part(&self, run: &Run, part: Range<u64>) -> bool {
         let mut at = part.start;
         while at < part.end {
             let len = (part.end - at).min(BLOCK).min(SLOT);
@@ -105,11 +117,14 @@ impl Core {
                 Some(start) => unsafe { start.add(length(at)).write_bytes(0, length(len)) },
                 None => {
                     let extent = Extent { start: run.extent.start + at, len };
-                    // SAFETY: as above; the source is as long. It fails on a lost device, where nothing is left anyhow.
-                    let _ = unsafe { self.view.upload(extent, ZEROS.as_ptr()) };
+                    // SAFETY: as above; the source is as long.
+                    if unsafe { self.view.upload(extent, ZEROS.as_ptr()) }.is_err() {
+                        return false;
+                    }
                 }
             }
             at += len;
         }
+        true
     }
 }

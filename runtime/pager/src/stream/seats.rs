@@ -144,8 +144,7 @@ impl Core {
         match taken {
             Ok(()) => Ok(seats),
             Err(error) => {
-                self.blank_again(&seats);
-                self.leave_seats(&seats);
+                self.leave_blank(&seats);
                 Err(error)
             }
         }
@@ -239,11 +238,14 @@ impl Core {
         }
     }
 
-    /// What read as zeros before, and got no data, does so again.
-    fn blank_again(&self, seats: &Seats) {
-        for (chunk, blocks) in &seats.blank {
-            // Fails on a lost device, where the blocks are lost anyhow.
-            let _ = self.fill(*chunk, Side::Device, *blocks, 0);
+    /// Gives up everything before anything arrived: what read as zeros before does so again.
+    fn leave_blank(&self, seats: &Seats) {
+        let blanked = |(chunk, blocks): &&(ChunkIndex, BlockSet)| self.fill(*chunk, Side::Device, *blocks, 0).is_ok();
+        let spoilt: Vec<_> = seats.blank.iter().filter(|blank| !blanked(blank)).collect();
+        self.leave_seats(seats);
+        for (chunk, blocks) in spoilt {
+            // The device fails: whoever was parked there may have come first.
+            let _ = self.transition(*chunk, |state| state.discard(*blocks));
         }
     }
 
