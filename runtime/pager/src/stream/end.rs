@@ -9,11 +9,12 @@ use limosa_model::{BLOCK, BlockSet, ChunkIndex, Extent, Side};
 use limosa_os::DataFile;
 
 use super::flight::{Ended, Failure, Job};
-use super::seats::{Run, length};
+use super::seats::Run;
 use super::tier::SLOT;
 use crate::core::Core;
 use crate::error::PagerError;
 use crate::notifier::Job as Notice;
+use crate::view::to_usize;
 
 /// As much as one unit of migration, of zeros.
 #[allow(clippy::cast_possible_truncation)] // 64 KiB
@@ -114,7 +115,7 @@ impl Core {
             let len = (part.end - at).min(BLOCK).min(SLOT);
             match run.seat.pointer() {
                 // SAFETY: within the run, which the transfer holds until it leaves its seats.
-                Some(start) => unsafe { start.add(length(at)).write_bytes(0, length(len)) },
+                Some(start) => unsafe { start.add(to_usize(at)).write_bytes(0, to_usize(len)) },
                 None => {
                     let extent = Extent { start: run.extent.start + at, len };
                     // SAFETY: as above; the source is as long.

@@ -14,11 +14,11 @@ use limosa_os::shim::Direction;
 use limosa_os::{FileError, FileErrorKind, FileKind, IoFailure};
 
 use super::arrivals::Arrivals;
-use super::pump::Tried;
 use super::report::TierReason;
 use super::seats::{Run, Seat, Seats};
 use super::submit::{Part, Shared, Streaming, TransferOptions};
 use super::tier::{SLOT, Tier, Way};
+use super::trials::Tried;
 use crate::error::PagerError;
 use crate::record::Record;
 

@@ -12,10 +12,11 @@ use limosa_os::{FileErrorKind, FileKind, IoFailure};
 
 use super::flight::{By, Failure, Job, Leg};
 use super::pump::{Flying, Pump, Registered, locked};
-use super::seats::{Seat, length};
+use super::seats::Seat;
 use super::tier::{SLOT, Tier};
 use crate::core::Core;
 use crate::error::PagerError;
+use crate::view::to_usize;
 
 /// Files that the ring knows before it is looked for some that are closed.
 const FILES_KEPT: usize = 16;
@@ -35,7 +36,7 @@ impl Pump {
         debug_assert!(slot.is_none() || len <= SLOT, "{len} bytes for a slot");
         let memory = match (slot, run.seat) {
             (Some(slot), _) => self.slot_memory(slot),
-            (None, Seat::Memory(memory) | Seat::Peer(memory)) => memory.wrapping_add(length(leg.at)),
+            (None, Seat::Memory(memory) | Seat::Peer(memory)) => memory.wrapping_add(to_usize(leg.at)),
             (None, Seat::Device) => return Err(PagerError::NoFrame { offset: run.extent.start }),
         };
         if slot.is_some() && direction == Direction::ToFile {
@@ -119,10 +120,7 @@ impl Pump {
                 // It stays open a while longer then.
                 let _ = self.ring.forget_file(slot);
             }
-            let mut tried = locked(&self.core.pumps.tried);
-            tried.proven.retain(|(other, ..)| *other != file);
-            tried.failed.retain(|(other, ..), _| *other != file);
-            drop(tried);
+            locked(&self.core.pumps.tried).forget(file);
             self.pace.forget(file);
         }
     }
@@ -181,11 +179,11 @@ impl Pump {
         let Flying { job: index, leg, slot, lead } = flying;
         let (Some(mut job), Some(slot)) = (self.jobs[index].take(), slot) else { return };
         let run = job.part_of(leg.run).1;
-        let source = self.slot_memory(slot).wrapping_add(length(lead)).cast_const();
+        let source = self.slot_memory(slot).wrapping_add(to_usize(lead)).cast_const();
         let landed = match run.seat {
             Seat::Memory(start) | Seat::Peer(start) => {
                 // SAFETY: the slot has so many bytes behind its lead, and the run, which the transfer holds, behind its start.
-                unsafe { copy::copy(start.add(length(leg.at)), source, length(leg.len), Caching::Bypass) };
+                unsafe { copy::copy(start.add(to_usize(leg.at)), source, to_usize(leg.len), Caching::Bypass) };
                 Ok(())
             }
             // SAFETY: as above.
@@ -207,7 +205,9 @@ impl Pump {
         match seat {
             Seat::Memory(memory) | Seat::Peer(memory) => {
                 // SAFETY: the run, which the transfer holds, has so many bytes behind its start, and so has the slot.
-                unsafe { copy::copy(slot, memory.add(length(leg.at)).cast_const(), length(leg.len), Caching::Bypass) };
+                unsafe {
+                    copy::copy(slot, memory.add(to_usize(leg.at)).cast_const(), to_usize(leg.len), Caching::Bypass)
+                };
                 Ok(())
             }
             // SAFETY: as above.
@@ -215,21 +215,26 @@ impl Pump {
         }
     }
 
+    /// Notes how fast the drive or the page cache was, if a transfer of one part had it alone.
+    fn note_pace(&mut self, job: &Job) {
+        if let ([part, ..], [one]) = (&job.parts[..], &job.shared.report().tiers[..]) {
+            let alone = self.jobs.iter().all(Option::is_none) && job.parts.len() == 1;
+            if alone && part.direction == Direction::FromFile {
+                let hot = job.hot.get(&part.file.id()) == Some(&true);
+                match one.tier {
+                    Tier::Buffered if hot => self.pace.note(part.file.id(), true, one.bytes, job.began.elapsed()),
+                    Tier::Direct => self.pace.note(part.file.id(), false, one.bytes, job.began.elapsed()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Ends transfers of which nothing is left.
     pub(super) fn end_finished(&mut self) {
         for index in 0..self.jobs.len() {
             let Some(job) = self.jobs[index].take_if(|job| job.is_over()) else { continue };
-            if let ([part, ..], [one]) = (&job.parts[..], &job.shared.report().tiers[..]) {
-                let alone = self.jobs.iter().all(Option::is_none) && job.parts.len() == 1;
-                if alone && part.direction == Direction::FromFile {
-                    let hot = job.hot.get(&part.file.id()) == Some(&true);
-                    match one.tier {
-                        Tier::Buffered if hot => self.pace.note(part.file.id(), true, one.bytes, job.began.elapsed()),
-                        Tier::Direct => self.pace.note(part.file.id(), false, one.bytes, job.began.elapsed()),
-                        _ => {}
-                    }
-                }
-            }
+            self.note_pace(&job);
             self.leave_files(&job);
             Core::end_transfer(&self.core, *job);
         }

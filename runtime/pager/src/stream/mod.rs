@@ -22,6 +22,7 @@ mod report;
 mod seats;
 mod submit;
 mod tier;
+mod trials;
 
 pub use report::{Progress, TierReason, TierShare, TransferReport};
 pub use submit::{Part, Transfer, TransferOptions, Transfers};

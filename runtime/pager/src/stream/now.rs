@@ -8,11 +8,12 @@ use limosa_os::shim::Direction;
 use limosa_os::{FileError, FileErrorKind, FileKind};
 
 use super::report::TransferReport;
-use super::seats::{Seat, length};
+use super::seats::Seat;
 use super::submit::Part;
 use super::tier::Tier;
 use crate::error::PagerError;
 use crate::heap::Heap;
+use crate::view::to_usize;
 
 /// Larger ones are better in many requests.
 const BYTES_MAX: u64 = 1 << 20;
@@ -67,8 +68,8 @@ impl Heap {
         let Part { file, offset, extent, direction } = part;
         let (mut report, total) = (TransferReport::default(), extent.len);
         while report.bytes < total {
-            let Some(memory) = NonNull::new(start.wrapping_add(length(report.bytes))) else { break };
-            let (at, len) = (offset + report.bytes, length(total - report.bytes));
+            let Some(memory) = NonNull::new(start.wrapping_add(to_usize(report.bytes))) else { break };
+            let (at, len) = (offset + report.bytes, to_usize(total - report.bytes));
             // SAFETY: the rest of the extent, pinned; whoever asks for it has seen to it that nobody else uses it.
             let moved: Result<usize, FileError> = unsafe {
                 match direction {

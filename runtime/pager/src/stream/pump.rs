@@ -2,7 +2,7 @@
 //! more before it copies what came, and ends transfers. It does *not* decide which way bytes go (`tier`), or when a
 //! transfer begins (`admission`).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -17,12 +17,14 @@ use limosa_os::{BufferId, DataFile, FileSlot, Ring, RingError, RingWaker, Stagin
 use super::flight::{Boarded, Failure, Job, Leg, Proving};
 use super::pace::Pace;
 use super::proof::{self, Proof, Unit};
-use super::seats::{Seat, length};
-use super::tier::{Experience, SLOT, Tier};
+use super::seats::Seat;
+use super::tier::{SLOT, Tier};
+use super::trials::Trials;
 use crate::core::Core;
 use crate::error::PagerError;
 use crate::handler;
 use crate::heap::Heap;
+use crate::view::to_usize;
 
 /// Requests of one transfer in flight, at most: what a fast drive needs of small ones.
 const DEPTH: u32 = 128;
@@ -53,37 +55,6 @@ pub(crate) struct Pumps {
     staging: OnceLock<Staging>,
     /// Of which transfer, by its place with the pump.
     pub(super) proofs: Mutex<Vec<(usize, Result<Proof, PagerError>)>>,
-}
-
-/// What was tried of files, and what came of it.
-#[derive(Default)]
-pub(super) struct Trials {
-    pub(super) proven: HashSet<Tried>,
-    pub(super) failed: HashMap<Tried, String>,
-    /// The file systems, with their disks, of which a file was proven.
-    alike: HashSet<(String, Option<String>, Tier, Direction, Side)>,
-}
-
-/// A file of less than this is believed to be like others of its file system: to try each of many small ones would cost
-/// more than it tells.
-const ALIKE_BELOW: u64 = 1 << 20;
-
-fn kind_of((_, tier, direction, side): Tried, file: &DataFile) -> (String, Option<String>, Tier, Direction, Side) {
-    let disk = file.facts().device.as_ref().map(|device| device.name.clone());
-    (file.facts().file_system.clone(), disk, tier, direction, side)
-}
-
-impl Trials {
-    fn proves(&mut self, trial: Tried, file: &DataFile) {
-        self.proven.insert(trial);
-        self.alike.insert(kind_of(trial, file));
-    }
-
-    /// Whether a tier need not be tried for a file of `bytes` bytes.
-    fn believes(&self, trial: Tried, file: &DataFile, bytes: u64) -> bool {
-        let alike = || file.facts().device.is_some() && self.alike.contains(&kind_of(trial, file));
-        self.proven.contains(&trial) || bytes < ALIKE_BELOW && alike()
-    }
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -178,9 +149,6 @@ pub(super) struct Flying {
     pub(super) lead: u64,
 }
 
-/// What was tried of a file: with which tier, which way, on which side.
-pub(super) type Tried = (u64, Tier, Direction, Side);
-
 pub(super) struct Pump {
     /// Before the core, which has the staging that the ring uses.
     pub(super) ring: Ring,
@@ -198,25 +166,6 @@ pub(super) struct Pump {
     pub(super) landed: VecDeque<Flying>,
     pub(super) files: HashMap<u64, Registered>,
     pub(super) pace: Pace,
-}
-
-/// What the pump knows of a stretch that is to be moved.
-struct Known<'a> {
-    failed: &'a HashMap<Tried, String>,
-    file: u64,
-    direction: Direction,
-    side: Side,
-    hot: bool,
-}
-
-impl Experience for Known<'_> {
-    fn failed(&self, tier: Tier) -> Option<String> {
-        self.failed.get(&(self.file, tier, self.direction, self.side)).cloned()
-    }
-
-    fn is_hot(&self) -> bool {
-        self.hot
-    }
 }
 
 impl Pump {
@@ -383,12 +332,12 @@ impl Pump {
     fn make_staging(&mut self) -> Result<(), PagerError> {
         if self.core.pumps.staging.get().is_none() {
             let staging = {
-                let made = Staging::new(SLOTS, length(SLOT))?;
+                let made = Staging::new(SLOTS, to_usize(SLOT))?;
                 self.core.pumps.staging.get_or_init(|| made)
             };
             // SAFETY: the core has it as long as its view, and the ring of this thread, which the core's handlers wait for.
             // Without it each request has the kernel look the pages up.
-            self.buffer = unsafe { self.ring.register_buffer(staging.slot(0), SLOTS * length(SLOT)) }.ok();
+            self.buffer = unsafe { self.ring.register_buffer(staging.slot(0), SLOTS * to_usize(SLOT)) }.ok();
             // SAFETY: as above.
             unsafe { self.core.view.adopt(staging.range()) };
             self.idle_slots = (0..SLOTS).rev().collect();
@@ -406,7 +355,7 @@ impl Pump {
         let (file, direction, offset, own) = (Arc::clone(&part.file), part.direction, part.offset, *own);
         let hot = job.options.tier.is_none() && direction == Direction::FromFile && self.is_hot(job, &file);
         let tried = locked(&self.core.pumps.tried);
-        let known = Known { failed: &tried.failed, file: file.id(), direction, side: own.side, hot };
+        let known = tried.of(file.id(), direction, own.side, hot);
         let way = self.core.best_way(job.options.tier, &file, direction, offset, &own, &known)?;
         let trial = (file.id(), way.tier, direction, own.side);
         // Of one whose length is not known, as of one that is long.
@@ -417,7 +366,7 @@ impl Pump {
         let (memory, slot) = match (own.seat, first) {
             (_, None) => (None, None),
             (Seat::Memory(start) | Seat::Peer(start), Some(at)) if !way.bounces => {
-                (NonNull::new(start.wrapping_add(length(at))), None)
+                (NonNull::new(start.wrapping_add(to_usize(at))), None)
             }
             (_, Some(_)) if direction == Direction::FromFile => {
                 self.make_staging()?;
@@ -430,7 +379,7 @@ impl Pump {
             job.choose(run, way);
             return Ok(true);
         };
-        let len = length(way.alignment.offset.max(way.alignment.memory));
+        let len = to_usize(way.alignment.offset.max(way.alignment.memory));
         let unit = Unit { file, direction, offset: offset + own.at + at, memory, len };
         job.proving = Some(Proving { run, way, trial, slot });
         job.in_flight += 1;
@@ -453,12 +402,12 @@ impl Pump {
                 self.idle_slots.extend(slot);
                 let mut tried = locked(&self.core.pumps.tried);
                 match proof {
-                    Ok(Proof::Failed(reason)) => drop(tried.failed.insert(trial, reason)),
+                    Ok(Proof::Failed(reason)) => tried.refutes(trial, reason),
                     Ok(Proof::Proven) => tried.proves(trial, &job.part_of(run).0.file),
                     // An error of the file's is the transfer's to meet, where it says how much had arrived.
                     Ok(Proof::Open) | Err(_) => {}
                 }
-                let failed = tried.failed.contains_key(&trial);
+                let failed = tried.is_refuted(&trial);
                 drop(tried);
                 if !failed {
                     job.choose(run, way);

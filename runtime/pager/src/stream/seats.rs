@@ -10,6 +10,7 @@ use crate::cell::Cell;
 use crate::core::Core;
 use crate::error::PagerError;
 use crate::record::Record;
+use crate::view::to_usize;
 
 /// Where a stretch of memory is while a transfer uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +40,8 @@ impl Seat {
     /// What is behind so many bytes of it, where that is one stretch.
     fn behind(self, bytes: u64) -> Option<Self> {
         match self {
-            Self::Memory(start) => Some(Self::Memory(start.wrapping_add(length(bytes)))),
-            Self::Peer(start) => Some(Self::Peer(start.wrapping_add(length(bytes)))),
+            Self::Memory(start) => Some(Self::Memory(start.wrapping_add(to_usize(bytes)))),
+            Self::Peer(start) => Some(Self::Peer(start.wrapping_add(to_usize(bytes)))),
             Self::Device => None,
         }
     }
@@ -278,9 +279,4 @@ fn push_joined(runs: &mut Vec<Run>, run: Run) {
         }
         _ => runs.push(run),
     }
-}
-
-/// A length in the heap, which fits the address space.
-pub(super) fn length(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -8,7 +8,7 @@ use limosa_model::{Access, BlockSet, ChunkIndex, DeviceAddr, Extent, HostAddr, H
 use limosa_os::copy::{self, Caching};
 use limosa_os::{Delivery, HugePages, Mapping};
 
-use super::{DeviceView, ViewKind};
+use super::{DeviceView, ViewKind, to_usize};
 use crate::error::PagerError;
 use crate::peers::Peer;
 use crate::side::{SideMemory, SideOptions};
@@ -121,14 +121,14 @@ impl DeviceView for ImportView {
     }
 
     unsafe fn upload(&self, extent: Extent, source: *const u8) -> Result<(), PagerError> {
-        let len = usize::try_from(extent.len).unwrap_or(0);
+        let len = to_usize(extent.len);
         // SAFETY: as the caller promises; the mapping has the extent.
         unsafe { copy::copy(self.memory.mapping.pointer(extent), source, len, Caching::Bypass) };
         Ok(())
     }
 
     unsafe fn download(&self, extent: Extent, target: *mut u8) -> Result<(), PagerError> {
-        let len = usize::try_from(extent.len).unwrap_or(0);
+        let len = to_usize(extent.len);
         // SAFETY: as above.
         unsafe { copy::copy(target, self.memory.mapping.pointer(extent).cast_const(), len, Caching::Bypass) };
         Ok(())

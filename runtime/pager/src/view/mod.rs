@@ -220,3 +220,8 @@ pub(crate) fn open(
         ViewKind::Sparse => Ok(Box::new(SparseView::new(device, config)?)),
     }
 }
+
+/// Offsets and lengths in a heap fit the address space.
+pub(crate) fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

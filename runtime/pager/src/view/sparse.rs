@@ -24,7 +24,7 @@ use limosa_os::{Mapping, Reservation};
 
 use super::bindings::{Bindings, Change};
 use super::slots::{ChunkSlots, Recycled, Slot, SlotRun, Slots};
-use super::{DeviceView, ViewKind};
+use super::{DeviceView, ViewKind, to_usize};
 use crate::config::HeapConfig;
 use crate::error::PagerError;
 use crate::peers::Peer;
@@ -553,9 +553,4 @@ impl DeviceView for SparseView {
 /// There are no more frames of the sort that the view was opened with.
 fn out_of_memory() -> PagerError {
     GpuError::OutOfMemory { call: "taking a frame" }.into()
-}
-
-/// Offsets and lengths within a frame fit the address space.
-fn to_usize(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
